@@ -1,0 +1,7 @@
+#include "loop/selector.h"
+
+int
+azs_selector_init(PyObject *mod, azs_state *st)
+{
+    return 0;
+}

@@ -1,0 +1,118 @@
+/* The module object: state, init of each part, nothing else. */
+#include "py/state.h"
+#include "loop/loop.h"
+#include "loop/selector.h"
+#include "zmq/transport.h"
+
+#ifndef AZS_BUILD_FLAVOUR
+#define AZS_BUILD_FLAVOUR "unknown"
+#endif
+
+static int
+module_traverse(PyObject *mod, visitproc visit, void *arg)
+{
+    azs_state *st = azs_state_of_module(mod);
+#define X(field) Py_VISIT(st->field);
+    AZS_STATE_TYPES(X)
+    AZS_STATE_OBJECTS(X)
+#undef X
+    return 0;
+}
+
+static int
+module_clear(PyObject *mod)
+{
+    azs_state *st = azs_state_of_module(mod);
+#define X(field) Py_CLEAR(st->field);
+    AZS_STATE_TYPES(X)
+    AZS_STATE_OBJECTS(X)
+#undef X
+#define X(name) Py_CLEAR(st->str_##name);
+    AZS_STATE_NAMES(X)
+#undef X
+    return 0;
+}
+
+static void
+module_free(void *mod)
+{
+    (void)module_clear((PyObject *)mod);
+}
+
+#ifdef AZS_DEBUG
+PyDoc_STRVAR(live_objects_doc,
+"_live_objects()\n--\n\n"
+"Counts of the extension's live objects by kind: dict[str, int]. Debug builds only.");
+
+static PyObject *
+module_live_objects(PyObject *mod, PyObject *Py_UNUSED(ignored))
+{
+    azs_state *st = azs_state_of_module(mod);
+    PyObject *counts = PyDict_New();
+    if (counts == NULL)
+        return NULL;
+#define X(kind)                                                                        \
+    {                                                                                  \
+        PyObject *n = PyLong_FromSsize_t(st->live_##kind);                             \
+        if (n == NULL || PyDict_SetItemString(counts, #kind, n) < 0) {                 \
+            Py_XDECREF(n);                                                             \
+            Py_DECREF(counts);                                                         \
+            return NULL;                                                               \
+        }                                                                              \
+        Py_DECREF(n);                                                                  \
+    }
+    AZS_STATE_COUNTERS(X)
+#undef X
+    return counts;
+}
+#endif
+
+static PyMethodDef module_methods[] = {
+#ifdef AZS_DEBUG
+    {"_live_objects", module_live_objects, METH_NOARGS, live_objects_doc},
+#endif
+    {NULL},
+};
+
+static int
+module_exec(PyObject *mod)
+{
+    azs_state *st = azs_state_of_module(mod);
+#define X(name)                                                                        \
+    st->str_##name = PyUnicode_InternFromString(#name);                                \
+    if (st->str_##name == NULL)                                                        \
+        return -1;
+    AZS_STATE_NAMES(X)
+#undef X
+    if (PyModule_AddStringConstant(mod, "BUILD_FLAVOUR", AZS_BUILD_FLAVOUR) < 0)
+        return -1;
+    if (azs_loop_init(mod, st) < 0 || azs_selector_init(mod, st) < 0 ||
+        azs_zmq_transport_init(mod, st) < 0)
+        return -1;
+    return 0;
+}
+
+static PyModuleDef_Slot module_slots[] = {
+    {Py_mod_exec, module_exec},
+    {0, NULL},
+};
+
+PyDoc_STRVAR(module_doc, "The C parts of aiozmq_speedups. Private: use the package.");
+
+struct PyModuleDef azs_module = {
+    .m_base = PyModuleDef_HEAD_INIT,
+    .m_name = "aiozmq_speedups._core",
+    .m_doc = module_doc,
+    .m_size = sizeof(azs_state),
+    .m_methods = module_methods,
+    .m_slots = module_slots,
+    .m_traverse = module_traverse,
+    .m_clear = module_clear,
+    .m_free = module_free,
+};
+
+PyMODINIT_FUNC
+PyInit__core(void)
+{
+    return PyModuleDef_Init(&azs_module);
+}

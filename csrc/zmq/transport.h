@@ -1,0 +1,9 @@
+/* The hot path of ZmqTransport on libzmq. */
+#ifndef AZS_ZMQ_TRANSPORT_H
+#define AZS_ZMQ_TRANSPORT_H
+
+#include "py/state.h"
+
+int azs_zmq_transport_init(PyObject *mod, azs_state *st);
+
+#endif

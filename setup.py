@@ -1,0 +1,73 @@
+"""Builds the optional C extension; everything else is in pyproject.toml.
+
+``AIOZMQ_SPEEDUPS_NO_EXTENSIONS=1`` builds the pure-Python package.
+``AIOZMQ_SPEEDUPS_BUILD`` chooses the flavour: release (the default), debug
+(asserts and live-object counters on, warnings are errors), asan
+(AddressSanitizer and UndefinedBehaviorSanitizer) or coverage (gcov).
+Each flavour has a build directory of its own.
+"""
+
+import glob
+import os
+import sys
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+FLAVOURS = {
+    "release": (["-O3", "-DNDEBUG"], []),
+    "debug": (["-O1", "-g3", "-UNDEBUG", "-DAZS_DEBUG", "-Wextra", "-Werror"], []),
+    "asan": (
+        ["-O1", "-g3", "-UNDEBUG", "-DAZS_DEBUG", "-fno-omit-frame-pointer"]
+        + ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
+        ["-fsanitize=address,undefined"],
+    ),
+    "coverage": (["-O0", "-g3", "-UNDEBUG", "-DAZS_DEBUG", "--coverage"], ["--coverage"]),
+}
+
+flavour = os.environ.get("AIOZMQ_SPEEDUPS_BUILD", "release")
+if flavour not in FLAVOURS:
+    sys.exit(
+        f"AIOZMQ_SPEEDUPS_BUILD={flavour!r} is not a build flavour: use one of "
+        + ", ".join(FLAVOURS)
+    )
+no_extensions = os.environ.get("AIOZMQ_SPEEDUPS_NO_EXTENSIONS", "") not in ("", "0")
+cflags, ldflags = FLAVOURS[flavour]
+
+
+class build_ext_of_flavour(build_ext):
+    """Keeps the objects of one flavour away from those of another."""
+
+    def finalize_options(self):
+        super().finalize_options()
+        self.build_temp = os.path.join(self.build_temp, flavour)
+        # The compiler's flags are not among distutils' dependencies.
+        self.force = True
+
+
+def extensions():
+    if no_extensions or not sys.platform.startswith("linux"):
+        return []
+    return [
+        Extension(
+            "aiozmq_speedups._core",
+            sources=sorted(glob.glob("csrc/**/*.c", recursive=True)),
+            depends=sorted(glob.glob("csrc/**/*.h", recursive=True)),
+            include_dirs=["csrc"],
+            define_macros=[
+                ("_GNU_SOURCE", "1"),
+                ("AZS_BUILD_FLAVOUR", f'"{flavour}"'),
+            ],
+            extra_compile_args=["-std=c11", "-fvisibility=hidden", "-Wall"]
+            + ["-Wno-unused-parameter", "-Wno-missing-field-initializers"]
+            + ["-Wno-cast-function-type"]
+            + cflags,
+            extra_link_args=ldflags,
+            # Without a compiler the pure-Python package is installed; a
+            # developer's build must not hide its errors that way.
+            optional=flavour == "release",
+        )
+    ]
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": build_ext_of_flavour})
