@@ -1,5 +1,26 @@
 """asyncio and ZeroMQ at C speed."""
 
-from aiozmq_speedups._version import __version__
+from typing import Any
 
-__all__ = ["__version__"]
+from aiozmq_speedups._version import __version__
+from aiozmq_speedups.loop import Loop, ZmqEventLoop, install, new_event_loop, run
+
+__all__ = (
+    "EventLoopPolicy",
+    "Loop",
+    "ZmqEventLoop",
+    "ZmqEventLoopPolicy",
+    "__version__",
+    "install",
+    "new_event_loop",
+    "run",
+)
+
+
+def __getattr__(name: str) -> Any:
+    # Lazily: policies are deprecated in 3.14 and gone in 3.16.
+    if name in ("EventLoopPolicy", "ZmqEventLoopPolicy"):
+        from aiozmq_speedups import _policy
+
+        return getattr(_policy, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,5 +1,6 @@
 /* The module object: state, init of each part, nothing else. */
 #include "py/state.h"
+#include "loop/handle.h"
 #include "loop/loop.h"
 #include "loop/selector.h"
 #include "zmq/transport.h"
@@ -23,6 +24,7 @@ static int
 module_clear(PyObject *mod)
 {
     azs_state *st = azs_state_of_module(mod);
+    azs_handle_free_lists_clear(st); /* before the types they need */
 #define X(field) Py_CLEAR(st->field);
     AZS_STATE_TYPES(X)
     AZS_STATE_OBJECTS(X)

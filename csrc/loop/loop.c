@@ -1,7 +1,761 @@
+/* The Loop type: the turn, call_soon, futures and tasks. */
 #include "loop/loop.h"
+
+#include <pthread.h>
+#include <structmember.h>
+
+#include "loop/loop_object.h"
+#include "py/errors.h"
+#include "py/type.h"
+
+/* The only mutable global besides sys.c's: a fork must be seen without a system
+ * call. Written in the child of fork(2) only, before any other thread exists. */
+unsigned azs_fork_generation;
+
+static void
+count_fork(void)
+{
+    azs_fork_generation++;
+}
+
+static void
+register_atfork(void)
+{
+    pthread_atfork(NULL, NULL, count_fork);
+}
+
+/* ---- checks ---- */
+
+int
+azs_loop_fail_closed(void)
+{
+    PyErr_SetString(PyExc_RuntimeError, "Event loop is closed");
+    return -1;
+}
+
+int
+azs_loop_fail_forked(void)
+{
+    PyErr_SetString(PyExc_RuntimeError,
+                    "This event loop belongs to the parent process: a forked child "
+                    "must create a loop of its own (asyncio.run() or "
+                    "new_event_loop())");
+    return -1;
+}
+
+int
+azs_parse_context(LoopObject *loop, const char *method, Py_ssize_t min_args,
+                  Py_ssize_t nargs, PyObject *const *args, PyObject *kwnames,
+                  PyObject **context)
+{
+    *context = NULL;
+    if (kwnames != NULL) {
+        Py_ssize_t nkw = PyTuple_GET_SIZE(kwnames);
+        for (Py_ssize_t i = 0; i < nkw; i++) {
+            PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+            if (azs_unlikely(name != loop->st->str_context &&
+                             PyUnicode_Compare(name, loop->st->str_context) != 0)) {
+                PyErr_Format(PyExc_TypeError,
+                             "%s() got an unexpected keyword argument '%U'", method,
+                             name);
+                return -1;
+            }
+            *context = args[nargs + i] == Py_None ? NULL : args[nargs + i];
+        }
+    }
+    if (azs_unlikely(nargs < min_args)) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s() missing %zd required positional argument%s", method,
+                     min_args - nargs, min_args - nargs == 1 ? "" : "s");
+        return -1;
+    }
+    return 0;
+}
+
+int
+azs_loop_debug_check(LoopObject *loop, PyObject *callback, const char *method,
+                     bool check_thread)
+{
+    PyObject *res;
+    if (check_thread) {
+        res = PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str__check_thread);
+        if (res == NULL)
+            return -1;
+        Py_DECREF(res);
+    }
+    PyObject *name = PyUnicode_FromString(method);
+    if (name == NULL)
+        return -1;
+    PyObject *args[] = {(PyObject *)loop, callback, name};
+    res = PyObject_VectorcallMethod(loop->st->str__check_callback, args, 3, NULL);
+    Py_DECREF(name);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* ---- the turn ---- */
+
+/* Debug mode: as azs_handle_run, timed; asyncio's names for the details. */
+static int
+run_handle_debug(LoopObject *self, HandleObject *handle)
+{
+    Py_XSETREF(self->current_handle, Py_NewRef(handle));
+    int64_t start_ns = azs_clock_ns();
+    int res = azs_handle_run(handle);
+    double took = (double)(azs_clock_ns() - start_ns) / 1e9;
+    Py_CLEAR(self->current_handle);
+    if (res < 0)
+        return -1;
+    PyObject *dt = PyFloat_FromDouble(took);
+    PyObject *args[] = {(PyObject *)self, (PyObject *)handle, dt};
+    PyObject *ok = dt == NULL ? NULL
+                              : PyObject_VectorcallMethod(
+                                    self->st->str__callback_slow, args, 3, NULL);
+    Py_XDECREF(dt);
+    Py_XDECREF(ok);
+    return ok == NULL ? -1 : 0;
+}
+
+/* Runs a watcher's callback and reports what it raised. 0, or -1 with what must
+ * leave the loop. */
+static int
+run_watcher(LoopObject *self, azs_watcher *watcher)
+{
+    uint32_t events = watcher->pending;
+    watcher->queued = false;
+    watcher->pending = 0;
+    /* Stopped since it was queued? */
+    if (events == 0 || watcher->on_ready(watcher, events) == 0)
+        return 0;
+    if (azs_exc_leaves_loop())
+        return -1;
+    PyObject *exc = azs_exc_take();
+    PyObject *report = Py_BuildValue("{s:s,s:O,s:O}", "message",
+                                     "Exception in a transport's I/O callback",
+                                     "exception", exc, "transport", watcher->owner);
+    PyObject *res = NULL;
+    if (report != NULL) {
+        PyObject *args[] = {(PyObject *)self, report};
+        res = PyObject_VectorcallMethod(self->st->str_call_exception_handler, args, 2,
+                                        NULL);
+        Py_DECREF(report);
+    }
+    Py_DECREF(exc);
+    if (res == NULL) {
+        if (azs_exc_leaves_loop())
+            return -1;
+        PyErr_WriteUnraisable(watcher->owner);
+        return 0;
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+/* Runs one entry of the ready queue, whose reference it takes over. */
+static inline int
+run_entry(LoopObject *self, uintptr_t entry)
+{
+    int res;
+    if (azs_unlikely(azs_ready_is_watcher(entry))) {
+        azs_watcher *watcher = azs_ready_watcher(entry);
+        PyObject *owner = watcher->owner;
+        res = run_watcher(self, watcher);
+        Py_DECREF(owner);
+        return res;
+    }
+    HandleObject *handle = (HandleObject *)entry;
+    if (azs_unlikely(self->debug && !handle->cancelled))
+        res = run_handle_debug(self, handle);
+    else
+        res = azs_handle_run(handle);
+    Py_DECREF(handle);
+    return res;
+}
+
+/* One turn as asyncio defines it: poll, add due timers, run exactly what is
+ * ready then. 0, or -1 with an exception; what did not run stays queued. */
+static int
+loop_turn(LoopObject *self)
+{
+    bool block = self->ready.count == 0 && !self->stopping;
+    int64_t now_ns = azs_clock_ns();
+    if (block || now_ns >= self->poll_due_ns) {
+        int64_t timeout_ns = 0;
+        if (block)
+            timeout_ns = azs_timers_timeout(self, now_ns);
+        if (azs_poller_poll(self, timeout_ns) < 0)
+            return -1;
+        now_ns = azs_clock_ns();
+        self->poll_due_ns = now_ns + AZS_POLL_INTERVAL_NS;
+    }
+    if (azs_unlikely(
+            atomic_load_explicit(&self->wakeup.filled, memory_order_relaxed)) &&
+        azs_wakeup_drain(self) < 0)
+        return -1;
+    if (self->timers.count > 0 && azs_timers_move_due(self, now_ns) < 0)
+        return -1;
+    /* Callbacks may add entries and, by way of another loop's run in the same
+     * thread or a nested clear, take some away: the count is read again. */
+    for (size_t left = self->ready.count; left > 0 && self->ready.count > 0; left--) {
+        if (run_entry(self, azs_ring_pop(&self->ready)) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static int
+loop_enter(LoopObject *self)
+{
+    if (azs_loop_check_usable(self) < 0)
+        return -1;
+    if (self->turning) {
+        PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
+        return -1;
+    }
+    self->turning = true;
+    self->poll_due_ns = 0; /* the first turn always polls */
+    return 0;
+}
+
+PyDoc_STRVAR(run_doc,
+"_run()\n--\n\n"
+"Run turns until stop() was called. run_forever() sets up and cleans up around it.");
+
+static PyObject *
+Loop__run(LoopObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (loop_enter(self) < 0)
+        return NULL;
+    int res;
+    do {
+        res = loop_turn(self);
+    } while (res == 0 && !self->stopping);
+    self->turning = false;
+    if (res < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(run_once_doc,
+"_run_once()\n--\n\n"
+"Run a single turn: poll, then every callback that is ready.");
+
+static PyObject *
+Loop__run_once(LoopObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (loop_enter(self) < 0)
+        return NULL;
+    int res = loop_turn(self);
+    self->turning = false;
+    if (res < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- scheduling ---- */
+
+int
+azs_loop_call_soon(LoopObject *loop, PyObject *callback, PyObject *const *args,
+                   Py_ssize_t nargs, PyObject *context)
+{
+    if (azs_loop_check_usable(loop) < 0)
+        return -1;
+    HandleObject *handle = azs_handle_new(loop, callback, args, nargs, context);
+    if (handle == NULL)
+        return -1;
+    int res = azs_ready_push_handle(loop, handle);
+    Py_DECREF(handle);
+    return res;
+}
+
+PyDoc_STRVAR(call_soon_doc,
+"call_soon(callback, *args, context=None)\n--\n\n"
+"Call callback(*args) in the next turn, in the order of the calls.\n\n"
+"`context` is a contextvars.Context, or None for a copy of the current one.\n"
+"Returns a Handle. Raises RuntimeError where the loop is closed. Not\n"
+"thread-safe (asyncio loop.call_soon).");
+
+static PyObject *
+Loop_call_soon(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *kwnames)
+{
+    PyObject *context;
+    if (azs_parse_context(self, "call_soon", 1, nargs, args, kwnames, &context) < 0 ||
+        azs_loop_check_usable(self) < 0)
+        return NULL;
+    if (azs_unlikely(self->debug) &&
+        azs_loop_debug_check(self, args[0], "call_soon", true) < 0)
+        return NULL;
+    HandleObject *handle = azs_handle_new(self, args[0], args + 1, nargs - 1, context);
+    if (handle != NULL && azs_ready_push_handle(self, handle) < 0)
+        Py_CLEAR(handle);
+    return (PyObject *)handle;
+}
+
+PyDoc_STRVAR(add_callback_doc,
+"_add_callback(handle)\n--\n\n"
+"Queue a Handle: one of this loop's, or an asyncio.Handle made by asyncio's code.");
+
+static PyObject *
+Loop__add_callback(LoopObject *self, PyObject *handle)
+{
+    if (Py_IS_TYPE(handle, self->st->handle_type) ||
+        Py_IS_TYPE(handle, self->st->timer_handle_type)) {
+        if (!((HandleObject *)handle)->cancelled &&
+            azs_ready_push_handle(self, (HandleObject *)handle) < 0)
+            return NULL;
+        Py_RETURN_NONE;
+    }
+    PyObject *cancelled = PyObject_GetAttr(handle, self->st->str__cancelled);
+    if (cancelled == NULL)
+        return NULL;
+    int skip = PyObject_IsTrue(cancelled);
+    Py_DECREF(cancelled);
+    if (skip < 0)
+        return NULL;
+    if (!skip) {
+        /* It enters its own Context; ours is a copy, so that both can be. */
+        PyObject *run = PyObject_GetAttr(handle, self->st->str__run);
+        if (run == NULL)
+            return NULL;
+        int res = azs_loop_call_soon(self, run, NULL, 0, NULL);
+        Py_DECREF(run);
+        if (res < 0)
+            return NULL;
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(stop_doc,
+"stop()\n--\n\n"
+"Leave run_forever() after the turn that runs now (asyncio loop.stop).");
+
+static PyObject *
+Loop_stop(LoopObject *self, PyObject *Py_UNUSED(ignored))
+{
+    self->stopping = true;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(create_future_doc,
+"create_future()\n--\n\nA new asyncio.Future of this loop (asyncio loop.create_future).");
+
+static PyObject *
+Loop_create_future(LoopObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *args[] = {NULL, (PyObject *)self};
+    return PyObject_Vectorcall(self->st->asyncio_future, args + 1,
+                               PY_VECTORCALL_ARGUMENTS_OFFSET, self->st->kwnames_loop);
+}
+
+PyDoc_STRVAR(create_task_doc,
+"create_task(coro, **kwargs)\n--\n\n"
+"Schedule a coroutine: a new asyncio.Task, or what the task factory makes of it.\n\n"
+"Takes the keywords that asyncio.Task takes in the running version: name, context,\n"
+"eager_start (3.12+). Raises RuntimeError where the loop is closed\n"
+"(asyncio loop.create_task).");
+
+/* Debug mode and task factories are asyncio's own code. */
+static PyObject *
+create_task_slow(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
+{
+    PyObject *method = PyObject_GetAttr(self->st->base_event_loop,
+                                        self->st->str_create_task);
+    if (method == NULL)
+        return NULL;
+    PyObject *res = NULL;
+    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    PyObject **stack = PyMem_New(PyObject *, 1 + nargs + nkw);
+    if (stack == NULL) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    stack[0] = (PyObject *)self;
+    for (Py_ssize_t i = 0; i < nargs + nkw; i++)
+        stack[1 + i] = args[i];
+    res = PyObject_Vectorcall(method, stack, (size_t)nargs + 1, kwnames);
+    PyMem_Free(stack);
+done:
+    Py_DECREF(method);
+    return res;
+}
+
+static PyObject *
+Loop_create_task(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
+{
+    enum { MAX_KEYWORDS = 4 };
+    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
+    if (self->task_factory != NULL || self->debug || nargs != 1 || nkw > MAX_KEYWORDS)
+        return create_task_slow(self, args, nargs, kwnames);
+    if (azs_loop_check_usable(self) < 0)
+        return NULL;
+    /* Task(coro, **kwargs, loop=self) */
+    azs_state *st = self->st;
+    PyObject *stack[2 + MAX_KEYWORDS + 1] = {NULL, args[0]};
+    for (Py_ssize_t i = 0; i < nkw; i++)
+        stack[2 + i] = args[1 + i];
+    stack[2 + nkw] = (PyObject *)self;
+    PyObject *names;
+    if (nkw == 0) {
+        names = Py_NewRef(st->kwnames_loop);
+    } else if (nkw == 1 && PyTuple_GET_ITEM(kwnames, 0) ==
+                               PyTuple_GET_ITEM(st->kwnames_name_loop, 0)) {
+        names = Py_NewRef(st->kwnames_name_loop);
+    } else {
+        names = PyTuple_New(nkw + 1);
+        if (names == NULL)
+            return NULL;
+        for (Py_ssize_t i = 0; i < nkw; i++)
+            PyTuple_SET_ITEM(names, i, Py_NewRef(PyTuple_GET_ITEM(kwnames, i)));
+        PyTuple_SET_ITEM(names, nkw, Py_NewRef(st->str_loop));
+    }
+    PyObject *task = PyObject_Vectorcall(st->asyncio_task, stack + 1,
+                                         1 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
+    Py_DECREF(names);
+    return task;
+}
+
+/* ---- state as asyncio's inherited code sees it ---- */
+
+PyDoc_STRVAR(is_running_doc,
+"is_running()\n--\n\nTrue while run_forever() runs (asyncio loop.is_running).");
+
+static PyObject *
+Loop_is_running(LoopObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->thread_id != NULL);
+}
+
+PyDoc_STRVAR(is_closed_doc,
+"is_closed()\n--\n\nTrue once close() was called (asyncio loop.is_closed).");
+
+static PyObject *
+Loop_is_closed(LoopObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->closed);
+}
+
+PyDoc_STRVAR(get_debug_doc,
+"get_debug()\n--\n\nTrue in debug mode (asyncio loop.get_debug).");
+
+static PyObject *
+Loop_get_debug(LoopObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->debug);
+}
+
+PyDoc_STRVAR(check_closed_doc,
+"_check_closed()\n--\n\n"
+"Raise RuntimeError where the loop is closed or is a forked parent's.");
+
+static PyObject *
+Loop__check_closed(LoopObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (azs_loop_check_usable(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static int loop_clear(LoopObject *self);
+
+PyDoc_STRVAR(dispose_doc,
+"_dispose()\n--\n\n"
+"Let go of every callback, timer and descriptor. close() ends with it.");
+
+static PyObject *
+Loop__dispose(LoopObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->turning) {
+        PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
+        return NULL;
+    }
+    self->closed = true;
+    loop_clear(self);
+    azs_wakeup_close(&self->wakeup);
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+loop_get_thread_id(LoopObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->thread_id != NULL ? self->thread_id : Py_None);
+}
+
+static int
+loop_set_thread_id(LoopObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    Py_XSETREF(self->thread_id,
+               value == NULL || value == Py_None ? NULL : Py_NewRef(value));
+    return 0;
+}
+
+static PyObject *
+loop_get_task_factory(LoopObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->task_factory != NULL ? self->task_factory : Py_None);
+}
+
+static int
+loop_set_task_factory(LoopObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    Py_XSETREF(self->task_factory,
+               value == NULL || value == Py_None ? NULL : Py_NewRef(value));
+    return 0;
+}
+
+/* set_debug() of asyncio assigns any truth value. */
+static PyObject *
+loop_get_debug(LoopObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->debug);
+}
+
+static int
+loop_set_debug(LoopObject *self, PyObject *value, void *Py_UNUSED(closure))
+{
+    int truth = value == NULL ? 0 : PyObject_IsTrue(value);
+    if (truth < 0)
+        return -1;
+    self->debug = truth;
+    return 0;
+}
+
+/* Copies of the queues, for those who look into an asyncio loop. */
+static PyObject *
+loop_get_ready(LoopObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list != NULL && i < self->ready.count; i++) {
+        uintptr_t entry = azs_ring_at(&self->ready, i);
+        PyObject *item = azs_ready_is_watcher(entry) ? azs_ready_watcher(entry)->owner
+                                                     : (PyObject *)entry;
+        if (PyList_Append(list, item) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+static PyObject *
+loop_get_scheduled(LoopObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *list = PyList_New(0);
+    for (size_t i = 0; list != NULL && i < self->timers.count; i++) {
+        if (PyList_Append(list, self->timers.entries[i].item) < 0)
+            Py_CLEAR(list);
+    }
+    return list;
+}
+
+/* asyncio's __init__ assigns queues of its own: this class has no use for them. */
+static int
+loop_ignore_set(LoopObject *Py_UNUSED(self), PyObject *Py_UNUSED(value),
+                void *Py_UNUSED(closure))
+{
+    return 0;
+}
+
+static PyGetSetDef loop_getset[] = {
+    {"_thread_id", (getter)loop_get_thread_id, (setter)loop_set_thread_id, NULL, NULL},
+    {"_task_factory", (getter)loop_get_task_factory, (setter)loop_set_task_factory,
+     NULL, NULL},
+    {"_debug", (getter)loop_get_debug, (setter)loop_set_debug, NULL, NULL},
+    {"_ready", (getter)loop_get_ready, (setter)loop_ignore_set, NULL, NULL},
+    {"_scheduled", (getter)loop_get_scheduled, (setter)loop_ignore_set, NULL, NULL},
+    {NULL},
+};
+
+static PyMemberDef loop_members[] = {
+    {"_closed", T_BOOL, offsetof(LoopObject, closed), 0},
+    {"_stopping", T_BOOL, offsetof(LoopObject, stopping), 0},
+    {"_current_handle", T_OBJECT, offsetof(LoopObject, current_handle), 0},
+    {NULL},
+};
+
+static PyMethodDef loop_methods[] = {
+    {"call_soon", (PyCFunction)(void (*)(void))Loop_call_soon,
+     METH_FASTCALL | METH_KEYWORDS, call_soon_doc},
+    {"create_future", (PyCFunction)Loop_create_future, METH_NOARGS, create_future_doc},
+    {"create_task", (PyCFunction)(void (*)(void))Loop_create_task,
+     METH_FASTCALL | METH_KEYWORDS, create_task_doc},
+    {"stop", (PyCFunction)Loop_stop, METH_NOARGS, stop_doc},
+    {"is_running", (PyCFunction)Loop_is_running, METH_NOARGS, is_running_doc},
+    {"is_closed", (PyCFunction)Loop_is_closed, METH_NOARGS, is_closed_doc},
+    {"get_debug", (PyCFunction)Loop_get_debug, METH_NOARGS, get_debug_doc},
+    {"_run", (PyCFunction)Loop__run, METH_NOARGS, run_doc},
+    {"_run_once", (PyCFunction)Loop__run_once, METH_NOARGS, run_once_doc},
+    {"_add_callback", (PyCFunction)Loop__add_callback, METH_O, add_callback_doc},
+    {"_check_closed", (PyCFunction)Loop__check_closed, METH_NOARGS, check_closed_doc},
+    {"_dispose", (PyCFunction)Loop__dispose, METH_NOARGS, dispose_doc},
+    {NULL},
+};
+
+/* ---- life ---- */
+
+static PyObject *
+loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    azs_state *st = azs_state_of_type(type);
+    if (st == NULL)
+        return NULL;
+    LoopObject *self = (LoopObject *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->st = st;
+    self->fork_generation = azs_fork_generation;
+    azs_heap_init(&self->timers);
+    AZS_LIVE(st, loop, 1);
+    int err = azs_wakeup_init(&self->wakeup);
+    int err2 = azs_poller_init(&self->poller);
+    if (err == 0)
+        err = err2;
+    if (err == 0)
+        err = azs_ring_init(&self->ready, 1024);
+    if (err == 0)
+        err = azs_poller_add_wakeup(&self->poller, self->wakeup.efd);
+    if (err < 0) {
+        self->closed = true;
+        Py_DECREF(self);
+        if (err == -ENOMEM)
+            return PyErr_NoMemory();
+        azs_set_errno(err);
+        return NULL;
+    }
+    return (PyObject *)self;
+}
+
+static int
+loop_traverse(LoopObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    for (size_t i = 0; i < self->ready.count; i++) {
+        uintptr_t entry = azs_ring_at(&self->ready, i);
+        if (azs_ready_is_watcher(entry))
+            Py_VISIT(azs_ready_watcher(entry)->owner);
+        else
+            Py_VISIT((PyObject *)entry);
+    }
+    for (size_t i = 0; i < self->timers.count; i++)
+        Py_VISIT(self->timers.entries[i].item);
+    Py_VISIT(self->task_factory);
+    Py_VISIT(self->current_handle);
+    int res = azs_wakeup_traverse(&self->wakeup, visit, arg);
+    return res ? res : azs_poller_traverse(&self->poller, visit, arg);
+}
+
+/* Drops whatever the loop holds. Finalizers run meanwhile and find a loop that
+ * is consistent, if emptier by the moment; what they schedule on a loop that is
+ * not closed yet goes with it. */
+static int
+loop_clear(LoopObject *self)
+{
+    while (self->ready.count > 0) {
+        uintptr_t entry = azs_ring_pop(&self->ready);
+        if (azs_ready_is_watcher(entry)) {
+            azs_watcher *watcher = azs_ready_watcher(entry);
+            watcher->queued = false;
+            watcher->pending = 0;
+            Py_DECREF(watcher->owner);
+        } else {
+            Py_DECREF((PyObject *)entry);
+        }
+    }
+    azs_timers_clear(self);
+    azs_wakeup_clear(&self->wakeup);
+    azs_poller_close(self);
+    Py_CLEAR(self->task_factory);
+    Py_CLEAR(self->current_handle);
+    return 0;
+}
+
+static void
+loop_dealloc(LoopObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    self->closed = true;
+    loop_clear(self);
+    azs_wakeup_close(&self->wakeup);
+    azs_ring_free(&self->ready);
+    pthread_mutex_destroy(&self->wakeup.lock);
+    Py_CLEAR(self->thread_id);
+    AZS_LIVE(self->st, loop, -1);
+    AZS_DEALLOC_FREE(self);
+}
+
+PyDoc_STRVAR(loop_doc,
+"The event loop's C core: everything that runs once per callback, timer or\n"
+"descriptor event. aiozmq_speedups.Loop is the whole loop.");
+
+static PyType_Slot loop_slots[] = {
+    {Py_tp_doc, (void *)loop_doc},
+    {Py_tp_new, loop_new},
+    {Py_tp_dealloc, loop_dealloc},
+    {Py_tp_traverse, loop_traverse},
+    {Py_tp_clear, loop_clear},
+    {Py_tp_methods, loop_methods},
+    {Py_tp_members, loop_members},
+    {Py_tp_getset, loop_getset},
+    {0, NULL},
+};
+
+static PyType_Spec azs_loop_spec = {
+    .name = "aiozmq_speedups._core.Loop",
+    .basicsize = sizeof(LoopObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = loop_slots,
+};
+
+/* Adds methods that other files of csrc/loop define to the type. */
+static int
+add_methods(PyTypeObject *type, PyMethodDef *methods)
+{
+    for (PyMethodDef *def = methods; def->ml_name != NULL; def++) {
+        PyObject *descr = PyDescr_NewMethod(type, def);
+        if (descr == NULL)
+            return -1;
+        int res = PyObject_SetAttrString((PyObject *)type, def->ml_name, descr);
+        Py_DECREF(descr);
+        if (res < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* *slot = module.name, owned. */
+static int
+import_attr(PyObject **slot, const char *module, const char *name)
+{
+    PyObject *mod = PyImport_ImportModule(module);
+    if (mod == NULL)
+        return -1;
+    *slot = PyObject_GetAttrString(mod, name);
+    Py_DECREF(mod);
+    return *slot == NULL ? -1 : 0;
+}
 
 int
 azs_loop_init(PyObject *mod, azs_state *st)
 {
+    /* One registration a process: a second interpreter imports this too. */
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, register_atfork);
+    if (import_attr(&st->asyncio_future, "asyncio", "Future") < 0 ||
+        import_attr(&st->asyncio_task, "asyncio", "Task") < 0 ||
+        import_attr(&st->asyncio_handle, "asyncio", "Handle") < 0 ||
+        import_attr(&st->asyncio_timer_handle, "asyncio", "TimerHandle") < 0 ||
+        import_attr(&st->base_event_loop, "asyncio", "BaseEventLoop") < 0 ||
+        import_attr(&st->extract_stack, "asyncio.format_helpers", "extract_stack") < 0)
+        return -1;
+    st->kwnames_loop = PyTuple_Pack(1, st->str_loop);
+    st->kwnames_name_loop = PyTuple_Pack(2, st->str_name, st->str_loop);
+    if (st->kwnames_loop == NULL || st->kwnames_name_loop == NULL)
+        return -1;
+    if (azs_handle_init(mod, st) < 0 ||
+        azs_type_add(mod, &st->loop_type, &azs_loop_spec, NULL, true) < 0 ||
+        add_methods(st->loop_type, azs_timer_methods) < 0 ||
+        add_methods(st->loop_type, azs_fdwatch_methods) < 0 ||
+        add_methods(st->loop_type, azs_wakeup_methods) < 0)
+        return -1;
     return 0;
 }

@@ -1,6 +1,7 @@
 /* A C-level subscriber of one fd's readiness: what transports are built on.
  *
- * The owner embeds it. Readiness is delivered from the ready queue, in order
+ * The owner embeds it; while it is started the loop owns a reference to the owner,
+ * as asyncio's reader handles keep a transport alive. Readiness is delivered from the ready queue, in order
  * with handles, at most once a turn with all the events seen so far; so a
  * watcher that another callback stops in the same turn is not called.
  */
@@ -19,7 +20,7 @@ typedef int (*azs_watcher_cb)(azs_watcher *watcher, uint32_t events);
 
 struct azs_watcher {
     azs_watcher_cb on_ready;
-    PyObject *owner;   /* borrowed: the object this is embedded in */
+    PyObject *owner;   /* borrowed: embeds this; never NULL */
     uint32_t interest; /* EPOLLIN | EPOLLOUT wanted now; 0 while not started */
     uint32_t pending;  /* events to deliver while queued */
     int fd;            /* -1 while not started */
@@ -41,7 +42,8 @@ int azs_watcher_start(LoopObject *loop, azs_watcher *watcher, int fd,
 int azs_watcher_modify(LoopObject *loop, azs_watcher *watcher, uint32_t interest);
 
 /* Stops; pending events are forgotten. Harmless where it is not started or the
- * loop is closed. Call it before the fd is closed. Never fails. */
+ * loop is closed. Call it before the fd is closed. Never fails. Drops the loop's
+ * reference to the owner: the caller needs one of its own. */
 void azs_watcher_stop(LoopObject *loop, azs_watcher *watcher);
 
 /* Has on_ready called with `events` in the next turn, as if the fd were ready;

@@ -21,16 +21,19 @@
 
 /* X(name): interned strings, reached as st->str_<name>. */
 #define AZS_STATE_NAMES(X)                                                             \
+    X(_callback_failed)                                                                \
+    X(_callback_slow)                                                                  \
+    X(_cancelled)                                                                      \
+    X(_check_callback)                                                                 \
+    X(_check_thread)                                                                   \
+    X(_ensure_fd_no_transport)                                                         \
+    X(_run)                                                                            \
     X(call_exception_handler)                                                          \
-    X(call_soon)                                                                       \
     X(context)                                                                         \
-    X(coro)                                                                            \
-    X(exception)                                                                       \
+    X(create_task)                                                                     \
     X(fileno)                                                                          \
-    X(handle)                                                                          \
     X(loop)                                                                            \
-    X(message)                                                                         \
-    X(source_traceback)
+    X(name)
 
 /* X(field): other owned objects, NULL until their part's init imports them. */
 #define AZS_STATE_OBJECTS(X)                                                           \
@@ -40,8 +43,8 @@
     X(asyncio_timer_handle)        /* asyncio.TimerHandle */                           \
     X(base_event_loop)             /* asyncio.BaseEventLoop */                         \
     X(extract_stack)               /* asyncio.format_helpers.extract_stack */          \
-    X(format_callback_source)      /* asyncio.format_helpers._format_callback_source */\
-    X(loop_kwnames)                /* ("loop",) */
+    X(kwnames_loop)                /* ("loop",) */                                     \
+    X(kwnames_name_loop)           /* ("name", "loop") */
 
 #ifdef AZS_DEBUG
 /* X(kind): live objects of each kind, asserted back to their value by tests. */
@@ -52,7 +55,15 @@
     X(zmq_transport)
 #endif
 
+/* Dead objects of one type kept for reuse, linked by their part. */
+typedef struct {
+    void *head;
+    int count;
+} azs_free_list;
+
 typedef struct azs_state {
+    azs_free_list free_handles, free_timers; /* see loop/handle.c */
+
 #define X(field) PyTypeObject *field; /* owned */
     AZS_STATE_TYPES(X)
 #undef X

@@ -1,0 +1,311 @@
+"""The event loop: the C core in front of asyncio's own cold code.
+
+``Loop`` has two bases. ``_core.Loop`` comes first and owns whatever runs once
+per callback, timer or descriptor event. ``asyncio.SelectorEventLoop`` owns
+what runs once per loop, connection or error, so each Python version's
+additions arrive by themselves. The private names of asyncio that this relies
+on are listed in ``ASYNCIO_HOOKS`` and checked by a test.
+
+Without the extension ``Loop`` is asyncio's loop with ``create_zmq_connection``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import signal
+import sys
+import threading
+from asyncio import base_events, events, format_helpers
+from asyncio.log import logger
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+from aiozmq_speedups import _ext
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from typing import TypeVar
+
+    import zmq
+
+    _T = TypeVar("_T")
+
+__all__ = (
+    "EventLoopPolicy",
+    "Loop",
+    "ZmqEventLoop",
+    "ZmqEventLoopPolicy",
+    "install",
+    "new_event_loop",
+    "run",
+)
+
+# What asyncio keeps private and this package calls or replaces: kept here in one
+# place, so that a new Python version's change is found by one test.
+ASYNCIO_HOOKS = {
+    "asyncio.base_events.BaseEventLoop": (
+        "_asyncgen_finalizer_hook",
+        "_asyncgen_firstiter_hook",
+        "_check_callback",
+        "_check_closed",
+        "_check_running",
+        "_check_thread",
+        "_set_coroutine_origin_tracking",
+        "_add_callback",
+        "_write_to_self",
+    ),
+    "asyncio.selector_events.BaseSelectorEventLoop": (
+        "_add_reader",
+        "_add_writer",
+        "_close_self_pipe",
+        "_ensure_fd_no_transport",
+        "_make_self_pipe",
+        "_read_from_self",
+        "_remove_reader",
+        "_remove_writer",
+    ),
+    "asyncio.unix_events._UnixSelectorEventLoop": (
+        "_handle_signal",
+        "_process_self_data",
+    ),
+    "asyncio.base_events": ("_format_handle",),
+    "asyncio.format_helpers": ("_format_callback_source", "extract_stack"),
+    "asyncio.events": ("_set_running_loop",),
+}
+
+# Newer versions take a `debug` flag that decides how much of the arguments shows.
+_SOURCE_TAKES_DEBUG = (
+    "debug" in inspect.signature(format_helpers._format_callback_source).parameters
+)
+
+
+class _CorePoller:
+    """Stands where asyncio keeps its selector: polling is the C core's."""
+
+    def get_map(self) -> Mapping[int, Any]:
+        return {}
+
+    def close(self) -> None:
+        pass
+
+
+class _ZmqSockets:
+    """The ZeroMQ part of both loops, accelerated and pure."""
+
+    def __init__(
+        self, *args: Any, zmq_context: zmq.Context[Any] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._zmq_context = zmq_context
+        self._zmq_sockets: WeakSet[zmq.Socket[Any]] = WeakSet()
+
+    async def create_zmq_connection(
+        self,
+        protocol_factory: Callable[[], Any],
+        zmq_type: int,
+        *,
+        bind: str | Iterable[str] | None = None,
+        connect: str | Iterable[str] | None = None,
+        zmq_sock: zmq.Socket[Any] | None = None,
+    ) -> tuple[Any, Any]:
+        """Create a ZeroMQ socket with a transport and a protocol on this loop.
+
+        The method form of :func:`aiozmq_speedups.create_zmq_connection`. Closing
+        the loop closes the socket.
+        """
+        from aiozmq_speedups.core import _create_zmq_connection
+
+        return await _create_zmq_connection(
+            self,
+            self._zmq_context,
+            protocol_factory,
+            zmq_type,
+            bind=bind,
+            connect=connect,
+            zmq_sock=zmq_sock,
+        )
+
+    def close(self) -> None:
+        """Close the loop and the ZeroMQ sockets made on it; twice is harmless."""
+        if not self.is_running():  # type: ignore[attr-defined]
+            for sock in list(self._zmq_sockets):
+                if not sock.closed:
+                    sock.close()
+        super().close()  # type: ignore[misc]
+
+
+if _ext.core is not None:
+
+    class _AcceleratedLoop(_ext.core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc, name-defined]
+        """Joins the C core to asyncio's code."""
+
+        def __init__(self) -> None:
+            asyncio.SelectorEventLoop.__init__(self, _CorePoller())  # type: ignore[arg-type]
+
+        # -- running --
+
+        def run_forever(self) -> None:
+            """Run until stop() is called (asyncio loop.run_forever)."""
+            self._run_forever_setup()
+            try:
+                old_wakeup_fd = self._take_wakeup_fd()
+                try:
+                    self._run()
+                finally:
+                    if old_wakeup_fd is not None:
+                        self._give_back_wakeup_fd(old_wakeup_fd)
+            finally:
+                self._run_forever_cleanup()
+
+        if not hasattr(base_events.BaseEventLoop, "_run_forever_setup"):  # < 3.13
+
+            def _run_forever_setup(self) -> None:
+                self._check_closed()
+                self._check_running()
+                self._set_coroutine_origin_tracking(self._debug)
+                self._old_agen_hooks = sys.get_asyncgen_hooks()
+                self._thread_id = threading.get_ident()
+                sys.set_asyncgen_hooks(
+                    firstiter=self._asyncgen_firstiter_hook,
+                    finalizer=self._asyncgen_finalizer_hook,
+                )
+                events._set_running_loop(self)
+
+            def _run_forever_cleanup(self) -> None:
+                self._stopping = False
+                self._thread_id = None
+                events._set_running_loop(None)
+                self._set_coroutine_origin_tracking(False)
+                sys.set_asyncgen_hooks(*self._old_agen_hooks)
+
+        def close(self) -> None:
+            """Close the loop; twice is harmless (asyncio loop.close)."""
+            if self.is_closed():
+                return
+            super().close()
+            self._dispose()
+
+        # -- signals --
+        #
+        # A signal that arrives just before the loop waits must not be slept
+        # over, so in the main thread the wake-up descriptor is always set while
+        # the loop runs; asyncio sets it only for add_signal_handler().
+
+        def _take_wakeup_fd(self) -> int | None:
+            """Returns the descriptor to restore, or None outside the main thread."""
+            if threading.get_ident() != threading.main_thread().ident:
+                return None
+            try:
+                return signal.set_wakeup_fd(
+                    self._csock.fileno(), warn_on_full_buffer=False
+                )
+            except ValueError:  # the main thread of a sub-interpreter
+                return None
+
+        def _give_back_wakeup_fd(self, old_fd: int) -> None:
+            if self._signal_handlers:
+                return  # they want it between runs too, as in asyncio
+            current = signal.set_wakeup_fd(-1)
+            if current != self._csock.fileno():
+                old_fd = current  # a callback installed its own: it stays
+            if old_fd != -1 and old_fd != self._csock.fileno():
+                try:
+                    signal.set_wakeup_fd(old_fd)
+                except (ValueError, OSError):
+                    pass  # its owner closed it meanwhile
+
+        def remove_signal_handler(self, sig: int) -> bool:
+            """Remove a handler for a signal (asyncio loop.remove_signal_handler)."""
+            removed: bool = super().remove_signal_handler(sig)
+            if removed and self.is_running() and not self._signal_handlers:
+                self._take_wakeup_fd()
+            return removed
+
+        # -- called by the core, for errors and in debug mode --
+
+        def _callback_failed(self, handle: Any, exc: BaseException) -> None:
+            options = {"debug": self.get_debug()} if _SOURCE_TAKES_DEBUG else {}
+            source = format_helpers._format_callback_source(
+                handle._callback, handle._args, **options
+            )
+            context = {
+                "message": f"Exception in callback {source}",
+                "exception": exc,
+                "handle": handle,
+            }
+            if handle._source_traceback:
+                context["source_traceback"] = handle._source_traceback
+            self.call_exception_handler(context)
+
+        def _callback_slow(self, handle: Any, seconds: float) -> None:
+            if seconds >= self.slow_callback_duration:
+                logger.warning(
+                    "Executing %s took %.3f seconds",
+                    base_events._format_handle(handle),
+                    seconds,
+                )
+
+    _Base: Any = _AcceleratedLoop
+else:
+    _Base = asyncio.SelectorEventLoop
+
+
+class Loop(_ZmqSockets, _Base):
+    """The event loop: asyncio's interface, plus ZeroMQ.
+
+    ``zmq_context`` is the zmq.Context that create_zmq_connection() makes sockets
+    in; None means ``zmq.Context.instance()``. Every method of
+    :class:`asyncio.AbstractEventLoop` of the running Python version is there. A
+    loop belongs to the thread that runs it; only call_soon_threadsafe() may be
+    called from others.
+    """
+
+    if TYPE_CHECKING:
+
+        def __init__(self, *, zmq_context: zmq.Context[Any] | None = None) -> None: ...
+
+
+#: aiozmq's name for it.
+ZmqEventLoop = Loop
+
+
+def new_event_loop(*, zmq_context: zmq.Context[Any] | None = None) -> Loop:
+    """A new loop; give it as ``loop_factory`` to :class:`asyncio.Runner`."""
+    return Loop(zmq_context=zmq_context)
+
+
+def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
+    """Run a coroutine on a new loop and close it: :func:`asyncio.run`."""
+    if events._get_running_loop() is not None:
+        raise RuntimeError("run() cannot be called from a running event loop")
+    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+        return runner.run(main)
+
+
+def install(*, aiozmq: bool = False) -> None:
+    """Make every new asyncio loop of this process one of ours.
+
+    Sets the event loop policy, so it is for Python 3.11 to 3.15; where a program
+    can be changed, ``aiozmq_speedups.run(main())`` is the better way. With
+    ``aiozmq=True`` also makes ``import aiozmq`` and its submodules resolve to
+    this package; RuntimeError where the other aiozmq was imported already. Twice
+    is harmless.
+    """
+    if aiozmq:
+        from aiozmq_speedups._alias import install_alias
+
+        install_alias()
+    from aiozmq_speedups._policy import EventLoopPolicy, get_policy, set_policy
+
+    if type(get_policy()) is not EventLoopPolicy:
+        set_policy(EventLoopPolicy())
+
+
+def __getattr__(name: str) -> Any:
+    # Policies are deprecated in 3.14 and gone in 3.16: only who asks pays.
+    if name in ("EventLoopPolicy", "ZmqEventLoopPolicy"):
+        from aiozmq_speedups import _policy
+
+        return getattr(_policy, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,34 @@
+/* The system calls the loop makes, each 0 (or a result) or -errno. */
+#ifndef AZS_BASE_SYS_H
+#define AZS_BASE_SYS_H
+
+#include <sys/epoll.h>
+
+#include "base/common.h"
+
+int azs_sys_epoll_create(void);
+
+/* epoll_ctl(2). */
+int azs_sys_epoll_ctl(int epfd, int op, int fd, uint32_t events);
+
+/* Waits for events at most `timeout_ns`; negative means for ever. Never returns
+ * early by rounding: epoll_pwait2 where the kernel has it, else milliseconds
+ * rounded up. The number of events, or -errno (-EINTR included). */
+int azs_sys_epoll_wait(int epfd, struct epoll_event *events, int max,
+                       int64_t timeout_ns);
+
+int azs_sys_eventfd(void);
+
+/* Adds one to the eventfd's counter; retries EINTR, ignores EAGAIN (the counter
+ * is full, so its reader wakes up anyway). */
+int azs_sys_eventfd_signal(int fd);
+
+void azs_sys_close(int fd);
+
+#ifdef AZS_DEBUG
+/* Tests make the `countdown`-th next call of the named wrapper fail with
+ * `neg_errno`. The name is the wrapper's, without azs_sys_. */
+void azs_sys_inject(const char *name, int neg_errno, int countdown);
+#endif
+
+#endif

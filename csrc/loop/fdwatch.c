@@ -1,0 +1,198 @@
+/* add_reader, add_writer and their private forms that asyncio's code calls. */
+#include "loop/loop_object.h"
+#include "py/errors.h"
+
+/* The descriptor of an int or of an object with fileno(). -1 with ValueError,
+ * TypeError or whatever fileno() raised. */
+static int
+fd_arg(LoopObject *self, PyObject *arg)
+{
+    if (PyLong_Check(arg)) {
+        int overflow;
+        long fd = PyLong_AsLongAndOverflow(arg, &overflow);
+        if (overflow || fd < 0 || fd > INT_MAX) {
+            PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %R", arg);
+            return -1;
+        }
+        return (int)fd;
+    }
+    PyObject *number = PyObject_CallMethodNoArgs(arg, self->st->str_fileno);
+    if (number != NULL && PyLong_Check(number)) {
+        int fd = fd_arg(self, number);
+        Py_DECREF(number);
+        return fd;
+    }
+    if (number == NULL && !PyErr_ExceptionMatches(PyExc_AttributeError) &&
+        !PyErr_ExceptionMatches(PyExc_TypeError) &&
+        !PyErr_ExceptionMatches(PyExc_ValueError))
+        return -1;
+    Py_XDECREF(number);
+    PyErr_Clear();
+    PyErr_Format(PyExc_ValueError, "Invalid file object: %R", arg);
+    return -1;
+}
+
+/* Transports own their fds: RuntimeError where one does. */
+static int
+ensure_no_transport(LoopObject *self, PyObject *fd)
+{
+    PyObject *args[] = {(PyObject *)self, fd};
+    PyObject *res = PyObject_VectorcallMethod(self->st->str__ensure_fd_no_transport,
+                                              args, 2, NULL);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+/* New reference to the handle, or NULL. */
+static PyObject *
+watch(LoopObject *self, bool writer, PyObject *const *args, Py_ssize_t nargs,
+      const char *method)
+{
+    if (nargs < 2) {
+        PyErr_Format(PyExc_TypeError,
+                     "%s() missing %zd required positional argument%s: "
+                     "a file descriptor and a callback are needed",
+                     method, 2 - nargs, nargs == 1 ? "" : "s");
+        return NULL;
+    }
+    if (azs_loop_check_usable(self) < 0)
+        return NULL;
+    int fd = fd_arg(self, args[0]);
+    if (fd < 0)
+        return NULL;
+    HandleObject *handle = azs_handle_new(self, args[1], args + 2, nargs - 2, NULL);
+    if (handle == NULL)
+        return NULL;
+    /* fileno() may have closed the loop. */
+    if (azs_loop_check_usable(self) < 0 ||
+        azs_poller_set_handle(self, fd, writer, handle) < 0)
+        Py_CLEAR(handle);
+    return (PyObject *)handle;
+}
+
+static PyObject *
+unwatch(LoopObject *self, bool writer, PyObject *fd_obj)
+{
+    /* As asyncio: a closed loop watches nothing. The parent's epoll is not a
+     * forked child's to change. */
+    if (self->closed || self->fork_generation != azs_fork_generation)
+        Py_RETURN_FALSE;
+    int fd = fd_arg(self, fd_obj);
+    if (fd < 0)
+        return NULL;
+    int res = azs_poller_remove_handle(self, fd, writer);
+    return res < 0 ? NULL : PyBool_FromLong(res);
+}
+
+static PyObject *
+watch_public(LoopObject *self, bool writer, PyObject *const *args, Py_ssize_t nargs,
+             const char *method)
+{
+    if (nargs > 0 && ensure_no_transport(self, args[0]) < 0)
+        return NULL;
+    PyObject *handle = watch(self, writer, args, nargs, method);
+    if (handle == NULL)
+        return NULL;
+    Py_DECREF(handle);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(add_reader_doc,
+"add_reader(fd, callback, *args)\n--\n\n"
+"Call callback(*args) whenever `fd` (int, or an object with fileno()) is readable.\n\n"
+"Replaces an earlier reader of the fd. Level-triggered. Raises OSError where\n"
+"epoll_ctl(2) refuses the fd, RuntimeError where a transport uses it\n"
+"(asyncio loop.add_reader).");
+
+static PyObject *
+Loop_add_reader(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return watch_public(self, false, args, nargs, "add_reader");
+}
+
+PyDoc_STRVAR(add_writer_doc,
+"add_writer(fd, callback, *args)\n--\n\n"
+"Call callback(*args) whenever `fd` (int, or an object with fileno()) is writable.\n\n"
+"Replaces an earlier writer of the fd. Level-triggered. Raises OSError where\n"
+"epoll_ctl(2) refuses the fd, RuntimeError where a transport uses it\n"
+"(asyncio loop.add_writer).");
+
+static PyObject *
+Loop_add_writer(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return watch_public(self, true, args, nargs, "add_writer");
+}
+
+PyDoc_STRVAR(remove_reader_doc,
+"remove_reader(fd)\n--\n\n"
+"Stop watching `fd` for reading. True if it was (asyncio loop.remove_reader).");
+
+static PyObject *
+Loop_remove_reader(LoopObject *self, PyObject *fd)
+{
+    return ensure_no_transport(self, fd) < 0 ? NULL : unwatch(self, false, fd);
+}
+
+PyDoc_STRVAR(remove_writer_doc,
+"remove_writer(fd)\n--\n\n"
+"Stop watching `fd` for writing. True if it was (asyncio loop.remove_writer).");
+
+static PyObject *
+Loop_remove_writer(LoopObject *self, PyObject *fd)
+{
+    return ensure_no_transport(self, fd) < 0 ? NULL : unwatch(self, true, fd);
+}
+
+PyDoc_STRVAR(_add_reader_doc,
+"_add_reader(fd, callback, *args)\n--\n\n"
+"add_reader() without the transport check; returns the Handle. asyncio's own\n"
+"transports and sock_* methods call it.");
+
+static PyObject *
+Loop__add_reader(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return watch(self, false, args, nargs, "_add_reader");
+}
+
+PyDoc_STRVAR(_add_writer_doc,
+"_add_writer(fd, callback, *args)\n--\n\n"
+"add_writer() without the transport check; returns the Handle. asyncio's own\n"
+"transports and sock_* methods call it.");
+
+static PyObject *
+Loop__add_writer(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    return watch(self, true, args, nargs, "_add_writer");
+}
+
+PyDoc_STRVAR(_remove_reader_doc,
+"_remove_reader(fd)\n--\n\nremove_reader() without the transport check.");
+
+static PyObject *
+Loop__remove_reader(LoopObject *self, PyObject *fd)
+{
+    return unwatch(self, false, fd);
+}
+
+PyDoc_STRVAR(_remove_writer_doc,
+"_remove_writer(fd)\n--\n\nremove_writer() without the transport check.");
+
+static PyObject *
+Loop__remove_writer(LoopObject *self, PyObject *fd)
+{
+    return unwatch(self, true, fd);
+}
+
+#define FAST(f) (PyCFunction)(void (*)(void))(f), METH_FASTCALL
+
+PyMethodDef azs_fdwatch_methods[] = {
+    {"add_reader", FAST(Loop_add_reader), add_reader_doc},
+    {"add_writer", FAST(Loop_add_writer), add_writer_doc},
+    {"remove_reader", (PyCFunction)Loop_remove_reader, METH_O, remove_reader_doc},
+    {"remove_writer", (PyCFunction)Loop_remove_writer, METH_O, remove_writer_doc},
+    {"_add_reader", FAST(Loop__add_reader), _add_reader_doc},
+    {"_add_writer", FAST(Loop__add_writer), _add_writer_doc},
+    {"_remove_reader", (PyCFunction)Loop__remove_reader, METH_O, _remove_reader_doc},
+    {"_remove_writer", (PyCFunction)Loop__remove_writer, METH_O, _remove_writer_doc},
+    {NULL},
+};

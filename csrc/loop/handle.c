@@ -1,0 +1,621 @@
+#include "loop/handle.h"
+
+#include <structmember.h>
+
+#include "loop/loop_object.h"
+#include "py/errors.h"
+#include "py/type.h"
+
+/* ---- creation and free lists ---- */
+
+/* Handles come and go once per callback: keeping some avoids the allocator and
+ * the collector's allocation count. A kept object is linked through `loop` and
+ * owns nothing, not even its type. */
+enum { FREE_LIST_MAX = 256 };
+
+static inline HandleObject *
+handle_alloc(azs_state *st, bool is_timer)
+{
+    azs_free_list *list = is_timer ? &st->free_timers : &st->free_handles;
+    PyTypeObject *type = is_timer ? st->timer_handle_type : st->handle_type;
+    HandleObject *self = (HandleObject *)list->head;
+    if (self != NULL) {
+        list->head = self->loop;
+        list->count--;
+        Py_INCREF(type);
+        _Py_NewReference((PyObject *)self);
+    } else {
+        self = (HandleObject *)type->tp_alloc(type, 0);
+        if (self == NULL)
+            return NULL;
+        /* tp_alloc tracks; the fields are not valid yet. */
+        PyObject_GC_UnTrack(self);
+        self->is_timer = is_timer;
+    }
+    AZS_LIVE(st, handle, 1);
+    return self;
+}
+
+void
+azs_handle_free_lists_clear(azs_state *st)
+{
+    azs_free_list *lists[] = {&st->free_handles, &st->free_timers};
+    for (size_t i = 0; i < AZS_ARRAY_LEN(lists); i++) {
+        HandleObject *self;
+        while ((self = (HandleObject *)lists[i]->head) != NULL) {
+            lists[i]->head = self->loop;
+            PyObject_GC_Del(self);
+        }
+        /* Nothing may be kept from now on: the types may go next. */
+        lists[i]->count = FREE_LIST_MAX;
+    }
+}
+
+/* Debug mode: where was this handle made? asyncio's Handle keeps the stack of
+ * the caller of call_soon; C functions have no frame, so that is the top one. */
+static int
+handle_take_stack(HandleObject *self)
+{
+    PyObject *frame = (PyObject *)PyEval_GetFrame();
+    PyObject *stack = PyObject_CallOneArg(self->loop->st->extract_stack,
+                                          frame != NULL ? frame : Py_None);
+    if (stack == NULL)
+        return -1;
+    Py_XSETREF(self->source_traceback, stack);
+    return 0;
+}
+
+/* Fills in a handle from handle_alloc and tracks it. Steals `self` on failure. */
+static inline int
+handle_fill(HandleObject *self, LoopObject *loop, PyObject *callback,
+            PyObject *const *args, Py_ssize_t nargs, PyObject *context)
+{
+    if (context == NULL) {
+        context = PyContext_CopyCurrent();
+    } else if (azs_unlikely(!PyContext_CheckExact(context))) {
+        PyErr_Format(PyExc_TypeError,
+                     "context must be a contextvars.Context or None, got %.200s",
+                     Py_TYPE(context)->tp_name);
+        context = NULL;
+    } else {
+        Py_INCREF(context);
+    }
+    self->callback = NULL;
+    self->context = context;
+    self->loop = (LoopObject *)Py_NewRef(loop);
+    self->nargs = 0;
+    self->cancelled = self->scheduled = false;
+    self->source_traceback = self->repr = self->weakrefs = NULL;
+    if (azs_unlikely(context == NULL))
+        goto fail;
+    if (azs_likely(nargs <= AZS_HANDLE_INLINE_ARGS)) {
+        for (Py_ssize_t i = 0; i < nargs; i++)
+            self->args[i] = Py_NewRef(args[i]);
+        self->nargs = (int32_t)nargs;
+    } else {
+        PyObject *tuple = PyTuple_New(nargs);
+        if (tuple == NULL)
+            goto fail;
+        for (Py_ssize_t i = 0; i < nargs; i++)
+            PyTuple_SET_ITEM(tuple, i, Py_NewRef(args[i]));
+        self->args[0] = tuple;
+        self->nargs = -1;
+    }
+    self->callback = Py_NewRef(callback);
+    PyObject_GC_Track(self);
+    if (azs_unlikely(loop->debug) && handle_take_stack(self) < 0) {
+        Py_DECREF(self);
+        return -1;
+    }
+    return 0;
+
+fail:
+    PyObject_GC_Track(self);
+    Py_DECREF(self);
+    return -1;
+}
+
+HandleObject *
+azs_handle_new(LoopObject *loop, PyObject *callback, PyObject *const *args,
+               Py_ssize_t nargs, PyObject *context)
+{
+    HandleObject *self = handle_alloc(loop->st, false);
+    if (self == NULL || handle_fill(self, loop, callback, args, nargs, context) < 0)
+        return NULL;
+    return self;
+}
+
+TimerHandleObject *
+azs_timer_new(LoopObject *loop, double when, PyObject *callback, PyObject *const *args,
+              Py_ssize_t nargs, PyObject *context)
+{
+    TimerHandleObject *self = (TimerHandleObject *)handle_alloc(loop->st, true);
+    if (self == NULL)
+        return NULL;
+    self->when = when;
+    if (handle_fill(&self->handle, loop, callback, args, nargs, context) < 0)
+        return NULL;
+    return self;
+}
+
+/* ---- running ---- */
+
+/* Reports the current exception as asyncio's Handle._run does; cold, so the
+ * message is put together in Python. */
+static int
+handle_report(HandleObject *self)
+{
+    if (azs_exc_leaves_loop())
+        return -1;
+    PyObject *exc = azs_exc_take();
+    PyObject *args[] = {(PyObject *)self->loop, (PyObject *)self, exc};
+    PyObject *res =
+        PyObject_VectorcallMethod(self->loop->st->str__callback_failed, args, 3, NULL);
+    Py_DECREF(exc);
+    if (res == NULL) {
+        if (azs_exc_leaves_loop())
+            return -1;
+        PyErr_WriteUnraisable((PyObject *)self);
+        return 0;
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+/* Calls the callback. It may do anything to this handle, cancel() included, so
+ * the callback and the arguments are held here. */
+static inline PyObject *
+handle_call(HandleObject *self)
+{
+    PyObject *callback = Py_NewRef(self->callback);
+    PyObject *res;
+    if (azs_likely(self->nargs >= 0)) {
+        /* A copy with a spare slot in front: a bound method may write there
+         * during the call (PY_VECTORCALL_ARGUMENTS_OFFSET), and the collector
+         * must not see that in the handle. */
+        PyObject *stack[1 + AZS_HANDLE_INLINE_ARGS];
+        Py_ssize_t nargs = self->nargs;
+        for (Py_ssize_t i = 0; i < nargs; i++)
+            stack[1 + i] = Py_NewRef(self->args[i]);
+        res = PyObject_Vectorcall(callback, stack + 1,
+                                  (size_t)nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+        for (Py_ssize_t i = 0; i < nargs; i++)
+            Py_DECREF(stack[1 + i]);
+    } else {
+        PyObject *tuple = Py_NewRef(self->args[0]);
+        res = PyObject_CallObject(callback, tuple);
+        Py_DECREF(tuple);
+    }
+    Py_DECREF(callback);
+    return res;
+}
+
+int
+azs_handle_run(HandleObject *self)
+{
+    if (self->callback == NULL)
+        return 0;
+    /* The context is never replaced, and the caller's reference keeps it. */
+    PyObject *context = self->context;
+    if (azs_unlikely(PyContext_Enter(context) < 0))
+        return handle_report(self);
+    PyObject *res = handle_call(self);
+    if (azs_unlikely(PyContext_Exit(context) < 0))
+        Py_CLEAR(res);
+    if (azs_unlikely(res == NULL))
+        return handle_report(self);
+    Py_DECREF(res);
+    return 0;
+}
+
+/* ---- cancel ---- */
+
+static PyObject *handle_repr(HandleObject *self);
+
+static void
+handle_drop_call(HandleObject *self)
+{
+    PyObject *callback = self->callback;
+    PyObject *args[AZS_HANDLE_INLINE_ARGS];
+    int n = self->nargs < 0 ? 1 : self->nargs;
+    for (int i = 0; i < n; i++)
+        args[i] = self->args[i];
+    self->callback = NULL;
+    self->nargs = 0;
+    /* Finalizers run here and may look at this handle: it is consistent. */
+    Py_XDECREF(callback);
+    for (int i = 0; i < n; i++)
+        Py_DECREF(args[i]);
+}
+
+int
+azs_handle_cancel(HandleObject *self)
+{
+    if (self->cancelled)
+        return 0;
+    self->cancelled = true;
+    PyObject *exc = NULL;
+    if (azs_unlikely(self->loop->debug)) {
+        /* Keep what it looked like for the slow-callback warning. */
+        PyObject *repr = handle_repr(self);
+        if (repr == NULL)
+            exc = azs_exc_take();
+        Py_XSETREF(self->repr, repr);
+    }
+    if (self->scheduled)
+        azs_timers_note_cancel(self->loop, self);
+    handle_drop_call(self);
+    if (exc != NULL) {
+        azs_exc_restore_steal(exc);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- the Python type ---- */
+
+static int
+handle_traverse(HandleObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->callback);
+    Py_VISIT(self->context);
+    Py_VISIT(self->loop);
+    int n = self->nargs < 0 ? 1 : self->nargs;
+    for (int i = 0; i < n; i++)
+        Py_VISIT(self->args[i]);
+    Py_VISIT(self->source_traceback);
+    return 0;
+}
+
+static int
+handle_clear(HandleObject *self)
+{
+    /* `loop` and `context` stay: a finalizer in the same cycle may still ask for
+     * them. What is dropped breaks every cycle through a handle except
+     * loop -> heap -> handle -> loop, which the loop's clear breaks. */
+    handle_drop_call(self);
+    Py_CLEAR(self->source_traceback);
+    return 0;
+}
+
+static void
+handle_dealloc(HandleObject *self)
+{
+    azs_state *st = self->loop->st;
+    assert(!self->scheduled);
+    PyObject_GC_UnTrack(self);
+    if (azs_unlikely(self->weakrefs != NULL))
+        PyObject_ClearWeakRefs((PyObject *)self);
+    handle_drop_call(self);
+    if (azs_unlikely(self->source_traceback != NULL))
+        Py_CLEAR(self->source_traceback);
+    if (azs_unlikely(self->repr != NULL))
+        Py_CLEAR(self->repr);
+    Py_CLEAR(self->context);
+    AZS_LIVE(st, handle, -1);
+    LoopObject *loop = self->loop;
+    azs_free_list *list = self->is_timer ? &st->free_timers : &st->free_handles;
+    if (azs_likely(list->count < FREE_LIST_MAX)) {
+        PyTypeObject *type = Py_TYPE(self);
+        self->loop = list->head;
+        list->head = (void *)self;
+        list->count++;
+        /* The loop may be the last thing that keeps the module alive. */
+        Py_DECREF(type);
+        Py_DECREF(loop);
+    } else {
+        self->loop = NULL;
+        AZS_DEALLOC_FREE(self);
+        Py_DECREF(loop);
+    }
+}
+
+static PyObject *
+handle_args_tuple(HandleObject *self)
+{
+    if (self->callback == NULL)
+        Py_RETURN_NONE;
+    if (self->nargs < 0)
+        return Py_NewRef(self->args[0]);
+    PyObject *tuple = PyTuple_New(self->nargs);
+    if (tuple == NULL)
+        return NULL;
+    for (int i = 0; i < self->nargs; i++)
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(self->args[i]));
+    return tuple;
+}
+
+/* asyncio's own _repr_info works on anything with a Handle's attributes. */
+static PyObject *
+handle_repr_info(HandleObject *self)
+{
+    azs_state *st = self->loop->st;
+    PyObject *cls = self->is_timer ? st->asyncio_timer_handle : st->asyncio_handle;
+    if (self->is_timer) {
+        /* TimerHandle._repr_info uses super(), which wants a real instance. */
+        PyObject *info =
+            PyObject_CallMethod(st->asyncio_handle, "_repr_info", "O", self);
+        if (info == NULL)
+            return NULL;
+        PyObject *when = PyFloat_FromDouble(((TimerHandleObject *)self)->when);
+        PyObject *text = when == NULL ? NULL : PyUnicode_FromFormat("when=%R", when);
+        Py_XDECREF(when);
+        if (text == NULL || PyList_Insert(info, self->cancelled ? 2 : 1, text) < 0)
+            Py_CLEAR(info);
+        Py_XDECREF(text);
+        return info;
+    }
+    return PyObject_CallMethod(cls, "_repr_info", "O", self);
+}
+
+static PyObject *
+handle_repr(HandleObject *self)
+{
+    if (self->repr != NULL)
+        return Py_NewRef(self->repr);
+    PyObject *info = handle_repr_info(self);
+    if (info == NULL)
+        return NULL;
+    PyObject *space = PyUnicode_FromString(" ");
+    PyObject *joined = space == NULL ? NULL : PyUnicode_Join(space, info);
+    Py_XDECREF(space);
+    Py_DECREF(info);
+    if (joined == NULL)
+        return NULL;
+    PyObject *repr = PyUnicode_FromFormat("<%U>", joined);
+    Py_DECREF(joined);
+    return repr;
+}
+
+static PyObject *
+Handle__repr_info(HandleObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return handle_repr_info(self);
+}
+
+PyDoc_STRVAR(cancel_doc,
+"cancel()\n--\n\n"
+"Cancel the callback; harmless if it ran or was cancelled already.\n\n"
+"Not thread-safe: call it in the loop's thread (asyncio.Handle.cancel).");
+
+static PyObject *
+Handle_cancel(HandleObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (azs_handle_cancel(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(cancelled_doc,
+"cancelled()\n--\n\nTrue if the callback was cancelled (asyncio.Handle.cancelled).");
+
+static PyObject *
+Handle_cancelled(HandleObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->cancelled);
+}
+
+PyDoc_STRVAR(get_context_doc,
+"get_context()\n--\n\n"
+"The contextvars.Context the callback runs in (asyncio.Handle.get_context).");
+
+static PyObject *
+Handle_get_context(HandleObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(self->context);
+}
+
+PyDoc_STRVAR(run_doc,
+"_run()\n--\n\nRun the callback now, as the loop does.");
+
+static PyObject *
+Handle__run(HandleObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (azs_handle_run(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(when_doc,
+"when()\n--\n\n"
+"When the callback is due, in seconds of loop.time() (asyncio.TimerHandle.when).");
+
+static PyObject *
+TimerHandle_when(TimerHandleObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyFloat_FromDouble(self->when);
+}
+
+static PyObject *
+handle_get_args(HandleObject *self, void *Py_UNUSED(closure))
+{
+    return handle_args_tuple(self);
+}
+
+/* isinstance(handle, asyncio.Handle) holds without carrying that class's slots:
+ * isinstance() asks __class__ where the real type does not match. */
+static PyObject *
+handle_get_class(HandleObject *self, void *Py_UNUSED(closure))
+{
+    azs_state *st = self->loop->st;
+    return Py_NewRef(self->is_timer ? st->asyncio_timer_handle : st->asyncio_handle);
+}
+
+static PyMethodDef handle_methods[] = {
+    {"cancel", (PyCFunction)Handle_cancel, METH_NOARGS, cancel_doc},
+    {"cancelled", (PyCFunction)Handle_cancelled, METH_NOARGS, cancelled_doc},
+    {"get_context", (PyCFunction)Handle_get_context, METH_NOARGS, get_context_doc},
+    {"_run", (PyCFunction)Handle__run, METH_NOARGS, run_doc},
+    {"_repr_info", (PyCFunction)Handle__repr_info, METH_NOARGS, NULL},
+    {NULL},
+};
+
+static PyMethodDef timer_handle_methods[] = {
+    {"cancel", (PyCFunction)Handle_cancel, METH_NOARGS, cancel_doc},
+    {"cancelled", (PyCFunction)Handle_cancelled, METH_NOARGS, cancelled_doc},
+    {"get_context", (PyCFunction)Handle_get_context, METH_NOARGS, get_context_doc},
+    {"_run", (PyCFunction)Handle__run, METH_NOARGS, run_doc},
+    {"_repr_info", (PyCFunction)Handle__repr_info, METH_NOARGS, NULL},
+    {"when", (PyCFunction)TimerHandle_when, METH_NOARGS, when_doc},
+    {NULL},
+};
+
+#define HANDLE_MEMBERS                                                                 \
+    {"_callback", T_OBJECT, offsetof(HandleObject, callback), READONLY},               \
+        {"_context", T_OBJECT, offsetof(HandleObject, context), READONLY},             \
+        {"_loop", T_OBJECT, offsetof(HandleObject, loop), READONLY},                   \
+        {"_cancelled", T_BOOL, offsetof(HandleObject, cancelled), READONLY},           \
+        {"_source_traceback", T_OBJECT, offsetof(HandleObject, source_traceback),      \
+         READONLY},                                                                    \
+        {"_repr", T_OBJECT, offsetof(HandleObject, repr), READONLY},                   \
+        {"__weaklistoffset__", T_PYSSIZET, offsetof(HandleObject, weakrefs), READONLY}
+
+static PyMemberDef handle_members[] = {HANDLE_MEMBERS, {NULL}};
+
+static PyMemberDef timer_handle_members[] = {
+    HANDLE_MEMBERS,
+    {"_when", T_DOUBLE, offsetof(TimerHandleObject, when), READONLY},
+    {"_scheduled", T_BOOL, offsetof(HandleObject, scheduled), READONLY},
+    {NULL},
+};
+
+static PyGetSetDef handle_getset[] = {
+    {"_args", (getter)handle_get_args, NULL, NULL, NULL},
+    {"__class__", (getter)handle_get_class, NULL, NULL, NULL},
+    {NULL},
+};
+
+static Py_hash_t
+timer_handle_hash(TimerHandleObject *self)
+{
+    PyObject *when = PyFloat_FromDouble(self->when);
+    if (when == NULL)
+        return -1;
+    Py_hash_t hash = PyObject_Hash(when);
+    Py_DECREF(when);
+    return hash;
+}
+
+/* As asyncio.TimerHandle: order by time; equal only where the call is too. */
+static int
+timer_handle_equal(TimerHandleObject *a, TimerHandleObject *b)
+{
+    if (a == b)
+        return 1;
+    if (a->when != b->when || a->handle.cancelled != b->handle.cancelled)
+        return 0;
+    if (a->handle.callback == NULL || b->handle.callback == NULL)
+        return a->handle.callback == b->handle.callback;
+    PyObject *a_cb = Py_NewRef(a->handle.callback);
+    PyObject *b_cb = Py_NewRef(b->handle.callback);
+    PyObject *a_args = handle_args_tuple(&a->handle);
+    PyObject *b_args = handle_args_tuple(&b->handle);
+    int eq = -1;
+    if (a_args != NULL && b_args != NULL) {
+        eq = PyObject_RichCompareBool(a_cb, b_cb, Py_EQ);
+        if (eq == 1)
+            eq = PyObject_RichCompareBool(a_args, b_args, Py_EQ);
+    }
+    Py_XDECREF(a_args);
+    Py_XDECREF(b_args);
+    Py_DECREF(a_cb);
+    Py_DECREF(b_cb);
+    return eq;
+}
+
+static PyObject *
+timer_handle_richcompare(PyObject *self, PyObject *other, int op)
+{
+    if (!Py_IS_TYPE(other, Py_TYPE(self)))
+        Py_RETURN_NOTIMPLEMENTED;
+    TimerHandleObject *a = (TimerHandleObject *)self, *b = (TimerHandleObject *)other;
+    int eq = 0;
+    if (op != Py_LT && op != Py_GT) {
+        eq = timer_handle_equal(a, b);
+        if (eq < 0)
+            return NULL;
+    }
+    bool res = false;
+    switch (op) {
+    case Py_LT:
+        res = a->when < b->when;
+        break;
+    case Py_LE:
+        res = a->when < b->when || eq;
+        break;
+    case Py_GT:
+        res = a->when > b->when;
+        break;
+    case Py_GE:
+        res = a->when > b->when || eq;
+        break;
+    case Py_EQ:
+        res = eq;
+        break;
+    case Py_NE:
+        res = !eq;
+        break;
+    }
+    return PyBool_FromLong(res);
+}
+
+PyDoc_STRVAR(handle_doc,
+"A scheduled callback: what call_soon() returns. isinstance(h, asyncio.Handle)\n"
+"holds, and it has that class's methods and attributes.");
+
+static PyType_Slot handle_slots[] = {
+    {Py_tp_doc, (void *)handle_doc},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_traverse, handle_traverse},
+    {Py_tp_clear, handle_clear},
+    {Py_tp_repr, handle_repr},
+    {Py_tp_methods, handle_methods},
+    {Py_tp_members, handle_members},
+    {Py_tp_getset, handle_getset},
+    {0, NULL},
+};
+
+static PyType_Spec azs_handle_spec = {
+    .name = "aiozmq_speedups._core.Handle",
+    .basicsize = sizeof(HandleObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = handle_slots,
+};
+
+PyDoc_STRVAR(timer_handle_doc,
+"A callback scheduled for a time: what call_later() and call_at() return.\n"
+"isinstance(h, asyncio.TimerHandle) holds.");
+
+static PyType_Slot timer_handle_slots[] = {
+    {Py_tp_doc, (void *)timer_handle_doc},
+    {Py_tp_dealloc, handle_dealloc},
+    {Py_tp_traverse, handle_traverse},
+    {Py_tp_clear, handle_clear},
+    {Py_tp_repr, handle_repr},
+    {Py_tp_hash, timer_handle_hash},
+    {Py_tp_richcompare, timer_handle_richcompare},
+    {Py_tp_methods, timer_handle_methods},
+    {Py_tp_members, timer_handle_members},
+    {Py_tp_getset, handle_getset},
+    {0, NULL},
+};
+
+static PyType_Spec azs_timer_handle_spec = {
+    .name = "aiozmq_speedups._core.TimerHandle",
+    .basicsize = sizeof(TimerHandleObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = timer_handle_slots,
+};
+
+int
+azs_handle_init(PyObject *mod, azs_state *st)
+{
+    if (azs_type_add(mod, &st->handle_type, &azs_handle_spec, NULL, true) < 0 ||
+        azs_type_add(mod, &st->timer_handle_type, &azs_timer_handle_spec, NULL, true) <
+            0)
+        return -1;
+    return 0;
+}

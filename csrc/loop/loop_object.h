@@ -1,0 +1,123 @@
+/* LoopObject and what the files of csrc/loop share about it. */
+#ifndef AZS_LOOP_LOOP_OBJECT_H
+#define AZS_LOOP_LOOP_OBJECT_H
+
+#include "base/clock.h"
+#include "base/heap.h"
+#include "base/ring.h"
+#include "loop/handle.h"
+#include "loop/loop.h"
+#include "loop/poller.h"
+#include "loop/wakeup.h"
+
+/* asyncio polls once a turn. While callbacks are ready that system call is most
+ * of a turn, so it is made at most this often (rloop does the same). */
+#define AZS_POLL_INTERVAL_NS (250 * AZS_NS_PER_US)
+
+struct LoopObject {
+    PyObject_HEAD
+    azs_state *st; /* borrowed: the type keeps the module alive */
+
+    /* The ready queue: owned references to handles (no tag) or to the owners of
+     * queued watchers (tag 1, the pointer is the watcher's). */
+    azs_ring ready;
+    int64_t poll_due_ns; /* when the next poll must happen */
+    bool closed;
+    bool stopping;
+    bool debug;
+    bool turning;            /* inside a turn: no re-entry */
+    unsigned fork_generation; /* of the process that made the loop */
+
+    azs_heap timers;         /* owned references to TimerHandleObjects */
+    size_t timers_cancelled; /* of those in the heap */
+
+    azs_poller poller;
+    azs_wakeup wakeup;
+
+    PyObject *thread_id;      /* owned: int while running, else NULL */
+    PyObject *task_factory;   /* owned or NULL */
+    PyObject *current_handle; /* owned: debug mode, else NULL */
+};
+
+/* ---- ready entries ---- */
+
+#define AZS_READY_WATCHER ((uintptr_t)1)
+
+static inline bool
+azs_ready_is_watcher(uintptr_t entry)
+{
+    return entry & AZS_READY_WATCHER;
+}
+
+static inline azs_watcher *
+azs_ready_watcher(uintptr_t entry)
+{
+    return (azs_watcher *)(entry & ~AZS_READY_WATCHER);
+}
+
+/* Appends a handle, taking a new reference. 0, or -1 with MemoryError. */
+static inline int
+azs_ready_push_handle(LoopObject *loop, HandleObject *handle)
+{
+    if (azs_unlikely(azs_ring_push(&loop->ready, (uintptr_t)handle) < 0)) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    Py_INCREF(handle);
+    return 0;
+}
+
+/* ---- checks; -1 with RuntimeError ---- */
+
+int azs_loop_fail_closed(void);
+int azs_loop_fail_forked(void);
+
+/* Counts the forks this process descends from: see azs_loop_init. */
+extern unsigned azs_fork_generation;
+
+/* The loop is open and belongs to this process. */
+static inline int
+azs_loop_check_usable(const LoopObject *loop)
+{
+    if (azs_unlikely(loop->closed))
+        return azs_loop_fail_closed();
+    if (azs_unlikely(loop->fork_generation != azs_fork_generation))
+        return azs_loop_fail_forked();
+    return 0;
+}
+
+/* ---- timer.c ---- */
+
+/* Adds to the heap, which takes a reference. 0, or -1 with MemoryError. */
+int azs_timers_add(LoopObject *loop, TimerHandleObject *timer);
+
+/* A handle in the heap was cancelled: takes it out now where that is cheap. */
+void azs_timers_note_cancel(LoopObject *loop, HandleObject *timer);
+
+/* Nanoseconds until the first live timer, 0 where it is due, -1 for none.
+ * Drops cancelled timers on its way. */
+int64_t azs_timers_timeout(LoopObject *loop, int64_t now_ns);
+
+/* Moves due timers to the ready queue. 0, or -1 with MemoryError: then those
+ * not moved are still in the heap. */
+int azs_timers_move_due(LoopObject *loop, int64_t now_ns);
+
+void azs_timers_clear(LoopObject *loop);
+
+extern PyMethodDef azs_timer_methods[]; /* call_later, call_at, time */
+extern PyMethodDef azs_fdwatch_methods[];
+extern PyMethodDef azs_wakeup_methods[];
+
+/* Splits METH_FASTCALL arguments of call_soon and its like: `context` from the
+ * keywords (borrowed, NULL for none) and at least `min_args` positional ones.
+ * 0, or -1 with TypeError. */
+int azs_parse_context(LoopObject *loop, const char *method, Py_ssize_t min_args,
+                      Py_ssize_t nargs, PyObject *const *args, PyObject *kwnames,
+                      PyObject **context);
+
+/* Debug mode's checks of a call: the thread (where `check_thread`) and that the
+ * callback is a plain callable. 0, or -1 with an exception. */
+int azs_loop_debug_check(LoopObject *loop, PyObject *callback, const char *method,
+                         bool check_thread);
+
+#endif

@@ -1,0 +1,55 @@
+/* epoll and the table of watched fds. */
+#ifndef AZS_LOOP_POLLER_H
+#define AZS_LOOP_POLLER_H
+
+#include <sys/epoll.h>
+
+#include "loop/handle.h"
+#include "loop/watcher.h"
+
+enum { AZS_POLL_EVENTS = 256 };
+
+/* One fd. It has either handles (add_reader/add_writer) or one watcher. */
+typedef struct {
+    HandleObject *reader;  /* owned */
+    HandleObject *writer;  /* owned */
+    azs_watcher *watcher;  /* its owner is owned */
+    uint32_t registered;   /* what the kernel was told; 0 where not in epoll */
+    bool dirty;            /* in the poller's dirty list */
+} azs_fd;
+
+typedef struct {
+    int epfd; /* -1 while closed */
+    azs_fd *fds; /* owned; indexed by fd */
+    int nfds;
+    /* fds whose wanted events may differ from `registered`; told to the kernel
+     * before the next wait, so that toggling within a turn costs nothing. */
+    int *dirty; /* owned */
+    int ndirty, dirty_capacity;
+    struct epoll_event *events; /* owned: AZS_POLL_EVENTS */
+    unsigned polls_with_gil;    /* in a row: see azs_poller_poll */
+} azs_poller;
+
+/* 0 or -errno; close it in both cases. */
+int azs_poller_init(azs_poller *poller);
+
+/* Has the eventfd wake the poll up. 0 or -errno. */
+int azs_poller_add_wakeup(azs_poller *poller, int efd);
+
+/* Waits up to timeout_ns (negative: for ever) with the GIL released and queues
+ * what became ready. 0 (EINTR too), or -1 with an exception. */
+int azs_poller_poll(LoopObject *loop, int64_t timeout_ns);
+
+/* Sets (handle owned by the caller, a reference is taken) or replaces the
+ * reader or writer of an fd. The old one is cancelled. 0 or -1 with OSError. */
+int azs_poller_set_handle(LoopObject *loop, int fd, bool writer, HandleObject *handle);
+
+/* 1 where there was a handle, which is cancelled; 0 where not; -1 error. */
+int azs_poller_remove_handle(LoopObject *loop, int fd, bool writer);
+
+int azs_poller_traverse(azs_poller *poller, visitproc visit, void *arg);
+
+/* Forgets every fd and closes epoll; running it twice is harmless. */
+void azs_poller_close(LoopObject *loop);
+
+#endif

@@ -1,0 +1,226 @@
+/* Timers: the heap, call_later, call_at and the loop's clock. */
+#include <math.h>
+
+#include "loop/loop_object.h"
+#include "py/errors.h"
+
+/* asyncio compacts its heap at the same points (base_events.py). */
+enum { COMPACT_MIN_TIMERS = 100 };
+
+static inline bool
+timer_cancelled(const azs_heap_entry *entry)
+{
+    return ((HandleObject *)entry->item)->cancelled;
+}
+
+/* Drops the heap's reference. The heap must be consistent: finalizers run. */
+static void
+timer_release(LoopObject *loop, HandleObject *timer)
+{
+    timer->scheduled = false;
+    if (timer->cancelled)
+        loop->timers_cancelled--;
+    Py_DECREF(timer);
+}
+
+/* The first nanosecond at which loop.time() is at least `when`: a timer must
+ * never fire early. */
+static int64_t
+when_to_ns(double when)
+{
+    double ns = ceil(when * 1e9);
+    if (!(ns < 9.2e18)) /* later than the clock can count, or NaN: never */
+        return INT64_MAX;
+    if (ns < 0)
+        return 0;
+    int64_t when_ns = (int64_t)ns;
+    while ((double)when_ns / 1e9 < when)
+        when_ns++;
+    return when_ns;
+}
+
+int
+azs_timers_add(LoopObject *loop, TimerHandleObject *timer)
+{
+    if (azs_heap_push(&loop->timers, when_to_ns(timer->when), timer) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    Py_INCREF(timer);
+    timer->handle.scheduled = true;
+    return 0;
+}
+
+static void
+timers_compact(LoopObject *loop)
+{
+    azs_heap *heap = &loop->timers;
+    /* Gather the dead behind the living, repair the heap, then let go of the
+     * dead: their finalizers may schedule timers again. */
+    size_t dead = 0, live = 0;
+    HandleObject **drop = PyMem_Malloc(loop->timers_cancelled * sizeof(*drop));
+    if (drop == NULL)
+        return; /* they will go when they are due */
+    for (size_t i = 0; i < heap->count; i++) {
+        if (timer_cancelled(&heap->entries[i]))
+            drop[dead++] = heap->entries[i].item;
+        else
+            heap->entries[live++] = heap->entries[i];
+    }
+    assert(dead == loop->timers_cancelled);
+    heap->count = live;
+    azs_heap_rebuild(heap);
+    for (size_t i = 0; i < dead; i++)
+        timer_release(loop, drop[i]);
+    PyMem_Free(drop);
+}
+
+void
+azs_timers_note_cancel(LoopObject *loop, HandleObject *timer)
+{
+    azs_heap *heap = &loop->timers;
+    loop->timers_cancelled++;
+    /* The usual timeout is set, then cancelled before later ones were set: it
+     * still is the array's last element, which any heap may lose. */
+    while (heap->count > 0 && timer_cancelled(&heap->entries[heap->count - 1])) {
+        heap->count--;
+        timer_release(loop, heap->entries[heap->count].item);
+    }
+    if (heap->count > COMPACT_MIN_TIMERS && loop->timers_cancelled > heap->count / 2)
+        timers_compact(loop);
+}
+
+int64_t
+azs_timers_timeout(LoopObject *loop, int64_t now_ns)
+{
+    azs_heap *heap = &loop->timers;
+    while (heap->count > 0 && timer_cancelled(&heap->entries[0]))
+        timer_release(loop, azs_heap_pop(heap));
+    if (heap->count == 0)
+        return -1;
+    int64_t left = heap->entries[0].when_ns - now_ns;
+    return left < 0 ? 0 : left;
+}
+
+int
+azs_timers_move_due(LoopObject *loop, int64_t now_ns)
+{
+    azs_heap *heap = &loop->timers;
+    while (heap->count > 0 && heap->entries[0].when_ns <= now_ns) {
+        HandleObject *timer = heap->entries[0].item;
+        if (!timer->cancelled && azs_ready_push_handle(loop, timer) < 0)
+            return -1;
+        timer_release(loop, azs_heap_pop(heap));
+    }
+    return 0;
+}
+
+void
+azs_timers_clear(LoopObject *loop)
+{
+    HandleObject *timer;
+    while ((timer = azs_heap_pop(&loop->timers)) != NULL)
+        timer_release(loop, timer);
+    azs_heap_free(&loop->timers);
+}
+
+/* ---- methods ---- */
+
+static PyObject *
+timer_schedule(LoopObject *self, double when, PyObject *const *args, Py_ssize_t nargs,
+               PyObject *context)
+{
+    TimerHandleObject *timer =
+        azs_timer_new(self, when, args[1], args + 2, nargs - 2, context);
+    if (timer != NULL && azs_timers_add(self, timer) < 0)
+        Py_CLEAR(timer);
+    return (PyObject *)timer;
+}
+
+/* A number of seconds from an argument. -1 with an exception on error. */
+static int
+seconds_arg(PyObject *arg, const char *name, double *seconds)
+{
+    if (PyFloat_CheckExact(arg)) {
+        *seconds = PyFloat_AS_DOUBLE(arg);
+    } else if (arg == Py_None) {
+        PyErr_Format(PyExc_TypeError, "%s must not be None", name);
+        return -1;
+    } else {
+        *seconds = PyFloat_AsDouble(arg);
+        if (*seconds == -1.0 && PyErr_Occurred())
+            return -1;
+    }
+    if (azs_unlikely(isnan(*seconds))) {
+        PyErr_Format(PyExc_ValueError, "%s must not be NaN", name);
+        return -1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(call_later_doc,
+"call_later(delay, callback, *args, context=None)\n--\n\n"
+"Call callback(*args) after `delay` seconds (float; <= 0 means in the next turn).\n\n"
+"Returns a TimerHandle. Never early; equal times run in the order of the calls.\n"
+"Raises RuntimeError where the loop is closed (asyncio loop.call_later).");
+
+static PyObject *
+Loop_call_later(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    PyObject *context;
+    double delay;
+    if (azs_parse_context(self, "call_later", 2, nargs, args, kwnames, &context) < 0 ||
+        seconds_arg(args[0], "delay", &delay) < 0 || azs_loop_check_usable(self) < 0)
+        return NULL;
+    if (azs_unlikely(self->debug) &&
+        azs_loop_debug_check(self, args[1], "call_later", true) < 0)
+        return NULL;
+    double now = (double)azs_clock_ns() / 1e9;
+    return timer_schedule(self, now + delay, args, nargs, context);
+}
+
+PyDoc_STRVAR(call_at_doc,
+"call_at(when, callback, *args, context=None)\n--\n\n"
+"Call callback(*args) at `when`, in seconds of loop.time().\n\n"
+"Returns a TimerHandle. Never early; equal times run in the order of the calls.\n"
+"Raises RuntimeError where the loop is closed (asyncio loop.call_at).");
+
+static PyObject *
+Loop_call_at(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
+             PyObject *kwnames)
+{
+    PyObject *context;
+    double when;
+    if (azs_parse_context(self, "call_at", 2, nargs, args, kwnames, &context) < 0)
+        return NULL;
+    if (args[0] == Py_None) {
+        PyErr_SetString(PyExc_TypeError, "when cannot be None");
+        return NULL;
+    }
+    if (seconds_arg(args[0], "when", &when) < 0 || azs_loop_check_usable(self) < 0)
+        return NULL;
+    if (azs_unlikely(self->debug) &&
+        azs_loop_debug_check(self, args[1], "call_at", true) < 0)
+        return NULL;
+    return timer_schedule(self, when, args, nargs, context);
+}
+
+PyDoc_STRVAR(time_doc,
+"time()\n--\n\n"
+"The loop's clock in seconds: CLOCK_MONOTONIC, as time.monotonic().");
+
+static PyObject *
+Loop_time(LoopObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    return PyFloat_FromDouble((double)azs_clock_ns() / 1e9);
+}
+
+PyMethodDef azs_timer_methods[] = {
+    {"call_later", (PyCFunction)(void (*)(void))Loop_call_later,
+     METH_FASTCALL | METH_KEYWORDS, call_later_doc},
+    {"call_at", (PyCFunction)(void (*)(void))Loop_call_at,
+     METH_FASTCALL | METH_KEYWORDS, call_at_doc},
+    {"time", (PyCFunction)Loop_time, METH_NOARGS, time_doc},
+    {NULL},
+};

@@ -1,0 +1,146 @@
+"""The loop runs asyncio programs; the details are CPython's own test_asyncio."""
+
+import asyncio
+import importlib
+import socket
+
+import pytest
+
+from aiozmq_speedups.loop import ASYNCIO_HOOKS, Loop, new_event_loop, run
+
+KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
+
+
+@pytest.fixture(params=KINDS)
+def loop(request):
+    loop = KINDS[request.param]()
+    yield loop
+    loop.close()
+
+
+def test_run_returns_the_result():
+    async def main():
+        await asyncio.sleep(0)
+        return type(asyncio.get_running_loop())
+
+    assert run(main()) is Loop
+
+
+def test_run_inside_a_running_loop_is_refused():
+    async def main():
+        coro = asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match="running event loop"):
+            run(coro)
+        coro.close()
+
+    run(main())
+
+
+def test_call_soon_keeps_order_and_arguments(loop):
+    seen = []
+    loop.call_soon(seen.append, 0)
+    loop.call_soon(lambda *args: seen.append(args), 1, 2, 3, 4, 5)
+    loop.call_soon(lambda: seen.append("none"))
+    loop.call_soon(loop.stop)
+    loop.call_soon(seen.append, "same turn")
+    loop.call_soon(lambda: loop.call_soon(seen.append, "next turn"))
+    loop.run_forever()
+    assert seen == [0, (1, 2, 3, 4, 5), "none", "same turn"]
+
+
+def test_handles_are_asyncio_handles(loop):
+    handle = loop.call_soon(print)
+    assert isinstance(handle, asyncio.Handle)
+    assert not isinstance(handle, asyncio.TimerHandle)
+    timer = loop.call_later(0, print)
+    assert isinstance(timer, asyncio.TimerHandle)
+    for h in (handle, timer):
+        assert not h.cancelled()
+        h.cancel()
+        h.cancel()
+        assert h.cancelled()
+        assert "cancelled" in repr(h)
+
+
+def test_timers_fire_in_order_and_never_early(loop):
+    seen = []
+    now = loop.time()
+
+    def fired(when):
+        seen.append(when - now)
+        assert loop.time() >= when
+
+    for delay in (0.02, 0.0, 0.01, 0.0, 0.005):
+        loop.call_at(now + delay, fired, now + delay)
+    loop.call_at(now + 0.03, loop.stop)
+    loop.run_forever()
+    assert seen == sorted(seen)
+    assert len(seen) == 5
+
+
+@pytest.mark.parametrize("method", ["call_later", "call_at"])
+def test_times_that_are_none_are_refused(loop, method):
+    with pytest.raises(TypeError, match="None"):
+        getattr(loop, method)(None, print)
+
+
+def test_readers_and_writers(loop):
+    a, b = socket.socketpair()
+    seen = []
+    with a, b:
+        a.setblocking(False)
+
+        def readable():
+            seen.append(a.recv(10))
+            loop.remove_reader(a)
+
+        def writable():
+            b.send(b"x")
+            assert loop.remove_writer(b)
+            loop.call_later(0.001, loop.stop)
+
+        loop.add_reader(a, readable)
+        loop.add_writer(b.fileno(), writable)
+        loop.run_forever()
+        assert not loop.remove_reader(a)
+        assert seen == [b"x"]
+
+
+@pytest.mark.parametrize(
+    ("fd", "error"), [(-1, ValueError), ("x", ValueError), (10**6, OSError)]
+)
+def test_bad_descriptors_are_refused(loop, fd, error):
+    with pytest.raises(error):
+        loop.add_reader(fd, print)
+
+
+def test_a_descriptor_number_used_again_is_watched_again(loop):
+    """Closed without remove_reader(): asyncio loses the second one's events."""
+    if not isinstance(loop, Loop):
+        pytest.skip("asyncio has this defect")
+    a, b = socket.socketpair()
+    fd = a.fileno()
+    loop.add_reader(fd, print)
+    a.close()
+    b.close()
+    c, d = socket.socketpair()
+    with c, d:
+        assert fd in (c.fileno(), d.fileno())
+        reading, writing = (c, d) if c.fileno() == fd else (d, c)
+        loop.add_reader(fd, loop.stop)
+        loop.call_later(5, pytest.fail)
+        writing.send(b"x")
+        loop.run_forever()
+        loop.remove_reader(fd)
+        assert reading.recv(1) == b"x"
+
+
+def test_asyncio_still_has_what_the_loop_relies_on():
+    for path, names in ASYNCIO_HOOKS.items():
+        try:
+            owner = importlib.import_module(path)
+        except ImportError:
+            module, cls = path.rsplit(".", 1)
+            owner = getattr(importlib.import_module(module), cls)
+        for name in names:
+            assert hasattr(owner, name), f"{path}.{name}"
