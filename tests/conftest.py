@@ -1,0 +1,208 @@
+"""Shared fixtures: the loops, the transports, and a guard against leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import gc
+import os
+import sys
+import time
+import warnings
+
+import pytest
+
+from aiozmq_speedups import _ext
+
+faulthandler.enable()
+
+LOOP_KINDS = ("speedups", "asyncio", "uvloop")
+TRANSPORT_KINDS = ("C", "pure")
+
+
+def new_loop(kind):
+    """A new event loop of `kind`; skips where it cannot be had here."""
+    if kind == "asyncio":
+        return asyncio.SelectorEventLoop()
+    if kind == "uvloop":
+        return pytest.importorskip("uvloop").new_event_loop()
+    loop_module = pytest.importorskip("aiozmq_speedups.loop", exc_type=ImportError)
+    if _ext.core is None:
+        pytest.skip(f"no C loop: {_ext.reason}")
+    return loop_module.Loop()
+
+
+@pytest.fixture(params=LOOP_KINDS)
+def loop_kind(request):
+    """Runs the test on each loop."""
+    return request.param
+
+
+@pytest.fixture
+def loop(loop_kind):
+    """A new loop of the kind in hand, closed after the test."""
+    loop = new_loop(loop_kind)
+    yield loop
+    if not loop.is_closed():
+        # Lets what the test's last lines closed come to its end.
+        loop.run_until_complete(_settle())
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+async def _settle():
+    for _ in range(4):
+        await asyncio.sleep(0)
+
+
+def transport_class(kind):
+    """The transport class of `kind`; skips where it is not available."""
+    from aiozmq_speedups import core
+
+    if kind == "pure":
+        return core._PyZmqTransport
+    if getattr(core, "_CZmqTransport", None) is None:
+        pytest.skip(f"no C transport: {getattr(core, '_c_reason', 'not built')}")
+    return core._CZmqTransport
+
+
+@pytest.fixture(params=TRANSPORT_KINDS)
+def transport_kind(request, monkeypatch):
+    """Runs the test with each transport."""
+    cls = transport_class(request.param)
+    from aiozmq_speedups import core
+
+    monkeypatch.setattr(core, "_transport_class", cls)
+    return request.param
+
+
+@pytest.fixture
+def errors(loop):
+    """The contexts that the loop's exception handler got; [] at the end."""
+    contexts = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+    yield contexts
+    assert not contexts, contexts
+
+
+def _open_fds():
+    return set(os.listdir("/proc/self/fd"))
+
+
+def _live_objects():
+    counts = getattr(_ext.core, "_live_objects", None)
+    return counts() if counts else {}
+
+
+def _fd_target(fd):
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return None
+
+
+def _wait_until(condition):
+    """libzmq closes sockets in its own threads: true within two seconds?"""
+    deadline = time.monotonic() + 2
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def _warm_up():
+    # What is opened once a process and kept: not a leak of the first test.
+    import zmq
+
+    context = zmq.Context.instance()
+    a, b = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    port = a.bind_to_random_port("tcp://127.0.0.1")
+    b.connect(f"tcp://127.0.0.1:{port}")
+    a.send(b"")
+    b.recv()
+    a.close()
+    b.close()
+    try:
+        import uvloop
+    except ImportError:
+        pass
+    else:
+        loop = uvloop.new_event_loop()
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+
+
+def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "no_leak_guard(reason): the test leaves something on purpose"
+    )
+    config.addinivalue_line("filterwarnings", "error::ResourceWarning")
+    config.addinivalue_line(
+        "filterwarnings", "error::pytest.PytestUnraisableExceptionWarning"
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _process_warm_up():
+    try:
+        _warm_up()
+    except ImportError:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def leak_guard(request, _process_warm_up):
+    """Fails a test that leaves fds, C objects or unraisable exceptions."""
+    if request.node.get_closest_marker("no_leak_guard"):
+        yield
+        return
+    gc.collect()
+    fds = _open_fds()
+    live = _live_objects()
+    unraisable = []
+    hook = sys.unraisablehook
+    sys.unraisablehook = lambda args: unraisable.append(
+        (args.exc_type, str(args.exc_value), args.err_msg, repr(args.object))
+    )
+    try:
+        yield
+        gc.collect()
+    finally:
+        sys.unraisablehook = hook
+    assert not unraisable, f"unraisable exceptions: {unraisable}"
+
+    def left_fds():
+        return _open_fds() - fds
+
+    # listdir's own descriptor is among both, at a number that may differ.
+    def no_fds_left():
+        return not any(_fd_target(fd) for fd in left_fds())
+
+    if not _wait_until(no_fds_left):
+        left = {fd: _fd_target(fd) for fd in left_fds()}
+        pytest.fail(f"left open: {left}")
+
+    def left_objects():
+        now = _live_objects()
+        return {k: n - live.get(k, 0) for k, n in now.items() if n != live.get(k, 0)}
+
+    def no_objects_left():
+        gc.collect()
+        release = getattr(_ext.core, "_zmq_release", None)
+        if release:
+            release()  # frames that libzmq has finished with
+        return not left_objects()
+
+    if not _wait_until(no_objects_left):
+        pytest.fail(f"live C objects: {left_objects()}")
+
+
+@pytest.fixture(autouse=True)
+def _event_loop_state():
+    """No test inherits a current loop, or a policy, from another."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.set_event_loop(None)
