@@ -168,6 +168,8 @@ def leak_guard(request, _process_warm_up):
     )
     try:
         yield
+        # pytest keeps the fixtures' values, the loop among them, until later.
+        request.node.funcargs.clear()
         gc.collect()
     finally:
         sys.unraisablehook = hook

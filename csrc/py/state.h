@@ -17,6 +17,7 @@
     X(timer_handle_type)                                                               \
     X(loop_type)                                                                       \
     X(epoll_selector_type)                                                             \
+    X(selector_map_type)                                                               \
     X(zmq_transport_type)
 
 /* X(name): interned strings, reached as st->str_<name>. */
@@ -29,6 +30,7 @@
     X(_ensure_fd_no_transport)                                                         \
     X(_run)                                                                            \
     X(call_exception_handler)                                                          \
+    X(close)                                                                           \
     X(context)                                                                         \
     X(create_task)                                                                     \
     X(fileno)                                                                          \
@@ -44,7 +46,8 @@
     X(base_event_loop)             /* asyncio.BaseEventLoop */                         \
     X(extract_stack)               /* asyncio.format_helpers.extract_stack */          \
     X(kwnames_loop)                /* ("loop",) */                                     \
-    X(kwnames_name_loop)           /* ("name", "loop") */
+    X(kwnames_name_loop)           /* ("name", "loop") */                              \
+    X(selector_key)                /* selectors.SelectorKey */
 
 #ifdef AZS_DEBUG
 /* X(kind): live objects of each kind, asserted back to their value by tests. */
@@ -52,6 +55,7 @@
     X(handle)                                                                          \
     X(loop)                                                                            \
     X(selector)                                                                        \
+    X(selector_map)                                                                    \
     X(zmq_transport)
 #endif
 
