@@ -4,12 +4,15 @@ from typing import Any
 
 from aiozmq_speedups._version import __version__
 from aiozmq_speedups.loop import Loop, ZmqEventLoop, install, new_event_loop, run
+from aiozmq_speedups.selector import EpollSelector, ZmqSelector
 
 __all__ = (
+    "EpollSelector",
     "EventLoopPolicy",
     "Loop",
     "ZmqEventLoop",
     "ZmqEventLoopPolicy",
+    "ZmqSelector",
     "__version__",
     "install",
     "new_event_loop",
