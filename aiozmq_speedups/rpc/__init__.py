@@ -1,1 +1,42 @@
-"""Remote procedure calls over ZeroMQ."""
+"""Remote procedure calls over ZeroMQ.
+
+Three kinds of services, with the API and the wire format of ``aiozmq.rpc``:
+request and reply (:func:`serve_rpc`, :func:`connect_rpc`), notifications
+(:func:`serve_pipeline`, :func:`connect_pipeline`) and publish/subscribe
+(:func:`serve_pubsub`, :func:`connect_pubsub`).
+"""
+
+from .base import (
+    AbstractHandler,
+    AttrHandler,
+    Error,
+    GenericError,
+    NotFoundError,
+    ParametersError,
+    Service,
+    ServiceClosedError,
+    method,
+)
+from .log import logger
+from .pipeline import connect_pipeline, serve_pipeline
+from .pubsub import connect_pubsub, serve_pubsub
+from .rpc import connect_rpc, serve_rpc
+
+__all__ = [
+    "AbstractHandler",
+    "AttrHandler",
+    "Error",
+    "GenericError",
+    "NotFoundError",
+    "ParametersError",
+    "Service",
+    "ServiceClosedError",
+    "connect_pipeline",
+    "connect_pubsub",
+    "connect_rpc",
+    "logger",
+    "method",
+    "serve_pipeline",
+    "serve_pubsub",
+    "serve_rpc",
+]

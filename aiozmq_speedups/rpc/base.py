@@ -1,0 +1,297 @@
+"""What rpc, pipeline and pub/sub services share."""
+
+from __future__ import annotations
+
+import abc
+import asyncio
+import inspect
+import pprint
+from asyncio import ensure_future
+from collections.abc import Callable, Iterable, Mapping
+from types import MethodType
+from typing import Any, TypeVar
+
+from .. import interface
+from ._signature import CallSpec, spec_of
+from .log import logger
+from .packer import TranslationTable, _Packer
+
+__all__ = [
+    "AbstractHandler",
+    "AttrHandler",
+    "Error",
+    "GenericError",
+    "NotFoundError",
+    "ParametersError",
+    "Service",
+    "ServiceClosedError",
+    "ensure_future",
+    "method",
+]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+#: No keyword arguments, packed: what nearly every call sends.
+NO_KWARGS = b"\x80"
+
+#: Of a malformed message, no more than this of each frame goes to the log.
+_LOGGED_FRAME_SIZE = 1024
+
+
+class Error(Exception):
+    """Base class of the exceptions of rpc."""
+
+
+class GenericError(Error):
+    """A remote call raised an exception that the error table does not know.
+
+    :ivar exc_type: the full name of its class, ``"package.module.Name"``.
+    :ivar arguments: the ``args`` of the exception, a tuple.
+    :ivar exc_repr: the ``repr`` of the exception.
+    """
+
+    def __init__(self, exc_type: str, args: Any, exc_repr: str) -> None:
+        super().__init__(exc_type, args, exc_repr)
+        self.exc_type = exc_type
+        self.arguments = args
+        self.exc_repr = exc_repr
+
+    def __repr__(self) -> str:
+        return f"<Generic RPC Error {self.exc_type}{self.arguments}: {self.exc_repr}>"
+
+
+class NotFoundError(Error, LookupError):
+    """The server has no method of that name."""
+
+
+class ParametersError(Error, ValueError):
+    """The arguments of the call do not fit the signature of the method."""
+
+
+class ServiceClosedError(Error):
+    """The service has been closed."""
+
+
+class AbstractHandler(metaclass=abc.ABCMeta):
+    """What a server looks names up in: any class with ``__getitem__``, as dict.
+
+    A look-up gives a handler for the rest of a dotted name, or a callable that
+    :func:`method` has marked; it raises KeyError where there is nothing.
+    """
+
+    __slots__ = ()
+
+    @abc.abstractmethod
+    def __getitem__(self, key: str) -> Any:
+        raise KeyError(key)
+
+    @classmethod
+    def __subclasshook__(cls, subclass: type) -> Any:
+        if issubclass(subclass, (str, bytes)):
+            return False
+        if cls is AbstractHandler and any(
+            "__getitem__" in base.__dict__ for base in subclass.__mro__
+        ):
+            return True
+        return NotImplemented
+
+
+class AttrHandler(AbstractHandler):
+    """A handler whose attributes are its methods and namespaces."""
+
+    def __getitem__(self, key: str) -> Any:
+        try:
+            return getattr(self, key)
+        except AttributeError:
+            raise KeyError(key) from None
+
+
+def method(func: _F) -> _F:
+    """Marks a function (or coroutine function) as callable by peers.
+
+    :raises TypeError, ValueError: ``func`` has no signature.
+    """
+    # The server keeps in __rpc__ what it works out of the signature.
+    func.__rpc__ = {}  # type: ignore[attr-defined]
+    func.__signature__ = inspect.signature(func)  # type: ignore[attr-defined]
+    return func
+
+
+class Service(asyncio.AbstractServer):
+    """A client or a server, as the ``connect_*`` and ``serve_*`` coroutines give it.
+
+    Also an asynchronous context manager, which closes it at the end. Not
+    thread-safe: use it in the thread of its loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, proto: _BaseProtocol) -> None:
+        self._loop = loop
+        self._proto = proto
+
+    @property
+    def transport(self) -> interface.ZmqTransport:
+        """The transport, for binding and connecting while the service runs.
+
+        :raises ServiceClosedError: the service has been closed.
+        """
+        transport = self._proto.transport
+        if transport is None:
+            raise ServiceClosedError()
+        return transport
+
+    def close(self) -> None:
+        """Stops serving and closes the transport. Harmless when repeated."""
+        proto = self._proto
+        if proto.closing:
+            return
+        proto.closing = True
+        if proto.transport is not None:
+            proto.transport.close()
+
+    async def wait_closed(self) -> None:
+        """Waits until the transport is closed. Cancelling it only stops waiting."""
+        if self._proto.transport is None:
+            return
+        waiter = self._loop.create_future()
+        self._proto.done_waiters.append(waiter)
+        await waiter
+
+
+class _BaseProtocol(interface.ZmqProtocol):
+    """The protocol of a client or server.
+
+    ``_write`` is the transport's write while there is a transport.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        translation_table: TranslationTable | None = None,
+    ) -> None:
+        self.loop = loop
+        self.transport: interface.ZmqTransport | None = None
+        self.done_waiters: list[asyncio.Future[None]] = []
+        self.packer = _Packer(translation_table=translation_table)
+        self.pending_waiters: set[asyncio.Task[None]] = set()
+        self.closing = False
+        self._write: Callable[[Any], None] | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self._write = transport.write
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.transport = None
+        self._write = None
+        waiters, self.done_waiters = self.done_waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def log_malformed(self, data: list[bytes]) -> None:
+        """Logs a message that is not a call. Call it where the error is handled."""
+        logger.critical("Cannot unpack %r", shorten(data), exc_info=True)
+
+
+class _BaseServerProtocol(_BaseProtocol):
+    """Finds the handler function of a call, checks the arguments, logs errors."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        handler: AbstractHandler | Mapping[str, Any],
+        *,
+        translation_table: TranslationTable | None = None,
+        log_exceptions: bool = False,
+        exclude_log_exceptions: Iterable[type[BaseException]] = (),
+        timeout: float | None = None,
+    ) -> None:
+        super().__init__(loop, translation_table=translation_table)
+        if not isinstance(handler, AbstractHandler):
+            raise TypeError("handler must implement AbstractHandler")
+        self.handler: AbstractHandler = handler
+        self.log_exceptions = log_exceptions
+        self.exclude_log_exceptions = tuple(exclude_log_exceptions)
+        self.timeout = timeout
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        for task in list(self.pending_waiters):
+            task.cancel()
+
+    def dispatch(self, name: str) -> tuple[Any, CallSpec]:
+        """The function of that (dotted) name, and its spec.
+
+        :raises NotFoundError: there is none. What a handler's ``__getitem__``
+            raises, except KeyError, passes through.
+        """
+        if not name:
+            raise NotFoundError(name)
+        # Nothing is cached here: what a look-up gives may change at any time.
+        handler: Any = self.handler
+        key = name
+        try:
+            if "." in name:
+                *namespaces, key = name.split(".")
+                for part in namespaces:
+                    handler = handler[part]
+                    if not isinstance(handler, AbstractHandler):
+                        raise NotFoundError(name)
+            func = handler[key]
+        except KeyError:
+            raise NotFoundError(name) from None
+        holder = func.__func__ if isinstance(func, MethodType) else func
+        if not hasattr(holder, "__rpc__"):
+            raise NotFoundError(name)
+        try:
+            return func, spec_of(func, holder)
+        except (TypeError, ValueError) as exc:
+            raise ParametersError(repr(exc)) from exc
+
+    def check_args(self, spec: CallSpec, args: Any, kwargs: Any) -> None:
+        """Checks the arguments of a call.
+
+        :raises ParametersError: they do not fit the signature.
+        """
+        try:
+            spec.check(args, kwargs)
+        except TypeError as exc:
+            raise ParametersError(repr(exc)) from exc
+
+    def spawn(self, coro: Any) -> None:
+        """Runs a coroutine in a task that lives no longer than the connection."""
+        task = self.loop.create_task(coro)
+        if not task.done():
+            self.pending_waiters.add(task)
+            task.add_done_callback(self.pending_waiters.discard)
+
+    def try_log(self, exc: BaseException, name: str, args: Any, kwargs: Any) -> None:
+        """Logs an exception out of a handler where the service is told to.
+
+        Call it where ``exc`` is being handled.
+        """
+        if not self.log_exceptions or isinstance(exc, self.exclude_log_exceptions):
+            return
+        logger.exception(
+            "An exception %r from method %r call occurred.\nargs = %s\nkwargs = %s\n",
+            exc,
+            name,
+            _pformat(args),
+            _pformat(kwargs),
+        )
+
+
+def _pformat(value: Any) -> str:
+    try:
+        return pprint.pformat(value)
+    except Exception as exc:
+        # Nested too deeply, or a repr that fails.
+        return f"<{type(value).__name__}: cannot be formatted, {type(exc).__name__}>"
+
+
+def shorten(data: list[bytes]) -> list[bytes]:
+    """The message itself, or a copy with the ends of long frames cut off."""
+    if all(len(frame) <= _LOGGED_FRAME_SIZE for frame in data):
+        return data
+    return [bytes(frame[:_LOGGED_FRAME_SIZE]) for frame in data]

@@ -1,0 +1,123 @@
+"""Notifications over PUSH and PULL sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import zmq
+
+from ..core import create_zmq_connection
+from ._oneway import OneWayClientProtocol, OneWayServerProtocol
+from .base import AbstractHandler, Service
+from .packer import TranslationTable
+from .util import _MethodCall
+
+__all__ = ["PipelineClient", "connect_pipeline", "serve_pipeline"]
+
+
+async def connect_pipeline(
+    *,
+    connect: str | Iterable[str] | None = None,
+    bind: str | Iterable[str] | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
+    translation_table: TranslationTable | None = None,
+) -> PipelineClient:
+    """Makes a pipeline client.
+
+    The parameters are those of :func:`connect_rpc`.
+
+    :raises OSError: the endpoint cannot be used.
+    """
+    if loop is None:
+        loop = asyncio.get_running_loop()
+    used_loop = loop
+    _, proto = await create_zmq_connection(
+        lambda: _ClientProtocol(used_loop, translation_table=translation_table),
+        zmq.PUSH,
+        connect=connect,
+        bind=bind,
+        loop=loop,
+    )
+    return PipelineClient(loop, proto)  # type: ignore[abstract]
+
+
+async def serve_pipeline(
+    handler: AbstractHandler | Mapping[str, Any],
+    *,
+    connect: str | Iterable[str] | None = None,
+    bind: str | Iterable[str] | None = None,
+    loop: asyncio.AbstractEventLoop | None = None,
+    translation_table: TranslationTable | None = None,
+    log_exceptions: bool = False,
+    exclude_log_exceptions: Iterable[type[BaseException]] = (),
+    timeout: float | None = None,
+) -> Service:
+    """Makes a pipeline server.
+
+    The parameters are those of :func:`serve_rpc`; a coroutine handler that is
+    cancelled by ``timeout`` raises TimeoutError, which is logged.
+
+    :raises TypeError: ``handler`` has no ``__getitem__``.
+    :raises OSError: the endpoint cannot be used.
+    """
+    if loop is None:
+        loop = asyncio.get_running_loop()
+    used_loop = loop
+    _, proto = await create_zmq_connection(
+        lambda: _ServerProtocol(
+            used_loop,
+            handler,
+            translation_table=translation_table,
+            log_exceptions=log_exceptions,
+            exclude_log_exceptions=exclude_log_exceptions,
+            timeout=timeout,
+        ),
+        zmq.PULL,
+        connect=connect,
+        bind=bind,
+        loop=loop,
+    )
+    return Service(loop, proto)  # type: ignore[abstract]
+
+
+class _ClientProtocol(OneWayClientProtocol):
+    def send(
+        self,
+        bname: bytes,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        option: None,
+    ) -> asyncio.Future[None]:
+        return self.send_frames([bname], args, kwargs)
+
+
+class PipelineClient(Service):
+    """What :func:`connect_pipeline` gives."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, proto: _ClientProtocol) -> None:
+        super().__init__(loop, proto)
+        self._notify = _MethodCall(proto)
+
+    @property
+    def notify(self) -> _MethodCall:
+        """For notifications: ``await client.notify.ns.func(1, 2, key=3)``.
+
+        Sent at once; the future tells nothing but that the socket can take more.
+
+        :raises ServiceClosedError: the client has been closed.
+        """
+        return self._notify
+
+
+class _ServerProtocol(OneWayServerProtocol):
+    not_none_message = "Pipeline handler %r returned not None"
+
+    def msg_received(self, data: list[bytes]) -> None:
+        try:
+            bname, bargs, bkwargs = data
+        except ValueError:
+            self.log_malformed(data)
+            return
+        self.call_received(data, bname, bargs, bkwargs)
