@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import selectors
 import signal
 import sys
 import threading
 from asyncio import base_events, events, format_helpers
-from asyncio.log import logger
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -83,6 +83,20 @@ _SOURCE_TAKES_DEBUG = (
 class _CorePoller:
     """Stands where asyncio keeps its selector: polling is the C core's."""
 
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop  # a cycle until close(), which drops the poller
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """What the repr of asyncio's transports asks for."""
+        watched = self._loop._watched(fileobj)
+        if watched is None:
+            raise KeyError(f"{fileobj!r} is not registered")
+        fd, reader, writer = watched
+        events = (selectors.EVENT_READ if reader is not None else 0) | (
+            selectors.EVENT_WRITE if writer is not None else 0
+        )
+        return selectors.SelectorKey(fileobj, fd, events, (reader, writer))
+
     def get_map(self) -> Mapping[int, Any]:
         return {}
 
@@ -141,7 +155,7 @@ if _ext.core is not None:
         """Joins the C core to asyncio's code."""
 
         def __init__(self) -> None:
-            asyncio.SelectorEventLoop.__init__(self, _CorePoller())  # type: ignore[arg-type]
+            super(_ext.core.Loop, self).__init__(_CorePoller(self))
 
         # -- running --
 
@@ -240,7 +254,7 @@ if _ext.core is not None:
 
         def _callback_slow(self, handle: Any, seconds: float) -> None:
             if seconds >= self.slow_callback_duration:
-                logger.warning(
+                base_events.logger.warning(
                     "Executing %s took %.3f seconds",
                     base_events._format_handle(handle),
                     seconds,

@@ -16,17 +16,19 @@ fd_arg(LoopObject *self, PyObject *arg)
         }
         return (int)fd;
     }
-    PyObject *number = PyObject_CallMethodNoArgs(arg, self->st->str_fileno);
-    if (number != NULL && PyLong_Check(number)) {
+    PyObject *result = PyObject_CallMethodNoArgs(arg, self->st->str_fileno);
+    /* As selectors: int() of what fileno() returned. */
+    PyObject *number = result == NULL ? NULL : PyNumber_Long(result);
+    Py_XDECREF(result);
+    if (number != NULL) {
         int fd = fd_arg(self, number);
         Py_DECREF(number);
         return fd;
     }
-    if (number == NULL && !PyErr_ExceptionMatches(PyExc_AttributeError) &&
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError) &&
         !PyErr_ExceptionMatches(PyExc_TypeError) &&
         !PyErr_ExceptionMatches(PyExc_ValueError))
         return -1;
-    Py_XDECREF(number);
     PyErr_Clear();
     PyErr_Format(PyExc_ValueError, "Invalid file object: %R", arg);
     return -1;
@@ -183,6 +185,27 @@ Loop__remove_writer(LoopObject *self, PyObject *fd)
     return unwatch(self, true, fd);
 }
 
+PyDoc_STRVAR(_watched_doc,
+"_watched(fd)\n--\n\n"
+"(fd, reader Handle or None, writer Handle or None) of a watched fd, else None.");
+
+static PyObject *
+Loop__watched(LoopObject *self, PyObject *fd_obj)
+{
+    int fd = fd_arg(self, fd_obj);
+    if (fd < 0)
+        return NULL;
+    azs_poller *poller = &self->poller;
+    if (fd >= poller->nfds)
+        Py_RETURN_NONE;
+    PyObject *reader = (PyObject *)poller->fds[fd].reader;
+    PyObject *writer = (PyObject *)poller->fds[fd].writer;
+    if (reader == NULL && writer == NULL)
+        Py_RETURN_NONE;
+    return Py_BuildValue("(iOO)", fd, reader == NULL ? Py_None : reader,
+                         writer == NULL ? Py_None : writer);
+}
+
 #define FAST(f) (PyCFunction)(void (*)(void))(f), METH_FASTCALL
 
 PyMethodDef azs_fdwatch_methods[] = {
@@ -194,5 +217,6 @@ PyMethodDef azs_fdwatch_methods[] = {
     {"_add_writer", FAST(Loop__add_writer), _add_writer_doc},
     {"_remove_reader", (PyCFunction)Loop__remove_reader, METH_O, _remove_reader_doc},
     {"_remove_writer", (PyCFunction)Loop__remove_writer, METH_O, _remove_writer_doc},
+    {"_watched", (PyCFunction)Loop__watched, METH_O, _watched_doc},
     {NULL},
 };

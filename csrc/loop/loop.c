@@ -188,9 +188,7 @@ loop_turn(LoopObject *self)
         now_ns = azs_clock_ns();
         self->poll_due_ns = now_ns + AZS_POLL_INTERVAL_NS;
     }
-    if (azs_unlikely(
-            atomic_load_explicit(&self->wakeup.filled, memory_order_relaxed)) &&
-        azs_wakeup_drain(self) < 0)
+    if (azs_ready_take_inbox(self) < 0)
         return -1;
     if (self->timers.count > 0 && azs_timers_move_due(self, now_ns) < 0)
         return -1;

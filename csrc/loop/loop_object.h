@@ -55,10 +55,22 @@ azs_ready_watcher(uintptr_t entry)
     return (azs_watcher *)(entry & ~AZS_READY_WATCHER);
 }
 
+/* What other threads queued so far comes first: asyncio has a single queue. 0, or
+ * -1 with MemoryError. */
+static inline int
+azs_ready_take_inbox(LoopObject *loop)
+{
+    if (azs_likely(!atomic_load_explicit(&loop->wakeup.filled, memory_order_relaxed)))
+        return 0;
+    return azs_wakeup_drain(loop);
+}
+
 /* Appends a handle, taking a new reference. 0, or -1 with MemoryError. */
 static inline int
 azs_ready_push_handle(LoopObject *loop, HandleObject *handle)
 {
+    if (azs_unlikely(azs_ready_take_inbox(loop) < 0))
+        return -1;
     if (azs_unlikely(azs_ring_push(&loop->ready, (uintptr_t)handle) < 0)) {
         PyErr_NoMemory();
         return -1;
