@@ -1,7 +1,7 @@
 """The same test on PyPI aiozmq and on this package, on every loop.
 
-``from parity import impl, loop_kind`` gives a test module the fixtures: a test
-that takes ``impl`` and ``loop`` runs once for each of IMPLEMENTATIONS.
+``from parity import impl, ours, loop_kind`` gives a test module the fixtures: a
+test that takes ``impl`` and ``loop`` runs once for each of IMPLEMENTATIONS.
 """
 
 from __future__ import annotations
@@ -79,9 +79,7 @@ async def close(service):
     await service.wait_closed()
 
 
-@pytest.fixture(params=IMPLEMENTATIONS, ids=lambda p: "-".join(filter(None, p)))
-def impl(request, monkeypatch):
-    """The implementation in hand."""
+def _implementation(request, monkeypatch):
     package, kind, transport = request.param
     if transport is not None:
         from aiozmq_speedups import core
@@ -90,9 +88,26 @@ def impl(request, monkeypatch):
     return Implementation(package, kind)
 
 
+def _id(params):
+    return "-".join(filter(None, params))
+
+
+@pytest.fixture(params=IMPLEMENTATIONS, ids=_id)
+def impl(request, monkeypatch):
+    """Each implementation."""
+    return _implementation(request, monkeypatch)
+
+
+@pytest.fixture(params=IMPLEMENTATIONS[1:], ids=_id)
+def ours(request, monkeypatch):
+    """Each but aiozmq, for what aiozmq does not do."""
+    return _implementation(request, monkeypatch)
+
+
 @pytest.fixture
-def loop_kind(impl):
-    return impl.loop_kind
+def loop_kind(request):
+    name = "ours" if "ours" in request.fixturenames else "impl"
+    return request.getfixturevalue(name).loop_kind
 
 
 class LogQueue(logging.Handler):

@@ -110,6 +110,7 @@ def method(func: _F) -> _F:
     """Marks a function (or coroutine function) as callable by peers.
 
     :raises TypeError, ValueError: ``func`` has no signature.
+    :raises AttributeError: ``func`` takes no attributes.
     """
     # The server keeps in __rpc__ what it works out of the signature.
     func.__rpc__ = {}  # type: ignore[attr-defined]
