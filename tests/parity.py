@@ -12,6 +12,7 @@ import importlib
 import logging
 
 import pytest
+import zmq
 
 #: (package, loop, transport: None is the default, C where it is built)
 IMPLEMENTATIONS = (
@@ -50,6 +51,8 @@ class Implementation:
         try:
             (endpoint,) = service.transport.bindings()
             peer = await connect(connect=endpoint, **(client or {}))
+            # What is not sent when the test is over must not be waited for.
+            peer.transport.setsockopt(zmq.LINGER, 0)
             try:
                 yield peer, service
             finally:

@@ -126,7 +126,7 @@ async def test_subscribe_and_unsubscribe(impl, client, service, queue, log):
 @pubsub_test()
 async def test_topic_of_wrong_type(impl, client, service, queue, log):
     for topic in (1, ["topic"], {}):
-        with pytest.raises(TypeError, match="should be None, str or bytes|must be"):
+        with pytest.raises(TypeError, match="should be None, str or bytes"):
             await client.publish(topic).func(1)
 
 
