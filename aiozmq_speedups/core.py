@@ -12,6 +12,7 @@ import errno
 import itertools
 import os
 import struct
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Set
 from contextvars import Context, copy_context
@@ -19,7 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import zmq
 
+from aiozmq_speedups import _ext
 from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
+from aiozmq_speedups.loop import Loop
 from aiozmq_speedups.log import logger
 from aiozmq_speedups.util import _EndpointsSet
 
@@ -109,16 +112,14 @@ async def create_zmq_connection(
     """
     if loop is None:
         loop = asyncio.get_running_loop()
-    method = getattr(loop, "create_zmq_connection", None)
-    if method is not None and getattr(loop, "_azs_zmq_loop", False):
-        # A subclass of Loop may have overridden it.
-        pair: tuple[ZmqTransport, _Protocol] = await method(
+    if isinstance(loop, Loop):
+        # A subclass may have overridden it.
+        return await loop.create_zmq_connection(
             protocol_factory, zmq_type, bind=bind, connect=connect, zmq_sock=zmq_sock
         )
-        return pair
     return await _create_zmq_connection(
         loop,
-        zmq.Context.instance(),
+        None,
         protocol_factory,
         zmq_type,
         bind=bind,
@@ -129,7 +130,7 @@ async def create_zmq_connection(
 
 async def _create_zmq_connection(
     loop: AbstractEventLoop,
-    zmq_context: zmq.Context[_Socket],
+    zmq_context: zmq.Context[_Socket] | None,
     protocol_factory: Callable[[], _Protocol],
     zmq_type: int,
     *,
@@ -142,7 +143,7 @@ async def _create_zmq_connection(
     owned = zmq_sock is None
     try:
         if zmq_sock is None:
-            zmq_sock = zmq_context.socket(zmq_type)
+            zmq_sock = (zmq_context or zmq.Context.instance()).socket(zmq_type)
         elif zmq_sock.getsockopt(zmq.TYPE) != zmq_type:
             raise ValueError("Invalid zmq_sock type")
     except zmq.ZMQError as exc:
@@ -151,7 +152,8 @@ async def _create_zmq_connection(
     waiter = loop.create_future()
     try:
         protocol = protocol_factory()
-        transport = _transport_class(loop, zmq_type, zmq_sock, protocol, waiter)
+        cls = _transport_class if isinstance(zmq_sock, zmq.Socket) else _PyZmqTransport
+        transport = cls(loop, zmq_type, zmq_sock, protocol, waiter)
     except BaseException:
         if owned:
             zmq_sock.close(linger=0)
@@ -311,6 +313,13 @@ class _BaseTransport(ZmqTransport):
 
     def can_write_eof(self) -> bool:
         return False
+
+    def _warn_lost_write(self) -> None:
+        logger.warning("write to closed ZMQ socket.")
+
+    def _schedule_retry(self) -> asyncio.TimerHandle:
+        assert self._loop is not None
+        return self._loop.call_later(_RETRY_SECONDS, self._on_retry)
 
     # -- Options --
 
@@ -509,6 +518,17 @@ class _BaseTransport(ZmqTransport):
         monitor.abort()
 
 
+def _close_socket(zmq_sock: _Socket) -> None:
+    try:
+        # Has libzmq (4.3.5) take its commands: it may lose what a socket sent to
+        # a peer that it has just connected to, whatever its linger, where it is
+        # closed with commands waiting.
+        zmq_sock.getsockopt(zmq.EVENTS)
+    except zmq.ZMQError:
+        pass  # closed by the user, or its context is terminated
+    zmq_sock.close()
+
+
 def _set_result_unless_done(waiter: Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
@@ -570,7 +590,7 @@ class _PyZmqTransport(_BaseTransport):
         if loop is None or self._conn_lost:
             return
         self._fd = self._zmq_fd
-        self._context.run(loop.add_reader, self._fd, self._on_fd)
+        loop.add_reader(self._fd, self._on_fd)
         # What a zmq_sock received before does not show at its ZMQ_FD.
         self._arm()
 
@@ -589,7 +609,7 @@ class _PyZmqTransport(_BaseTransport):
         assert self._loop is not None
         if self._loop.is_closed():
             return
-        self._loop.call_soon(self._on_armed, context=self._context)
+        self._loop.call_soon(self._on_armed)
         self._armed = True
 
     def _on_armed(self) -> None:
@@ -608,7 +628,7 @@ class _PyZmqTransport(_BaseTransport):
         again = True
         self._in_process = True
         try:
-            again = self._process()
+            again = self._context.run(self._process)
         finally:
             self._in_process = False
             if again:
@@ -650,10 +670,7 @@ class _PyZmqTransport(_BaseTransport):
             # ZMQ_FD wakes us when room comes, but the command may have been
             # taken just now.
             if self._retry is None:
-                assert self._loop is not None
-                self._retry = self._loop.call_later(
-                    _RETRY_SECONDS, self._on_retry, context=self._context
-                )
+                self._retry = self._schedule_retry()
         return False
 
     def _drain(self) -> bool | None:
@@ -738,7 +755,7 @@ class _PyZmqTransport(_BaseTransport):
             )
         if self._conn_lost:
             if self._conn_lost >= self.LOG_THRESHOLD_FOR_CONNLOST_WRITES:
-                logger.warning("write to closed ZMQ socket.")
+                self._warn_lost_write()
             self._conn_lost += 1
             return
         if not self._buffer:
@@ -851,8 +868,7 @@ class _PyZmqTransport(_BaseTransport):
         try:
             self._protocol.connection_lost(exc)
         finally:
-            if not zmq_sock.closed:
-                zmq_sock.close()
+            _close_socket(zmq_sock)
             self._sock = None
             self._protocol = None
             self._loop = None
@@ -873,8 +889,7 @@ class _PyZmqTransport(_BaseTransport):
         self._sock = None
         self._protocol = None
         self._loop = None
-        if not zmq_sock.closed:
-            zmq_sock.close()
+        _close_socket(zmq_sock)
         self._unregister(loop)
 
     def _fatal_zmq_error(self, exc: zmq.ZMQError, message: str) -> None:
@@ -897,4 +912,56 @@ class _PyZmqTransport(_BaseTransport):
         self._force_close(exc)
 
 
-_transport_class: type[_BaseTransport] = _PyZmqTransport
+if _ext.core is not None:
+
+    class _CZmqTransport(_ext.core.ZmqTransport, _BaseTransport):  # type: ignore[misc, name-defined]
+        """The message path in C, on libzmq's own functions."""
+
+        def __init__(
+            self,
+            loop: AbstractEventLoop,
+            zmq_type: int,
+            zmq_sock: _Socket,
+            protocol: _Protocol,
+            waiter: Future[None] | None = None,
+        ) -> None:
+            super().__init__(loop, zmq_type, zmq_sock, protocol, waiter)
+            self._init_cold(zmq_sock, zmq_type)
+            self._register(waiter)
+
+        def _watch_release(self) -> None:
+            _schedule_release(self._loop, 0.02)
+
+    # libzmq tells in its own thread that it has finished with a large frame,
+    # which was not copied; the memory is freed when somebody looks. Every
+    # transport does when it is used; this is for when all of them are idle.
+
+    def _schedule_release(loop: AbstractEventLoop, delay: float) -> None:
+        _ext.core._zmq_release(delay)
+        loop.call_later(delay, _look_for_release, loop, delay, context=Context())
+
+    def _look_for_release(loop: AbstractEventLoop, delay: float) -> None:
+        if _ext.core._zmq_release():
+            _schedule_release(loop, min(2 * delay, 1.0))
+
+
+def _choose_transport() -> tuple[type[_BaseTransport], str]:
+    """The transport class to use, and why, in one sentence."""
+    if _ext.core is None:
+        return _PyZmqTransport, f"pure Python: {_ext.reason}"
+    socket_type = zmq.backend.Socket
+    module = sys.modules.get(socket_type.__module__)
+    path = getattr(module, "__file__", None)
+    if path is None or ".cython." not in socket_type.__module__:
+        return _PyZmqTransport, (
+            f"pure Python: pyzmq's backend {socket_type.__module__} gives no access "
+            "to libzmq"
+        )
+    try:
+        version = _ext.core._zmq_bind(path, socket_type)
+    except ImportError as exc:
+        return _PyZmqTransport, f"pure Python: {exc}"
+    return _CZmqTransport, f"C, on libzmq {'.'.join(map(str, version))} of {path}"
+
+
+_transport_class, transport_info = _choose_transport()

@@ -19,7 +19,6 @@ import sys
 import threading
 from asyncio import base_events, events, format_helpers
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
 
 from aiozmq_speedups import _ext
 
@@ -112,7 +111,7 @@ class _ZmqSockets:
     ) -> None:
         super().__init__(*args, **kwargs)
         self._zmq_context = zmq_context
-        self._zmq_sockets: WeakSet[zmq.Socket[Any]] = WeakSet()
+        self._zmq_transports: set[Any] = set()  # kept by core.py
 
     async def create_zmq_connection(
         self,
@@ -143,9 +142,9 @@ class _ZmqSockets:
     def close(self) -> None:
         """Close the loop and the ZeroMQ sockets made on it; twice is harmless."""
         if not self.is_running():  # type: ignore[attr-defined]
-            for sock in list(self._zmq_sockets):
-                if not sock.closed:
-                    sock.close()
+            core = sys.modules.get("aiozmq_speedups.core")
+            if core is not None:  # without it there are no transports
+                core._close_transports(self)
         super().close()  # type: ignore[misc]
 
 

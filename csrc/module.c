@@ -39,6 +39,7 @@ static void
 module_free(void *mod)
 {
     (void)module_clear((PyObject *)mod);
+    azs_zmq_transport_free(azs_state_of_module(mod));
 }
 
 #ifdef AZS_DEBUG

@@ -62,8 +62,8 @@ def transport_class(kind):
 
     if kind == "pure":
         return core._PyZmqTransport
-    if getattr(core, "_CZmqTransport", None) is None:
-        pytest.skip(f"no C transport: {getattr(core, '_c_reason', 'not built')}")
+    if core._transport_class is core._PyZmqTransport:
+        pytest.skip(f"no C transport: {core.transport_info}")
     return core._CZmqTransport
 
 

@@ -27,15 +27,25 @@
     X(_cancelled)                                                                      \
     X(_check_callback)                                                                 \
     X(_check_thread)                                                                   \
+    X(_disable_monitor)                                                                \
     X(_ensure_fd_no_transport)                                                         \
+    X(_on_armed)                                                                       \
     X(_run)                                                                            \
+    X(_schedule_retry)                                                                 \
+    X(_warn_lost_write)                                                                \
+    X(_watch_release)                                                                  \
     X(call_exception_handler)                                                          \
+    X(call_soon)                                                                       \
     X(close)                                                                           \
+    X(connection_lost)                                                                 \
     X(context)                                                                         \
     X(create_task)                                                                     \
     X(fileno)                                                                          \
     X(loop)                                                                            \
-    X(name)
+    X(msg_received)                                                                    \
+    X(name)                                                                            \
+    X(pause_writing)                                                                   \
+    X(resume_writing)
 
 /* X(field): other owned objects, NULL until their part's init imports them. */
 #define AZS_STATE_OBJECTS(X)                                                           \
@@ -47,7 +57,9 @@
     X(extract_stack)               /* asyncio.format_helpers.extract_stack */          \
     X(kwnames_loop)                /* ("loop",) */                                     \
     X(kwnames_name_loop)           /* ("name", "loop") */                              \
-    X(selector_key)                /* selectors.SelectorKey */
+    X(selector_key)                /* selectors.SelectorKey */                         \
+    X(zmq_closed_descr)            /* its field _closed, read in C */                  \
+    X(zmq_socket_type)             /* pyzmq's Socket in C, once bound */
 
 #ifdef AZS_DEBUG
 /* X(kind): live objects of each kind, asserted back to their value by tests. */
@@ -67,6 +79,7 @@ typedef struct {
 
 typedef struct azs_state {
     azs_free_list free_handles, free_timers; /* see loop/handle.c */
+    struct azs_zmq_state *zmq;               /* owned: see zmq/transport_object.h */
 
 #define X(field) PyTypeObject *field; /* owned */
     AZS_STATE_TYPES(X)

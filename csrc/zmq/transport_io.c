@@ -1,0 +1,499 @@
+/* The message path of ZmqTransport.
+ *
+ * The rule of ZMQ_FD (libzmq: socket_base_t::process_commands). It is readable
+ * while libzmq's threads have commands for the socket: "there are messages
+ * again", "there is room again". Taking the commands silences it, and these take
+ * them: every receive that finds nothing, every read of ZMQ_EVENTS, now and then
+ * a send. So after the last call that may have taken commands somebody must have
+ * looked at both directions. Here:
+ *   - a receive that ended with EAGAIN has looked at reading;
+ *   - ZMQ_EVENTS, read last in a turn that did anything else, looks at both;
+ *   - what happens outside a turn arms one more turn, which costs one receive
+ *     for any number of writes.
+ * While nothing was taken, ZMQ_FD stays readable and the loop calls again.
+ */
+#include "zmq/transport_object.h"
+
+#include "py/errors.h"
+
+/* A turn ends after this many messages or bytes: a flood must not keep the rest
+ * of the loop waiting. */
+enum { BUDGET_MESSAGES = 128, BUDGET_BYTES = 1024 * 1024 };
+
+#define READ_ERROR  "Fatal read error on zmq socket transport"
+#define WRITE_ERROR "Fatal write error on zmq socket transport"
+
+static inline azs_libzmq *
+libzmq_of(ZmqTransportObject *self)
+{
+    return &self->st->zmq->lib;
+}
+
+static inline bool
+is_watched(const ZmqTransportObject *self)
+{
+    return self->loop != NULL && (self->watcher.fd >= 0 || self->reading_fd);
+}
+
+int
+azs_zmq_transport_arm(ZmqTransportObject *self)
+{
+    if (self->in_turn || self->armed || !is_watched(self))
+        return 0;
+    if (azs_likely(self->own_loop != NULL))
+        return azs_watcher_post(self->own_loop, &self->watcher, EPOLLIN);
+    PyObject *on_armed = PyObject_GetAttr((PyObject *)self, self->st->str__on_armed);
+    if (on_armed == NULL)
+        return -1;
+    PyObject *args[] = {self->loop, on_armed};
+    PyObject *handle =
+        PyObject_VectorcallMethod(self->st->str_call_soon, args, 2, NULL);
+    Py_DECREF(on_armed);
+    if (handle == NULL)
+        return azs_zmq_transport_forgive_closed_loop(self);
+    Py_DECREF(handle);
+    self->armed = true;
+    return 0;
+}
+
+/* ---- flow control ---- */
+
+/* Calls the protocol's pause_writing or resume_writing; what it raises goes to
+ * the exception handler with `failed` as the message. */
+static int
+call_flow_control(ZmqTransportObject *self, PyObject *name, const char *failed)
+{
+    if (self->protocol == NULL)
+        return 0;
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *res = PyObject_CallMethodNoArgs(protocol, name);
+    Py_DECREF(protocol);
+    if (res != NULL) {
+        Py_DECREF(res);
+        return 0;
+    }
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyObject *exc = azs_exc_take();
+    int err = azs_zmq_transport_report(self, failed, exc);
+    Py_DECREF(exc);
+    return err;
+}
+
+int
+azs_zmq_transport_maybe_pause(ZmqTransportObject *self)
+{
+    if (self->protocol_paused || self->queue_bytes <= self->high_water)
+        return 0;
+    self->protocol_paused = true;
+    return call_flow_control(self, self->st->str_pause_writing,
+                             "protocol.pause_writing() failed");
+}
+
+static int
+maybe_resume(ZmqTransportObject *self)
+{
+    if (azs_likely(!self->protocol_paused) || self->queue_bytes > self->low_water)
+        return 0;
+    self->protocol_paused = false;
+    return call_flow_control(self, self->st->str_resume_writing,
+                             "protocol.resume_writing() failed");
+}
+
+/* ---- the queue ---- */
+
+static Py_ssize_t
+message_size(PyObject *const *parts, Py_ssize_t nparts)
+{
+    Py_ssize_t size = 0;
+    for (Py_ssize_t i = 0; i < nparts; i++)
+        size += PyBytes_GET_SIZE(parts[i]);
+    return size;
+}
+
+static inline PyObject *const *
+tuple_items(PyObject *tuple)
+{
+    return ((PyTupleObject *)tuple)->ob_item;
+}
+
+void
+azs_zmq_transport_clear_queue(ZmqTransportObject *self)
+{
+    self->queue_bytes = 0;
+    while (self->queue.count > 0)
+        Py_DECREF((PyObject *)azs_ring_pop(&self->queue));
+}
+
+/* Steals `message`, a tuple of bytes. 0, or -1 with MemoryError. */
+static int
+queue_push_steal(ZmqTransportObject *self, PyObject *message, Py_ssize_t size)
+{
+    if (self->queue.slots == NULL && azs_ring_init(&self->queue, 16) < 0) {
+        Py_DECREF(message);
+        PyErr_NoMemory();
+        return -1;
+    }
+    if (azs_ring_push(&self->queue, (uintptr_t)message) < 0) {
+        Py_DECREF(message);
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->queue_bytes += size;
+    return 0;
+}
+
+/* ---- one turn ---- */
+
+typedef enum {
+    FAILED = -1, /* an exception is set */
+    SETTLED,     /* nothing to do, and libzmq will signal the next thing */
+    UNSETTLED,   /* commands may have been taken without a look: recheck */
+    MORE,        /* certainly more to do */
+} outcome;
+
+/* The errno of a call on the socket becomes the transport's end. */
+static outcome
+fail_with_errno(ZmqTransportObject *self, int err, const char *message)
+{
+    if (err > 0)
+        azs_libzmq_set_error(libzmq_of(self), err);
+    return azs_zmq_transport_fatal(self, message) < 0 ? FAILED : SETTLED;
+}
+
+/* The user closed the socket: reported once, as the end of the transport. */
+static outcome
+fail_closed(ZmqTransportObject *self, const char *message)
+{
+    return fail_with_errno(self, ENOTSOCK, message);
+}
+
+/* Receives by budget, handing each message to the protocol. */
+static outcome
+drain(ZmqTransportObject *self)
+{
+    size_t bytes = 0;
+    for (int n = 0; n < BUDGET_MESSAGES && bytes < BUDGET_BYTES; n++) {
+        int usable = azs_zmq_transport_usable(self);
+        if (azs_unlikely(usable <= 0))
+            return usable < 0 ? FAILED : fail_closed(self, READ_ERROR);
+        PyObject *message;
+        size_t size;
+        int err = azs_zmq_recv(libzmq_of(self), self->handle, &message, &size);
+        if (err != 0) {
+            if (azs_likely(err == EAGAIN))
+                return SETTLED;
+            if (err == AZS_ZMQ_EFSM)
+                return UNSETTLED; /* a REQ without a request out, say */
+            if (err == EINTR)
+                return MORE;
+            return fail_with_errno(self, err, READ_ERROR);
+        }
+        bytes += size;
+        if (azs_unlikely(self->protocol == NULL)) { /* a finalizer ended us */
+            Py_DECREF(message);
+            return UNSETTLED;
+        }
+        /* It may do anything: close, abort, pause, close the zmq socket, replace
+         * itself, run this loop's callbacks. */
+        PyObject *args[] = {Py_NewRef(self->protocol), message};
+        PyObject *res =
+            PyObject_VectorcallMethod(self->st->str_msg_received, args, 2, NULL);
+        Py_DECREF(message);
+        Py_DECREF(args[0]);
+        if (azs_unlikely(res == NULL))
+            return FAILED;
+        Py_DECREF(res);
+        if (azs_unlikely(self->paused || self->closing || self->protocol == NULL))
+            return UNSETTLED;
+    }
+    return MORE;
+}
+
+/* Sends what waits, by budget. */
+static outcome
+flush(ZmqTransportObject *self)
+{
+    Py_ssize_t bytes = 0;
+    for (int n = 0; self->queue.count > 0; n++) {
+        if (n >= BUDGET_MESSAGES || bytes >= BUDGET_BYTES)
+            return MORE;
+        int usable = azs_zmq_transport_usable(self);
+        if (azs_unlikely(usable <= 0))
+            return usable < 0 ? FAILED : fail_closed(self, WRITE_ERROR);
+        PyObject *message = (PyObject *)azs_ring_at(&self->queue, 0);
+        PyObject *const *parts = tuple_items(message);
+        Py_ssize_t nparts = PyTuple_GET_SIZE(message);
+        bool zero_copy = false;
+        int err = azs_zmq_send(libzmq_of(self), self->handle, self->st->zmq->release,
+                               parts, nparts, self->drops_rest, &zero_copy);
+        if (err == EAGAIN)
+            return UNSETTLED;
+        if (err == EINTR)
+            return MORE;
+        if (err != 0)
+            return fail_with_errno(self, err, WRITE_ERROR);
+        azs_ring_pop(&self->queue);
+        Py_ssize_t size = message_size(parts, nparts);
+        self->queue_bytes -= size;
+        bytes += size;
+        Py_DECREF(message);
+        /* Finalizers of the frames and resume_writing may abort or write. */
+        if (zero_copy && azs_zmq_transport_watch_release(self) < 0)
+            return FAILED;
+        if (maybe_resume(self) < 0)
+            return FAILED;
+    }
+    if (self->closing && self->conn_lost == 0 && azs_zmq_transport_lose(self, NULL) < 0)
+        return FAILED;
+    return UNSETTLED;
+}
+
+/* Asks libzmq about both directions at once. */
+static outcome
+recheck(ZmqTransportObject *self)
+{
+    int usable = azs_zmq_transport_usable(self);
+    if (azs_unlikely(usable <= 0))
+        return usable < 0 ? FAILED : fail_closed(self, READ_ERROR);
+    int events = 0;
+    size_t size = sizeof(events);
+    if (libzmq_of(self)->getsockopt(self->handle, ZMQ_EVENTS, &events, &size) != 0) {
+        if (errno == EINTR)
+            return MORE;
+        return fail_with_errno(self, errno, READ_ERROR);
+    }
+    if ((events & ZMQ_POLLIN) && !self->paused && !self->closing)
+        return MORE;
+    if (self->queue.count > 0 && (events & ZMQ_POLLOUT)) {
+        if (!self->pollout_constant)
+            return MORE;
+        /* It said no a moment ago. Room will be signalled, unless the command
+         * was taken since; so somebody looks again a little later. */
+        if (azs_zmq_transport_schedule_retry(self) < 0)
+            return FAILED;
+    }
+    return SETTLED;
+}
+
+static outcome
+receive_and_send(ZmqTransportObject *self)
+{
+    outcome result = UNSETTLED;
+    if (azs_likely(self->can_receive && !self->paused && !self->closing)) {
+        result = drain(self);
+        if (result == FAILED)
+            return FAILED;
+    }
+    if (self->queue.count > 0 && self->conn_lost == 0) {
+        outcome sent = flush(self);
+        if (sent == FAILED || sent == MORE)
+            return sent;
+        if (result == SETTLED)
+            result = UNSETTLED;
+    }
+    if (result == UNSETTLED && is_watched(self))
+        result = recheck(self);
+    return result;
+}
+
+int
+azs_zmq_transport_turn(ZmqTransportObject *self)
+{
+    if (azs_unlikely(azs_zmq_release_ready(self->st->zmq->release)))
+        azs_zmq_release_drain(self->st->zmq->release); /* finalizers may run */
+    /* A forked child shares the parent's epoll, but not its sockets. */
+    if (self->in_turn || !is_watched(self) || self->protocol == NULL ||
+        self->context == NULL || self->fork_generation != azs_fork_generation)
+        return 0;
+    PyObject *context = Py_NewRef(self->context);
+    if (PyContext_Enter(context) < 0) {
+        Py_DECREF(context);
+        return -1;
+    }
+    self->in_turn = true;
+    outcome result = receive_and_send(self);
+    self->in_turn = false;
+    PyObject *exc = result == FAILED ? azs_exc_take() : NULL;
+    int err = PyContext_Exit(context);
+    Py_DECREF(context);
+    /* After an exception, too: the messages behind it are still to come. */
+    if ((result == FAILED || result == MORE) && err == 0)
+        err = azs_zmq_transport_arm(self);
+    if (exc != NULL) {
+        if (err < 0)
+            PyErr_Clear();
+        azs_exc_restore_steal(exc);
+        return -1;
+    }
+    return err;
+}
+
+/* ---- write ---- */
+
+/* `data` as a new tuple of bytes objects; NULL with an exception. */
+static PyObject *
+normalize(PyObject *data)
+{
+    PyObject *given = PySequence_Tuple(data);
+    if (given == NULL)
+        return NULL;
+    Py_ssize_t nparts = PyTuple_GET_SIZE(given);
+    PyObject *message = PyTuple_New(nparts);
+    if (message == NULL)
+        goto fail;
+    for (Py_ssize_t i = 0; i < nparts; i++) {
+        PyObject *part = PyTuple_GET_ITEM(given, i);
+        if (PyBytes_Check(part)) {
+            Py_INCREF(part);
+        } else if (PyByteArray_Check(part) || PyMemoryView_Check(part)) {
+            /* A snapshot: the caller may change it afterwards. */
+            part = PyBytes_FromObject(part);
+            if (part == NULL)
+                goto fail;
+        } else {
+            PyErr_Format(PyExc_TypeError,
+                         "data argument must be iterable of byte-ish (%R)", data);
+            goto fail;
+        }
+        PyTuple_SET_ITEM(message, i, part);
+    }
+    Py_DECREF(given);
+    return message;
+fail:
+    Py_DECREF(given);
+    Py_XDECREF(message);
+    return NULL;
+}
+
+static inline bool
+all_bytes(PyObject *const *parts, Py_ssize_t nparts)
+{
+    for (Py_ssize_t i = 0; i < nparts; i++) {
+        if (!PyBytes_Check(parts[i]))
+            return false;
+    }
+    return true;
+}
+
+/* A new tuple of borrowed items, which stay alive even where the collector, set
+ * off by the tuple, has the caller's list changed. */
+static PyObject *
+tuple_of(PyObject *const *parts, Py_ssize_t nparts)
+{
+    PyObject **held = PyMem_New(PyObject *, (size_t)nparts);
+    if (held == NULL)
+        return PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < nparts; i++)
+        held[i] = Py_NewRef(parts[i]);
+    PyObject *tuple = PyTuple_New(nparts);
+    for (Py_ssize_t i = 0; i < nparts; i++) {
+        if (tuple != NULL)
+            PyTuple_SET_ITEM(tuple, i, held[i]);
+        else
+            Py_DECREF(held[i]);
+    }
+    PyMem_Free(held);
+    return tuple;
+}
+
+/* Sends or queues. `owned` is `parts` as a tuple, or NULL where they are borrowed
+ * from the caller's list: no Python code may run before they are sent or held. */
+static int
+write_parts(ZmqTransportObject *self, PyObject *const *parts, Py_ssize_t nparts,
+            PyObject *owned)
+{
+    bool zero_copy = false;
+    if (azs_likely(self->queue.count == 0)) {
+        int err = azs_zmq_send(libzmq_of(self), self->handle, self->st->zmq->release,
+                               parts, nparts, self->drops_rest, &zero_copy);
+        if (azs_likely(err == 0)) {
+            if (self->can_receive && azs_zmq_transport_arm(self) < 0)
+                return -1;
+            return zero_copy ? azs_zmq_transport_watch_release(self) : 0;
+        }
+        if (err != EAGAIN && err != EINTR)
+            return fail_with_errno(self, err, WRITE_ERROR) == FAILED ? -1 : 0;
+    }
+    Py_ssize_t size = message_size(parts, nparts);
+    PyObject *message = owned != NULL ? Py_NewRef(owned) : tuple_of(parts, nparts);
+    if (message == NULL)
+        return -1;
+    if (queue_push_steal(self, message, size) < 0)
+        return -1;
+    if (self->can_receive && azs_zmq_transport_arm(self) < 0)
+        return -1;
+    return azs_zmq_transport_maybe_pause(self);
+}
+
+/* Writes after the end are counted, then logged: aiozmq's log message. */
+static int
+write_to_lost(ZmqTransportObject *self)
+{
+    if (self->conn_lost >= 5) {
+        PyObject *res =
+            PyObject_CallMethodNoArgs((PyObject *)self, self->st->str__warn_lost_write);
+        if (res == NULL)
+            return -1;
+        Py_DECREF(res);
+    }
+    self->conn_lost++;
+    return 0;
+}
+
+int
+azs_zmq_transport_write(ZmqTransportObject *self, PyObject *data)
+{
+    PyObject *owned = NULL;
+    PyObject *const *parts;
+    Py_ssize_t nparts;
+    if (azs_likely(PyList_CheckExact(data))) {
+        parts = ((PyListObject *)data)->ob_item;
+        nparts = PyList_GET_SIZE(data);
+    } else if (PyTuple_CheckExact(data)) {
+        parts = tuple_items(data);
+        nparts = PyTuple_GET_SIZE(data);
+        owned = Py_NewRef(data);
+    } else {
+        int truth = PyObject_IsTrue(data);
+        if (truth <= 0)
+            return truth;
+        owned = normalize(data);
+        if (owned == NULL)
+            return -1;
+        parts = tuple_items(owned);
+        nparts = PyTuple_GET_SIZE(owned);
+    }
+    int result = 0;
+    if (nparts == 0)
+        goto done;
+    if (azs_unlikely(!all_bytes(parts, nparts))) {
+        Py_XSETREF(owned, normalize(data));
+        if (owned == NULL)
+            return -1;
+        parts = tuple_items(owned);
+        nparts = PyTuple_GET_SIZE(owned);
+    }
+    if (azs_unlikely(self->fork_generation != azs_fork_generation)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "the transport belongs to the parent process: "
+                        "a forked child must create its own");
+        result = -1;
+        goto done;
+    }
+    if (azs_unlikely(self->conn_lost > 0 || self->loop == NULL)) {
+        result = write_to_lost(self);
+        goto done;
+    }
+    /* What runs Python code is over: a list's items stay until they are sent. */
+    int usable = azs_zmq_transport_usable(self);
+    if (azs_likely(usable > 0))
+        result = write_parts(self, parts, nparts, owned);
+    else if (usable < 0 || fail_closed(self, WRITE_ERROR) == FAILED)
+        result = -1;
+    if (azs_unlikely(azs_zmq_release_ready(self->st->zmq->release)))
+        azs_zmq_release_drain(self->st->zmq->release);
+done:
+    Py_XDECREF(owned);
+    return result;
+}

@@ -1,0 +1,114 @@
+/* ZmqTransportObject and what transport.c and transport_io.c share about it. */
+#ifndef AZS_ZMQ_TRANSPORT_OBJECT_H
+#define AZS_ZMQ_TRANSPORT_OBJECT_H
+
+#include "base/ring.h"
+#include "loop/loop_object.h"
+#include "zmq/message.h"
+#include "zmq/transport.h"
+
+/* What the module keeps for ZeroMQ: azs_state.zmq. */
+struct azs_zmq_state {
+    azs_libzmq lib; /* all NULL until _zmq_bind() */
+    bool bound;
+    azs_zmq_release *release; /* owned */
+    int64_t release_due_ns;   /* a look at it is scheduled before; 0: none is */
+};
+
+/* The states of a transport, in order:
+ *   new      tp_init has not succeeded: loop is NULL, every method refuses;
+ *   open     the socket is watched once _start ran;
+ *   closing  `closing`: nothing is received; the queue is sent;
+ *   lost     `conn_lost` > 0: not watched; connection_lost is scheduled;
+ *   dead     loop, zmq_sock and protocol are NULL again.
+ */
+typedef struct {
+    PyObject_HEAD PyObject
+        *base_extra; /* the slot of asyncio.BaseTransport, hidden by _extra */
+    azs_state *st;   /* borrowed: the type keeps the module alive */
+
+    /* Every message. */
+    void *handle;       /* borrowed from zmq_sock, which must not be closed */
+    PyObject *protocol; /* owned or NULL */
+    PyObject *zmq_sock; /* owned or NULL: a zmq.Socket */
+    PyObject *context;  /* owned or NULL: the Context of every callback */
+    bool can_receive;
+    bool closing;
+    bool paused;           /* by pause_reading */
+    bool protocol_paused;  /* pause_writing was called, resume_writing not yet */
+    bool in_turn;          /* inside azs_zmq_transport_turn: it looks for messages
+                            * after whatever its callbacks do */
+    bool armed;            /* foreign loops: _on_armed is scheduled */
+    bool reading_fd;       /* foreign loops: add_reader is in effect */
+    bool told;             /* connection_lost was called, or never will be */
+    bool drops_rest;       /* see azs_zmq_send */
+    bool pollout_constant; /* ZMQ_EVENTS cannot tell when to write again */
+
+    /* What waits to be sent: owned tuples of bytes, never empty ones. */
+    azs_ring queue;
+    Py_ssize_t queue_bytes; /* their payload */
+    Py_ssize_t high_water;
+    Py_ssize_t low_water; /* 0 <= low <= high */
+
+    LoopObject *own_loop; /* borrowed from `loop` where it is ours, else NULL */
+    azs_watcher watcher;  /* in own_loop; the loop owns a ref to us meanwhile */
+    PyObject *loop;       /* owned or NULL */
+    PyObject *retry;      /* owned or NULL: TimerHandle of _on_retry */
+    PyObject *extra;      /* owned or NULL: dict of get_extra_info */
+    PyObject *high_object, *low_object; /* owned: the limits as they were given */
+    Py_ssize_t conn_lost; /* 1 from the scheduling of connection_lost on, then
+                           * one more a lost write */
+    unsigned fork_generation;
+    int zmq_type;
+    int fd; /* ZMQ_FD, libzmq's */
+} ZmqTransportObject;
+
+/* ---- transport_io.c ---- */
+
+/* Has the next turn look for messages and room. 0, or -1 with an exception. */
+int azs_zmq_transport_arm(ZmqTransportObject *self);
+
+/* One turn: receives, sends, and arms what is left. 0, or -1 with what a
+ * callback raised. The caller holds a reference. */
+int azs_zmq_transport_turn(ZmqTransportObject *self);
+
+/* write(): 0, or -1 with an exception. */
+int azs_zmq_transport_write(ZmqTransportObject *self, PyObject *data);
+
+/* Drops the queue; finalizers may run. */
+void azs_zmq_transport_clear_queue(ZmqTransportObject *self);
+
+/* Calls pause_writing where the queue is over its high water mark. 0, or -1 with
+ * what the loop's exception handler raised. */
+int azs_zmq_transport_maybe_pause(ZmqTransportObject *self);
+
+/* ---- transport.c ---- */
+
+/* Reports the current exception to the loop and aborts. `message` is asyncio's
+ * context["message"]. 0, or -1 with what the exception handler raised. */
+int azs_zmq_transport_fatal(ZmqTransportObject *self, const char *message);
+
+/* Schedules connection_lost(exc), once; `exc` borrowed, NULL for None. 0, or -1
+ * with an exception. */
+int azs_zmq_transport_lose(ZmqTransportObject *self, PyObject *exc);
+
+/* Reports the current exception with `message` and the protocol. 0, or -1. */
+int azs_zmq_transport_report(ZmqTransportObject *self, const char *message,
+                             PyObject *exc);
+
+/* After a failed call of a loop's method: 0 with the exception forgotten where
+ * the loop is closed, so that nothing more can happen; else -1. */
+int azs_zmq_transport_forgive_closed_loop(ZmqTransportObject *self);
+
+/* Is the socket there, and not closed by the user behind our back? 1; 0; or -1
+ * with an exception. To be asked again after each Python call and before each
+ * use of `handle`, which dangles once the socket is closed. Runs no Python code. */
+int azs_zmq_transport_usable(ZmqTransportObject *self);
+
+/* Has a turn run a little later; once. 0, or -1 with an exception. */
+int azs_zmq_transport_schedule_retry(ZmqTransportObject *self);
+
+/* Sees to it that the release list is looked at soon. 0, or -1. */
+int azs_zmq_transport_watch_release(ZmqTransportObject *self);
+
+#endif
