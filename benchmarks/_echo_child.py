@@ -123,7 +123,7 @@ def bind(family: str, address: str) -> tuple[socket.socket, str]:
         sock.bind((address, 0))
         name = f"udp:{address}:{sock.getsockname()[1]}"
     else:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         sock.bind((address, 0))
         name = f"tcp:{address}:{sock.getsockname()[1]}"
     sock.setblocking(False)

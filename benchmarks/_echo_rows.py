@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -226,13 +225,3 @@ def _measure_memory(
             idle.read(_load.START_SECONDS)
             growth = server.process.rss() - before
     return {"value": growth / case.connections / 1024}
-
-
-def why_unreliable() -> str | None:
-    server, client = _load.split_cores()
-    if server == client:
-        return "there is one core only: client and server take turns on it"
-    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
-    if busy > 1.0:
-        return f"the machine is busy (load average {busy:.1f}): figures will vary"
-    return None

@@ -144,6 +144,16 @@ def split_cores() -> tuple[int, int]:
     return available[-1], available[0]
 
 
+def why_unreliable() -> str | None:
+    server, client = split_cores()
+    if server == client:
+        return "there is one core only: client and server take turns on it"
+    busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    if busy > 1.0:
+        return f"the machine is busy (load average {busy:.1f}): figures will vary"
+    return None
+
+
 def raise_descriptor_limit() -> int:
     """Lets this process and its children have the most descriptors."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -208,6 +218,14 @@ class Process:
         """Resident memory in bytes (proc(5), statm)."""
         with open(f"/proc/{self.pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * resource.getpagesize()
+
+    def cpu_ns(self) -> int:
+        """Processor time of the main thread so far (proc(5), schedstat)."""
+        try:
+            with open(f"/proc/{self.pid}/schedstat", encoding="ascii") as file:
+                return int(file.read().split()[0])
+        except FileNotFoundError:  # a kernel without CONFIG_SCHED_INFO
+            return 0
 
     def finish(self, seconds: float = START_SECONDS) -> None:
         """Lets the child end by itself, so that a tracer can write its report."""

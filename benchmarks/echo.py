@@ -376,7 +376,7 @@ def print_details(rows: Sequence[dict[str, Any]], loops: Sequence[str]) -> None:
 def debug_or_busy(report: dict[str, Any]) -> list[str]:
     found = [
         _common.debug_build_warning(report["versions"]),
-        _echo_rows.why_unreliable(),
+        _load.why_unreliable(),
     ]
     return [text for text in found if text]
 

@@ -30,11 +30,11 @@ TINY = ["--rounds", "1", "--seconds", "0.01"]
 LOOPS = ["asyncio", "c"] + (["speedups"] if _ext.core is not None else [])
 
 
-def run(script, *args, cache, code=0):
+def run(script, *args, cache, code=0, env=None):
     done = subprocess.run(
         [sys.executable, f"benchmarks/{script}.py", *map(str, args)],
         cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(cache)},
+        env={**os.environ, "TMPDIR": str(cache), **(env or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -152,6 +152,48 @@ def test_system_calls(echo, tmp_path):
     for loop in ("asyncio", "c"):
         assert 0.9 < counts[loop]["recvfrom"] < 1.1
         assert 0.9 < counts[loop]["sendto"] < 1.1
+
+
+# --- http.py -----------------------------------------------------------------
+
+
+@pytest.mark.timeout(120)
+def test_http(tmp_path, cache):
+    if shutil.which("wrk") is None:
+        pytest.skip("needs wrk")
+    servers = [
+        server
+        for server, modules in {
+            "aiohttp": ["aiohttp"],
+            "uvicorn": ["uvicorn", "httptools"],
+        }.items()
+        if all(map(_installed, modules))
+    ]
+    if not servers:
+        pytest.skip("needs aiohttp, or uvicorn and httptools")
+    out = tmp_path / "out.json"
+    loops = [loop for loop in LOOPS if loop != "c"]
+    args = ["--loops", ",".join(loops), "--servers", servers[-1]]
+    run(
+        "http",
+        *args,
+        "--rounds=1",
+        "--seconds=1",
+        "--connections=2",
+        "--json",
+        out,
+        cache=cache,
+    )
+    (row,) = json.loads(out.read_text())["rows"]
+    assert row["id"] == f"{servers[-1]}/2"
+    assert sorted(row["loops"]) == sorted(loops)
+    for entry in row["loops"].values():
+        assert entry["median"] > 0 and entry["latency_us"]["p99"] > 0
+
+
+def test_http_without_wrk(tmp_path, cache):
+    env = {"PATH": str(tmp_path)}
+    assert "apt install wrk" in run("http", cache=cache, env=env)
 
 
 def test_unknown_names(cache):
