@@ -1,0 +1,496 @@
+"""One end of a zmq.py load, as a program of its own.
+
+    _zmq_peers.py JSON
+
+The JSON object has the fields of ``Job``. A server prints the endpoint it
+bound; the end that measures prints ``{"seconds": s}``: the client of trip and
+rpc, the server of oneway. Both stay until their stdin ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+if not __package__:
+    # A script's own folder comes first, and zmq.py in it would hide pyzmq.
+    _here = Path(__file__).resolve().parent
+    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
+    sys.path.insert(0, str(_here.parent))
+
+import zmq  # noqa: E402
+import zmq.asyncio  # noqa: E402
+
+from benchmarks import _common  # noqa: E402
+
+ANY_PORT = "tcp://127.0.0.1:*"
+NAME = b"func"
+BIG = 65536
+"""From this size on, raw pyzmq hands frames over without a copy."""
+BATCH = 256
+"""A sender that is never told to pause lets its loop run this often."""
+
+
+@dataclass
+class Job:
+    role: str
+    """server or client."""
+    workload: str
+    """trip, oneway or rpc."""
+    api: str
+    """raw, asyncio, core, stream or rpc."""
+    package: str | None
+    loop: str | None
+    cores: list[int]
+    count: int
+    warm_up: int
+    size: int
+    window: int
+    hwm: int
+    endpoint: str | None = None
+
+    @property
+    def total(self) -> int:
+        return self.warm_up + self.count
+
+    def socket_type(self) -> int:
+        if self.workload == "oneway":
+            return zmq.PULL if self.role == "server" else zmq.PUSH
+        return zmq.ROUTER if self.role == "server" else zmq.DEALER
+
+    def socket(self, context: Any) -> Any:
+        sock = context.socket(self.socket_type())
+        sock.set_hwm(self.hwm)
+        return sock
+
+    def where(self) -> dict[str, str]:
+        """bind= or connect= of create_zmq_connection and its relatives."""
+        if self.endpoint is None:
+            return {"bind": ANY_PORT}
+        return {"connect": self.endpoint}
+
+    def message(self) -> list[bytes]:
+        payload = b"\0" * self.size
+        return [payload] if self.workload == "oneway" else [NAME, payload]
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def report(start: float) -> None:
+    say(json.dumps({"seconds": time.perf_counter() - start}))
+
+
+# --- pyzmq, blocking ---------------------------------------------------------
+
+
+def raw(job: Job) -> None:
+    with zmq.Context() as context, job.socket(context) as sock:
+        if job.endpoint is None:
+            sock.bind(ANY_PORT)
+            say(sock.getsockopt_string(zmq.LAST_ENDPOINT))
+        else:
+            sock.connect(job.endpoint)
+        {
+            ("trip", "server"): raw_echo,
+            ("trip", "client"): raw_trips,
+            ("oneway", "server"): raw_pull,
+            ("oneway", "client"): raw_push,
+        }[job.workload, job.role](job, sock)
+        sys.stdin.read()
+
+
+def raw_echo(job: Job, sock: Any) -> None:
+    for _ in range(job.total):
+        sock.send_multipart(sock.recv_multipart())
+
+
+def raw_trips(job: Job, sock: Any) -> None:
+    message = job.message()
+
+    def trips(count: int) -> None:
+        sent = min(job.window, count)
+        for _ in range(sent):
+            sock.send_multipart(message)
+        for _ in range(count - sent):
+            sock.recv_multipart()
+            sock.send_multipart(message)
+        for _ in range(sent):
+            sock.recv_multipart()
+
+    trips(job.warm_up)
+    start = time.perf_counter()
+    trips(job.count)
+    report(start)
+
+
+def raw_pull(job: Job, sock: Any) -> None:
+    copy = job.size < BIG
+    for _ in range(job.warm_up):
+        sock.recv(copy=copy)
+    start = time.perf_counter()
+    for _ in range(job.count):
+        sock.recv(copy=copy)
+    report(start)
+
+
+def raw_push(job: Job, sock: Any) -> None:
+    (payload,) = job.message()
+    copy = job.size < BIG
+    for _ in range(job.total):
+        sock.send(payload, copy=copy)
+
+
+# --- zmq.asyncio -------------------------------------------------------------
+
+
+async def asyncio_end(job: Job, loop: asyncio.AbstractEventLoop) -> None:
+    with zmq.asyncio.Context() as context, job.socket(context) as sock:
+        if job.endpoint is None:
+            sock.bind(ANY_PORT)
+            say(sock.getsockopt_string(zmq.LAST_ENDPOINT))
+        else:
+            sock.connect(job.endpoint)
+        await {
+            ("trip", "server"): asyncio_echo,
+            ("trip", "client"): asyncio_trips,
+            ("oneway", "server"): asyncio_pull,
+            ("oneway", "client"): asyncio_push,
+        }[job.workload, job.role](job, sock)
+        await stdin_closed(loop)
+
+
+async def asyncio_echo(job: Job, sock: Any) -> None:
+    for _ in range(job.total):
+        await sock.send_multipart(await sock.recv_multipart())
+
+
+async def asyncio_trips(job: Job, sock: Any) -> None:
+    message = job.message()
+
+    async def trips(count: int) -> None:
+        sent = min(job.window, count)
+        for _ in range(sent):
+            await sock.send_multipart(message)
+        for _ in range(count - sent):
+            await sock.recv_multipart()
+            await sock.send_multipart(message)
+        for _ in range(sent):
+            await sock.recv_multipart()
+
+    await trips(job.warm_up)
+    start = time.perf_counter()
+    await trips(job.count)
+    report(start)
+
+
+async def asyncio_pull(job: Job, sock: Any) -> None:
+    copy = job.size < BIG
+    for _ in range(job.warm_up):
+        await sock.recv(copy=copy)
+    start = time.perf_counter()
+    for _ in range(job.count):
+        await sock.recv(copy=copy)
+    report(start)
+
+
+async def asyncio_push(job: Job, sock: Any) -> None:
+    (payload,) = job.message()
+    copy = job.size < BIG
+    for _ in range(job.total):
+        await sock.send(payload, copy=copy)
+
+
+# --- aiozmq's API: protocols --------------------------------------------------
+
+
+class End:
+    """What the protocols share; ZmqProtocol comes in from the package."""
+
+    def __init__(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
+        self.job = job
+        self.loop = loop
+        self.done: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self.transport: Any = None
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set_result(None)
+
+    def start(self) -> None:
+        """Called when the transport is bound or connected."""
+
+
+class Echo(End):
+    def start(self) -> None:
+        self.done.set_result(None)
+
+    def msg_received(self, msg: Any) -> None:
+        self.transport.write(msg)
+
+
+class Trips(End):
+    def start(self) -> None:
+        self.message = self.job.message()
+        self.measuring = False
+        self.begin(self.job.warm_up)
+
+    def begin(self, count: int) -> None:
+        self.started = time.perf_counter()
+        self.unanswered = count
+        self.unsent = count - min(self.job.window, count)
+        for _ in range(count - self.unsent):
+            self.transport.write(self.message)
+
+    def msg_received(self, msg: Any) -> None:
+        self.unanswered -= 1
+        if self.unsent:
+            self.unsent -= 1
+            self.transport.write(self.message)
+        elif not self.unanswered:
+            if self.measuring:
+                report(self.started)
+                self.done.set_result(None)
+            else:
+                self.measuring = True
+                self.begin(self.job.count)
+
+
+class Pull(End):
+    received = 0
+
+    def msg_received(self, msg: Any) -> None:
+        self.received += 1
+        if self.received == self.job.warm_up:
+            self.started = time.perf_counter()
+        elif self.received == self.job.total:
+            report(self.started)
+            self.done.set_result(None)
+
+
+class Push(End):
+    def start(self) -> None:
+        self.message = self.job.message()
+        self.left = self.job.total
+        self.paused = False
+        self.pump()
+
+    def pump(self) -> None:
+        write = self.transport.write
+        for _ in range(min(BATCH, self.left)):
+            if self.paused:
+                return
+            self.left -= 1
+            write(self.message)
+        if self.left:
+            self.loop.call_soon(self.pump)
+        elif not self.done.done():
+            self.done.set_result(None)
+
+    def pause_writing(self) -> None:
+        self.paused = True
+
+    def resume_writing(self) -> None:
+        self.paused = False
+        self.loop.call_soon(self.pump)
+
+
+async def core(job: Job, loop: asyncio.AbstractEventLoop) -> None:
+    api = importlib.import_module(str(job.package))
+    end = {
+        ("trip", "server"): Echo,
+        ("trip", "client"): Trips,
+        ("oneway", "server"): Pull,
+        ("oneway", "client"): Push,
+    }[job.workload, job.role]
+    kind: Any = type(end.__name__, (end, api.ZmqProtocol), {})
+    transport, protocol = await api.create_zmq_connection(
+        lambda: kind(job, loop),
+        job.socket_type(),
+        zmq_sock=job.socket(zmq.Context.instance()),
+        loop=loop,
+        **job.where(),
+    )
+    if job.endpoint is None:
+        say(next(iter(transport.bindings())))
+    protocol.start()
+    await protocol.done
+    await stdin_closed(loop)
+    transport.close()
+    await protocol.closed
+
+
+# --- aiozmq's API: streams ----------------------------------------------------
+
+
+async def stream(job: Job, loop: asyncio.AbstractEventLoop) -> None:
+    api = importlib.import_module(str(job.package))
+    end = await api.create_zmq_stream(
+        job.socket_type(),
+        zmq_sock=job.socket(zmq.Context.instance()),
+        loop=loop,
+        **job.where(),
+    )
+    if job.endpoint is None:
+        say(next(iter(end.transport.bindings())))
+    await {
+        ("trip", "server"): stream_echo,
+        ("trip", "client"): stream_trips,
+        ("oneway", "server"): stream_pull,
+        ("oneway", "client"): stream_push,
+    }[job.workload, job.role](job, end)
+    await stdin_closed(loop)
+    end.close()
+    try:
+        await end.read()
+    except api.ZmqStreamClosed:
+        pass
+
+
+async def stream_echo(job: Job, end: Any) -> None:
+    for _ in range(job.total):
+        end.write(await end.read())
+
+
+async def stream_trips(job: Job, end: Any) -> None:
+    message = job.message()
+
+    async def trips(count: int) -> None:
+        sent = min(job.window, count)
+        for _ in range(sent):
+            end.write(message)
+        for _ in range(count - sent):
+            await end.read()
+            end.write(message)
+        for _ in range(sent):
+            await end.read()
+
+    await trips(job.warm_up)
+    start = time.perf_counter()
+    await trips(job.count)
+    report(start)
+
+
+async def stream_pull(job: Job, end: Any) -> None:
+    for _ in range(job.warm_up):
+        await end.read()
+    start = time.perf_counter()
+    for _ in range(job.count):
+        await end.read()
+    report(start)
+
+
+async def stream_push(job: Job, end: Any) -> None:
+    message = job.message()
+    for number in range(job.total):
+        end.write(message)
+        await end.drain()
+        if number % BATCH == 0:
+            # drain() of a stream that is not paused does not let the loop run.
+            await asyncio.sleep(0)
+
+
+# --- aiozmq's API: rpc --------------------------------------------------------
+
+
+async def rpc(job: Job, loop: asyncio.AbstractEventLoop) -> None:
+    module = importlib.import_module(f"{job.package}.rpc")
+    if job.role == "server":
+        await rpc_serve(job, loop, module)
+    else:
+        await rpc_call(job, loop, module)
+
+
+async def rpc_serve(job: Job, loop: asyncio.AbstractEventLoop, module: Any) -> None:
+    class Handler(module.AttrHandler):  # type: ignore[misc]
+        @module.method  # type: ignore[untyped-decorator]
+        def func(self, data: bytes) -> bytes:
+            return data
+
+    service = await module.serve_rpc(Handler(), loop=loop, **job.where())
+    say(next(iter(service.transport.bindings())))
+    await stdin_closed(loop)
+    service.close()
+    await service.wait_closed()
+
+
+async def rpc_call(job: Job, loop: asyncio.AbstractEventLoop, module: Any) -> None:
+    client = await module.connect_rpc(loop=loop, **job.where())
+    payload = b"\0" * job.size
+
+    async def calls(count: int) -> None:
+        for _ in range(count):
+            await client.call.func(payload)
+
+    async def all_calls(count: int) -> None:
+        if job.window == 1:
+            await calls(count)
+            return
+        share, rest = divmod(count, job.window)
+        await asyncio.gather(*(calls(share + (i < rest)) for i in range(job.window)))
+
+    await all_calls(job.warm_up)
+    start = time.perf_counter()
+    await all_calls(job.count)
+    report(start)
+    await stdin_closed(loop)
+    client.close()
+    await client.wait_closed()
+
+
+# --- the program -------------------------------------------------------------
+
+
+async def stdin_closed(loop: asyncio.AbstractEventLoop) -> None:
+    ready: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(0, ready.set_result, None)
+    await ready
+    loop.remove_reader(0)
+
+
+def new_loop(job: Job) -> asyncio.AbstractEventLoop:
+    loop: asyncio.AbstractEventLoop
+    if job.loop == "uvloop":
+        loop = importlib.import_module("uvloop").new_event_loop()
+    elif job.loop == "own":
+        loop = importlib.import_module(str(job.package)).ZmqEventLoop()
+    else:
+        loop = asyncio.SelectorEventLoop()
+    return loop
+
+
+def main() -> int:
+    job = Job(**json.loads(sys.argv[1]))
+    _common.pin(job.cores)
+    if job.api == "raw":
+        raw(job)
+        return 0
+    work: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
+        "asyncio": asyncio_end,
+        "core": core,
+        "stream": stream,
+        "rpc": rpc,
+    }
+    loop = new_loop(job)
+    try:
+        asyncio.set_event_loop(None)
+        loop.run_until_complete(work[job.api](job, loop))
+    finally:
+        loop.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
