@@ -21,7 +21,6 @@ HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results"
 
 ZMQ_PEERS = ("aiozmq", "uvloop")
-LOOP_PEERS = ("uvloop", "rloop", "rsloop", "zuvloop")
 
 
 # --- what is installed -----------------------------------------------------
@@ -272,3 +271,11 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
         if number == 0:
             text.append("  ".join("-" * width for width in widths))
     return "\n".join(text)
+
+
+def short(rate: float) -> str:
+    """1234567 as 1.23 M, 4567 as 4.57 k."""
+    for size, letter in ((1e6, " M"), (1e3, " k")):
+        if rate >= size:
+            return f"{rate / size:.3g}{letter}"
+    return f"{rate:.3g}"

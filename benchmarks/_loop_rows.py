@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-import importlib
 import json
 import os
 import socket
@@ -29,7 +28,7 @@ if not __package__:
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
 
-from benchmarks import _common  # noqa: E402
+from benchmarks import _common, _loops  # noqa: E402
 
 Loop = asyncio.AbstractEventLoop
 Measure = Callable[[Loop, int], float]
@@ -354,16 +353,9 @@ async def subprocess(loop: Loop, count: int) -> None:
 # --- the program -------------------------------------------------------------
 
 
-def new_loop(name: str) -> Loop:
-    if name == "asyncio":
-        return asyncio.SelectorEventLoop()
-    loop: Loop = importlib.import_module(name).new_event_loop()
-    return loop
-
-
 def measure(one: Row, name: str, seconds: float) -> dict[str, Any]:
     """Runs a row on a loop of its own until it takes about ``seconds``."""
-    loop = new_loop(name)
+    loop = _loops.KINDS[name].create()
     asyncio.set_event_loop(loop)
     try:
         count, spent = 1, 0.0

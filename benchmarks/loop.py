@@ -20,15 +20,16 @@ if not __package__:
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
 
-from benchmarks import _common, _stats  # noqa: E402
+from benchmarks import _common, _loops, _stats  # noqa: E402
 from benchmarks._loop_rows import ROWS  # noqa: E402
+from benchmarks._loops import OURS  # noqa: E402
 
 ROUNDS, SECONDS = 5, 0.2
 TIMEOUT = 30.0
 """Seconds without a sign of life after which a row counts as hung."""
 
-OURS = "aiozmq_speedups"
-LOOPS = ("asyncio", *_common.LOOP_PEERS, OURS)
+# aiofastnet is uvloop in all that is measured here.
+LOOPS = tuple(name for name in _loops.KINDS if name != "aiofastnet")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -169,26 +170,19 @@ def summarise(
     return rows
 
 
-def short(rate: float) -> str:
-    """1234567 as 1.23 M, 4567 as 4.57 k."""
-    for size, letter in ((1e6, " M"), (1e3, " k")):
-        if rate >= size:
-            return f"{rate / size:.3g}{letter}"
-    return f"{rate:.3g}"
-
-
 def print_results(rows: Sequence[dict[str, Any]], loops: Sequence[str]) -> None:
     print()
-    print("Operations per second, medians; the last column is aiozmq_speedups divided")
+    print("Operations per second, medians; the last column is this package divided")
     print("by the best of the others: above 1 is faster.")
     print()
-    header = ["", *loops, "ratio to the best"]
+    header = ["", *loops, "x best peer"]
     lines = []
     for row in rows:
         line = [row["name"]]
         for loop in loops:
             rate = row["medians"].get(loop)
-            line.append("-" if rate is None else short(rate))
+            missing = "failed" if loop in row["errors"] else "-"
+            line.append(missing if rate is None else _common.short(rate))
         ratio = row["ratio"]
         line.append("-" if ratio is None else f"{ratio:.2f} ({row['best_peer']})")
         lines.append(line)
@@ -200,13 +194,7 @@ def main(argv: Sequence[str]) -> int:
     skipped = []
     loops = []
     for loop in args.loops or LOOPS:
-        reason = None
-        if loop != "asyncio":
-            reason = (
-                _common.why_no_extension()
-                if loop == OURS
-                else _common.why_missing(loop)
-            )
+        reason = _loops.why_missing(loop)
         if reason is None:
             loops.append(loop)
         else:
@@ -219,7 +207,7 @@ def main(argv: Sequence[str]) -> int:
     report = _common.new_report(
         "loop",
         {"rounds": args.rounds, "seconds": args.seconds, "core": core, "loops": loops},
-        _common.LOOP_PEERS,
+        _loops.PACKAGES,
     )
     report["skipped"] = skipped
     debug = _common.debug_build_warning(report["versions"])

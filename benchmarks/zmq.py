@@ -13,7 +13,6 @@ import fnmatch
 import json
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,7 +29,7 @@ if not __package__:
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
 
-from benchmarks import _common, _stats  # noqa: E402
+from benchmarks import _common, _load, _stats  # noqa: E402
 
 ROUNDS, SECONDS = 5, 0.5
 TIMEOUT = 60.0
@@ -152,20 +151,20 @@ PEERS = {peer.id: peer for peer in _all_peers()}
 @contextmanager
 def c_program() -> Iterator[tuple[str | None, str]]:
     """The compiled load/zmq_load.c and libzmq's version, or None and why not."""
-    compiler = shutil.which(os.environ.get("CC", "cc"))
+    compiler = _load.compiler()
     if compiler is None:
-        yield None, "there is no C compiler"
+        yield None, str(_load.why_no_compiler())
         return
     with tempfile.TemporaryDirectory(prefix="zmq_load-") as folder:
         program = os.path.join(folder, "zmq_load")
         source = str(_common.HERE / "load" / "zmq_load.c")
         done = subprocess.run(
-            [compiler, "-O2", "-o", program, source, "-lzmq"],
+            [*compiler, *_load.FLAGS, "-o", program, source, "-lzmq"],
             capture_output=True,
             text=True,
         )
         if done.returncode:
-            yield None, "libzmq's headers are not installed (Debian: libzmq3-dev)"
+            yield None, "no libzmq headers (on Debian: apt install libzmq3-dev)"
             return
         version = subprocess.check_output([program, "version"], text=True)
         yield program, version.strip()

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from aiozmq_speedups import _ext
+
 ROOT = Path(__file__).resolve().parents[1]
 PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 PYZMQ_ROWS = ["raw", "poller", "threads"]
@@ -30,6 +32,7 @@ def run(*args, ok=True, env=None):
         stderr=subprocess.STDOUT,
         text=True,
         timeout=50,
+        check=False,
     )
     if ok:
         assert done.returncode == 0, done.stdout
@@ -132,3 +135,107 @@ for freedom in (1, 2, 3, 5, 10, 32, 99, 1000):
 def test_t_quantile_agrees_with_scipy():
     pytest.importorskip("scipy")
     run("-c", QUANTILES.format(root=str(ROOT)))
+
+
+# --- zmq.py ------------------------------------------------------------------
+
+TINY = ["--rounds", "1", "--seconds", "0.001"]
+
+
+@pytest.mark.parametrize("start", [["benchmarks/zmq.py"], ["-m", "benchmarks.zmq"]])
+def test_zmq_finds_pyzmq(start):
+    assert "round trips" in run(*start, "--help").lower()
+
+
+@pytest.mark.parametrize(
+    ("workload", "only"),
+    [
+        ("trip-1", "zmq.asyncio-asyncio"),
+        ("trip-64", "python-core-asyncio"),
+        ("oneway", "python-stream-asyncio"),
+        ("oneway-1m", "python-core-asyncio"),
+        ("rpc-64", "python-rpc-asyncio"),
+    ],
+)
+def test_zmq(tmp_path, workload, only):
+    out = tmp_path / "out.json"
+    args = ["--json", out, *TINY, workload, "-i", only, "-i", "libzmq"]
+    text = run("benchmarks/zmq.py", *args)
+    report = load(out, "zmq")
+    assert not report["errors"]
+    rows = {row["id"]: row for row in report["rows"]}
+    # libzmq is there where its headers and a compiler are.
+    expected = {"raw", only} | (rows.keys() & {"libzmq"})
+    assert rows.keys() == expected
+    for row in rows.values():
+        assert row["workload"] == workload
+        assert len(row["rates"]) == 1 and row["median"] > 0
+        assert row["name"] in text
+    assert rows["raw"]["ratio"]["raw"] == 1
+
+
+def test_zmq_unknown_names():
+    assert "no such workload" in run("benchmarks/zmq.py", "nothing", ok=False)
+    text = run("benchmarks/zmq.py", "-i", "nothing", ok=False)
+    assert "no such implementation" in text
+
+
+# --- loop.py -----------------------------------------------------------------
+
+
+def test_loop(tmp_path):
+    out = tmp_path / "out.json"
+    loops = ["asyncio"] + (["speedups"] if _ext.core is not None else [])
+    args = [word for loop in loops for word in ("-l", loop)]
+    run("benchmarks/loop.py", *TINY, *args, "--json", out)
+    report = load(out, "loop")
+    assert len(report["rows"]) > 15
+    for row in report["rows"]:
+        assert not row["errors"]
+        assert sorted(row["medians"]) == sorted(loops)
+
+
+def test_loop_survives_a_dying_row(tmp_path):
+    """A loop that takes its process down loses that row, not the others."""
+    out = tmp_path / "out.json"
+    (tmp_path / "uvloop.py").write_text(
+        "import asyncio, os\n"
+        "class Loop(asyncio.SelectorEventLoop):\n"
+        "    def create_future(self):\n"
+        "        os.abort()\n"
+        "new_event_loop = Loop\n"
+    )
+    args = ["-l", "uvloop", "-l", "asyncio", "--json", out, "future", "call_soon_0"]
+    env = {"PYTHONPATH": str(tmp_path)}
+    text = run("benchmarks/loop.py", *TINY, *args, env=env)
+    rows = {row["id"]: row for row in load(out, "loop")["rows"]}
+    assert rows["future"]["errors"].keys() == {"uvloop"}
+    assert rows["future"]["medians"].keys() == {"asyncio"}
+    assert rows["call_soon_0"]["medians"].keys() == {"asyncio", "uvloop"}
+    assert "failed" in text
+
+
+# --- report.py ---------------------------------------------------------------
+
+
+def test_report(tmp_path):
+    files = [tmp_path / f"{name}.json" for name in ("simple", "zmq", "loop")]
+    run("benchmarks/simple.py", "-n5", "-t2", "--json", files[0], *PYZMQ_ROWS)
+    run("benchmarks/zmq.py", *TINY, "trip-1", "-i", "raw", "--json", files[1])
+    args = ["-l", "asyncio", "call_soon_0", "sleep_0", "--json", files[2]]
+    run("benchmarks/loop.py", *TINY, *args)
+    out = tmp_path / "out.rst"
+    run("benchmarks/report.py", *files, "-o", out)
+    text = out.read_text()
+    for expected in ("single thread raw zmq", "raw pyzmq", "call_soon batch"):
+        assert expected in text
+    assert text == run("benchmarks/report.py", *files)
+    docutils = pytest.importorskip("docutils.core")
+    # A warning of docutils is an error here.
+    docutils.publish_doctree(text, settings_overrides={"halt_level": 2})
+
+
+def test_report_of_something_else(tmp_path):
+    other = tmp_path / "other.json"
+    other.write_text("[]")
+    assert "not a result file" in run("benchmarks/report.py", other, ok=False)

@@ -10,7 +10,6 @@
  * {"seconds": s}. Every process stays until its stdin ends, so that what is
  * still on its way is not cut off.
  */
-#define _GNU_SOURCE
 #include <errno.h>
 #include <sched.h>
 #include <stdio.h>
