@@ -3,17 +3,33 @@
 from typing import Any
 
 from aiozmq_speedups._version import __version__
+from aiozmq_speedups.core import SocketEvent, create_zmq_connection
+from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
 from aiozmq_speedups.loop import Loop, ZmqEventLoop, install, new_event_loop, run
 from aiozmq_speedups.selector import EpollSelector, ZmqSelector
+from aiozmq_speedups.stream import (
+    ZmqStream,
+    ZmqStreamClosed,
+    ZmqStreamProtocol,
+    create_zmq_stream,
+)
 
 __all__ = (
     "EpollSelector",
     "EventLoopPolicy",
     "Loop",
+    "SocketEvent",
     "ZmqEventLoop",
     "ZmqEventLoopPolicy",
+    "ZmqProtocol",
     "ZmqSelector",
+    "ZmqStream",
+    "ZmqStreamClosed",
+    "ZmqStreamProtocol",
+    "ZmqTransport",
     "__version__",
+    "create_zmq_connection",
+    "create_zmq_stream",
     "install",
     "new_event_loop",
     "run",
