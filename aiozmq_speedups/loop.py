@@ -15,9 +15,17 @@ import asyncio
 import inspect
 import selectors
 import signal
+import socket
 import sys
 import threading
-from asyncio import base_events, events, format_helpers
+from asyncio import (
+    base_events,
+    constants,
+    events,
+    format_helpers,
+    selector_events,
+    sslproto,
+)
 from typing import TYPE_CHECKING, Any
 
 from aiozmq_speedups import _ext
@@ -52,6 +60,8 @@ ASYNCIO_HOOKS = {
         "_check_thread",
         "_set_coroutine_origin_tracking",
         "_add_callback",
+        "_make_socket_transport",
+        "_make_ssl_transport",
         "_write_to_self",
     ),
     "asyncio.selector_events.BaseSelectorEventLoop": (
@@ -60,6 +70,7 @@ ASYNCIO_HOOKS = {
         "_close_self_pipe",
         "_ensure_fd_no_transport",
         "_make_self_pipe",
+        "_sendfile_native",
         "_read_from_self",
         "_remove_reader",
         "_remove_writer",
@@ -234,6 +245,97 @@ if _ext.core is not None:
             if removed and self.is_running() and not self._signal_handlers:
                 self._take_wakeup_fd()
             return removed
+
+        # -- connections --
+
+        def _make_ssl_transport(
+            self,
+            rawsock: socket.socket,
+            protocol: Any,
+            sslcontext: Any,
+            waiter: Any = None,
+            *,
+            server_side: bool = False,
+            server_hostname: str | None = None,
+            extra: Any = None,
+            server: Any = None,
+            ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+            ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        ) -> Any:
+            ssl_protocol = sslproto.SSLProtocol(
+                self,
+                protocol,
+                sslcontext,
+                waiter,
+                server_side,
+                server_hostname,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+            )
+            self._make_socket_transport(
+                rawsock, ssl_protocol, extra=extra, server=server
+            )
+            return ssl_protocol._app_transport  # type: ignore[attr-defined]
+
+        async def _sendfile_native(
+            self, transp: Any, file: Any, offset: int, count: int | None
+        ) -> int:
+            resume_reading = transp.is_reading()
+            transp.pause_reading()
+            await transp._make_empty_waiter()
+            transp._release_fd()
+            try:
+                sent: int = await self.sock_sendfile(
+                    transp._sock, file, offset, count, fallback=False
+                )
+                return sent
+            finally:
+                transp._reset_empty_waiter()
+                if resume_reading:
+                    transp.resume_reading()
+
+        # -- called by the core's transports, where it is cold --
+
+        def _transport_fatal(
+            self, transport: Any, exc: BaseException, message: str
+        ) -> None:
+            if not isinstance(exc, OSError):
+                self._transport_failed(transport, exc, message)
+            elif self.get_debug():
+                selector_events.logger.debug(
+                    "%r: %s", transport, message, exc_info=exc
+                )
+
+        def _transport_failed(
+            self, transport: Any, exc: BaseException, message: str
+        ) -> None:
+            self.call_exception_handler(
+                {
+                    "message": message,
+                    "exception": exc,
+                    "transport": transport,
+                    "protocol": transport.get_protocol(),
+                }
+            )
+
+        def _transport_ready(self, waiter: asyncio.Future[None]) -> None:
+            if not waiter.cancelled():
+                waiter.set_result(None)
+
+        def _transport_sendfile_lost(self, waiter: asyncio.Future[None]) -> None:
+            if not waiter.done():
+                waiter.set_exception(ConnectionError("Connection is closed by peer"))
+
+        def _transport_socket(self, fd: int) -> socket.socket:
+            sock = socket.socket(fileno=fd)
+            sock.setblocking(False)
+            return sock
+
+        def _transport_warn(self, message: str) -> None:
+            selector_events.logger.warning(message)
+
+        def _transport_debug(self, message: str, *args: Any) -> None:
+            selector_events.logger.debug(message, *args)
 
         # -- called by the core, for errors and in debug mode --
 

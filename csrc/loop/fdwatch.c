@@ -34,21 +34,34 @@ fd_arg(LoopObject *self, PyObject *arg)
     return -1;
 }
 
-/* Transports own their fds: RuntimeError where one does. */
-static int
-ensure_no_transport(LoopObject *self, PyObject *fd)
+int
+azs_loop_ensure_free_fd(LoopObject *loop, int fd, PyObject *shown)
 {
-    PyObject *args[] = {(PyObject *)self, fd};
-    PyObject *res = PyObject_VectorcallMethod(self->st->str__ensure_fd_no_transport,
-                                              args, 2, NULL);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
+    PyObject *owner = azs_poller_owner(&loop->poller, fd);
+    if (owner == NULL)
+        return 0;
+    PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R",
+                 shown, owner);
+    return -1;
+}
+
+PyDoc_STRVAR(ensure_fd_no_transport_doc,
+"_ensure_fd_no_transport(fd)\n--\n\n"
+"RuntimeError where an open transport uses `fd`, ValueError where it is no fd.");
+
+static PyObject *
+Loop__ensure_fd_no_transport(LoopObject *self, PyObject *arg)
+{
+    int fd = fd_arg(self, arg);
+    if (fd < 0 || azs_loop_ensure_free_fd(self, fd, arg) < 0)
+        return NULL;
+    Py_RETURN_NONE;
 }
 
 /* New reference to the handle, or NULL. */
 static PyObject *
-watch(LoopObject *self, bool writer, PyObject *const *args, Py_ssize_t nargs,
-      const char *method)
+watch(LoopObject *self, bool public, bool writer, PyObject *const *args,
+      Py_ssize_t nargs, const char *method)
 {
     if (nargs < 2) {
         PyErr_Format(PyExc_TypeError,
@@ -60,7 +73,7 @@ watch(LoopObject *self, bool writer, PyObject *const *args, Py_ssize_t nargs,
     if (azs_loop_check_usable(self) < 0)
         return NULL;
     int fd = fd_arg(self, args[0]);
-    if (fd < 0)
+    if (fd < 0 || (public && azs_loop_ensure_free_fd(self, fd, args[0]) < 0))
         return NULL;
     HandleObject *handle = azs_handle_new(self, args[1], args + 2, nargs - 2, NULL);
     if (handle == NULL)
@@ -73,14 +86,14 @@ watch(LoopObject *self, bool writer, PyObject *const *args, Py_ssize_t nargs,
 }
 
 static PyObject *
-unwatch(LoopObject *self, bool writer, PyObject *fd_obj)
+unwatch(LoopObject *self, bool public, bool writer, PyObject *fd_obj)
 {
     /* As asyncio: a closed loop watches nothing. The parent's epoll is not a
      * forked child's to change. */
     if (self->closed || self->fork_generation != azs_fork_generation)
         Py_RETURN_FALSE;
     int fd = fd_arg(self, fd_obj);
-    if (fd < 0)
+    if (fd < 0 || (public && azs_loop_ensure_free_fd(self, fd, fd_obj) < 0))
         return NULL;
     int res = azs_poller_remove_handle(self, fd, writer);
     return res < 0 ? NULL : PyBool_FromLong(res);
@@ -90,9 +103,7 @@ static PyObject *
 watch_public(LoopObject *self, bool writer, PyObject *const *args, Py_ssize_t nargs,
              const char *method)
 {
-    if (nargs > 0 && ensure_no_transport(self, args[0]) < 0)
-        return NULL;
-    PyObject *handle = watch(self, writer, args, nargs, method);
+    PyObject *handle = watch(self, true, writer, args, nargs, method);
     if (handle == NULL)
         return NULL;
     Py_DECREF(handle);
@@ -132,7 +143,7 @@ PyDoc_STRVAR(remove_reader_doc,
 static PyObject *
 Loop_remove_reader(LoopObject *self, PyObject *fd)
 {
-    return ensure_no_transport(self, fd) < 0 ? NULL : unwatch(self, false, fd);
+    return unwatch(self, true, false, fd);
 }
 
 PyDoc_STRVAR(remove_writer_doc,
@@ -142,7 +153,7 @@ PyDoc_STRVAR(remove_writer_doc,
 static PyObject *
 Loop_remove_writer(LoopObject *self, PyObject *fd)
 {
-    return ensure_no_transport(self, fd) < 0 ? NULL : unwatch(self, true, fd);
+    return unwatch(self, true, true, fd);
 }
 
 PyDoc_STRVAR(_add_reader_doc,
@@ -153,7 +164,7 @@ PyDoc_STRVAR(_add_reader_doc,
 static PyObject *
 Loop__add_reader(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    return watch(self, false, args, nargs, "_add_reader");
+    return watch(self, false, false, args, nargs, "_add_reader");
 }
 
 PyDoc_STRVAR(_add_writer_doc,
@@ -164,7 +175,7 @@ PyDoc_STRVAR(_add_writer_doc,
 static PyObject *
 Loop__add_writer(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    return watch(self, true, args, nargs, "_add_writer");
+    return watch(self, false, true, args, nargs, "_add_writer");
 }
 
 PyDoc_STRVAR(_remove_reader_doc,
@@ -173,7 +184,7 @@ PyDoc_STRVAR(_remove_reader_doc,
 static PyObject *
 Loop__remove_reader(LoopObject *self, PyObject *fd)
 {
-    return unwatch(self, false, fd);
+    return unwatch(self, false, false, fd);
 }
 
 PyDoc_STRVAR(_remove_writer_doc,
@@ -182,7 +193,7 @@ PyDoc_STRVAR(_remove_writer_doc,
 static PyObject *
 Loop__remove_writer(LoopObject *self, PyObject *fd)
 {
-    return unwatch(self, true, fd);
+    return unwatch(self, false, true, fd);
 }
 
 PyDoc_STRVAR(_watched_doc,
@@ -209,6 +220,8 @@ Loop__watched(LoopObject *self, PyObject *fd_obj)
 #define FAST(f) (PyCFunction)(void (*)(void))(f), METH_FASTCALL
 
 PyMethodDef azs_fdwatch_methods[] = {
+    {"_ensure_fd_no_transport", (PyCFunction)Loop__ensure_fd_no_transport, METH_O,
+     ensure_fd_no_transport_doc},
     {"add_reader", FAST(Loop_add_reader), add_reader_doc},
     {"add_writer", FAST(Loop_add_writer), add_writer_doc},
     {"remove_reader", (PyCFunction)Loop_remove_reader, METH_O, remove_reader_doc},

@@ -2,6 +2,7 @@
 #include "loop/loop.h"
 
 #include <pthread.h>
+#include <stdlib.h>
 #include <structmember.h>
 
 #include "loop/loop_object.h"
@@ -188,8 +189,6 @@ loop_turn(LoopObject *self)
         now_ns = azs_clock_ns();
         self->poll_due_ns = now_ns + AZS_POLL_INTERVAL_NS;
     }
-    if (azs_ready_take_inbox(self) < 0)
-        return -1;
     if (self->timers.count > 0 && azs_timers_move_due(self, now_ns) < 0)
         return -1;
     /* Callbacks may add entries and, by way of another loop's run in the same
@@ -589,6 +588,17 @@ static PyMethodDef loop_methods[] = {
     {NULL},
 };
 
+char *
+azs_loop_scratch(LoopObject *loop)
+{
+    if (azs_unlikely(loop->scratch == NULL)) {
+        loop->scratch = malloc(AZS_SCRATCH_SIZE);
+        if (loop->scratch == NULL)
+            PyErr_NoMemory();
+    }
+    return loop->scratch;
+}
+
 /* ---- life ---- */
 
 static PyObject *
@@ -638,8 +648,7 @@ loop_traverse(LoopObject *self, visitproc visit, void *arg)
         Py_VISIT(self->timers.entries[i].item);
     Py_VISIT(self->task_factory);
     Py_VISIT(self->current_handle);
-    int res = azs_wakeup_traverse(&self->wakeup, visit, arg);
-    return res ? res : azs_poller_traverse(&self->poller, visit, arg);
+    return azs_poller_traverse(&self->poller, visit, arg);
 }
 
 /* Drops whatever the loop holds. Finalizers run meanwhile and find a loop that
@@ -660,7 +669,6 @@ loop_clear(LoopObject *self)
         }
     }
     azs_timers_clear(self);
-    azs_wakeup_clear(&self->wakeup);
     azs_poller_close(self);
     Py_CLEAR(self->task_factory);
     Py_CLEAR(self->current_handle);
@@ -675,7 +683,7 @@ loop_dealloc(LoopObject *self)
     loop_clear(self);
     azs_wakeup_close(&self->wakeup);
     azs_ring_free(&self->ready);
-    pthread_mutex_destroy(&self->wakeup.lock);
+    free(self->scratch);
     Py_CLEAR(self->thread_id);
     AZS_LIVE(self->st, loop, -1);
     AZS_DEALLOC_FREE(self);
@@ -703,22 +711,6 @@ static PyType_Spec azs_loop_spec = {
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
     .slots = loop_slots,
 };
-
-/* Adds methods that other files of csrc/loop define to the type. */
-static int
-add_methods(PyTypeObject *type, PyMethodDef *methods)
-{
-    for (PyMethodDef *def = methods; def->ml_name != NULL; def++) {
-        PyObject *descr = PyDescr_NewMethod(type, def);
-        if (descr == NULL)
-            return -1;
-        int res = PyObject_SetAttrString((PyObject *)type, def->ml_name, descr);
-        Py_DECREF(descr);
-        if (res < 0)
-            return -1;
-    }
-    return 0;
-}
 
 /* *slot = module.name, owned. */
 static int
@@ -751,9 +743,9 @@ azs_loop_init(PyObject *mod, azs_state *st)
         return -1;
     if (azs_handle_init(mod, st) < 0 ||
         azs_type_add(mod, &st->loop_type, &azs_loop_spec, NULL, true) < 0 ||
-        add_methods(st->loop_type, azs_timer_methods) < 0 ||
-        add_methods(st->loop_type, azs_fdwatch_methods) < 0 ||
-        add_methods(st->loop_type, azs_wakeup_methods) < 0)
+        azs_type_add_methods(st->loop_type, azs_timer_methods) < 0 ||
+        azs_type_add_methods(st->loop_type, azs_fdwatch_methods) < 0 ||
+        azs_type_add_methods(st->loop_type, azs_wakeup_methods) < 0)
         return -1;
     return 0;
 }

@@ -33,6 +33,7 @@ struct LoopObject {
 
     azs_poller poller;
     azs_wakeup wakeup;
+    char *scratch; /* owned: see azs_loop_scratch */
 
     PyObject *thread_id;      /* owned: int while running, else NULL */
     PyObject *task_factory;   /* owned or NULL */
@@ -55,22 +56,10 @@ azs_ready_watcher(uintptr_t entry)
     return (azs_watcher *)(entry & ~AZS_READY_WATCHER);
 }
 
-/* What other threads queued so far comes first: asyncio has a single queue. 0, or
- * -1 with MemoryError. */
-static inline int
-azs_ready_take_inbox(LoopObject *loop)
-{
-    if (azs_likely(!atomic_load_explicit(&loop->wakeup.filled, memory_order_relaxed)))
-        return 0;
-    return azs_wakeup_drain(loop);
-}
-
 /* Appends a handle, taking a new reference. 0, or -1 with MemoryError. */
 static inline int
 azs_ready_push_handle(LoopObject *loop, HandleObject *handle)
 {
-    if (azs_unlikely(azs_ready_take_inbox(loop) < 0))
-        return -1;
     if (azs_unlikely(azs_ring_push(&loop->ready, (uintptr_t)handle) < 0)) {
         PyErr_NoMemory();
         return -1;
@@ -97,6 +86,16 @@ azs_loop_check_usable(const LoopObject *loop)
         return azs_loop_fail_forked();
     return 0;
 }
+
+/* AZS_SCRATCH_SIZE bytes for one system call's data: input is received here and
+ * copied into an object of its size. Any Python code may overwrite it. Borrowed;
+ * NULL with MemoryError. */
+enum { AZS_SCRATCH_SIZE = 256 * 1024 };
+char *azs_loop_scratch(LoopObject *loop);
+
+/* The fd belongs to no transport that is open: 0, or -1 with RuntimeError that
+ * shows `shown`. */
+int azs_loop_ensure_free_fd(LoopObject *loop, int fd, PyObject *shown);
 
 /* ---- timer.c ---- */
 

@@ -282,6 +282,13 @@ azs_watcher_post(LoopObject *loop, azs_watcher *watcher, uint32_t events)
     return 0;
 }
 
+PyObject *
+azs_poller_owner(azs_poller *poller, int fd)
+{
+    azs_fd *entry = fd_lookup(poller, fd);
+    return entry == NULL || entry->watcher == NULL ? NULL : entry->watcher->owner;
+}
+
 /* ---- polling ---- */
 
 /* Queues what belongs to one event. 0, or -1 with MemoryError. */
@@ -317,8 +324,6 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
 {
     azs_poller *poller = &loop->poller;
     poller_flush(poller);
-    if (timeout_ns != 0 && !azs_wakeup_may_sleep(&loop->wakeup))
-        timeout_ns = 0;
     if (timeout_ns > MAX_WAIT_NS)
         timeout_ns = MAX_WAIT_NS;
     int n;
@@ -327,12 +332,14 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
     } else {
         int epfd = poller->epfd;
         struct epoll_event *events = poller->events;
+        /* With the GIL held nothing can have come in since the caller saw an empty
+         * queue; what comes in from now on ends the wait. */
+        loop->wakeup.sleeping = timeout_ns != 0;
         Py_BEGIN_ALLOW_THREADS
         n = azs_sys_epoll_wait(epfd, events, AZS_POLL_EVENTS, timeout_ns);
         Py_END_ALLOW_THREADS
         poller->polls_with_gil = 0;
-        if (timeout_ns != 0)
-            azs_wakeup_woke(&loop->wakeup);
+        loop->wakeup.sleeping = false;
     }
     for (int i = 0; i < n; i++) {
         if (dispatch_event(loop, poller->events[i].data.fd, poller->events[i].events) <

@@ -47,6 +47,9 @@ int azs_poller_set_handle(LoopObject *loop, int fd, bool writer, HandleObject *h
 /* 1 where there was a handle, which is cancelled; 0 where not; -1 error. */
 int azs_poller_remove_handle(LoopObject *loop, int fd, bool writer);
 
+/* The owner of the watcher of an fd; borrowed, NULL for none. */
+PyObject *azs_poller_owner(azs_poller *poller, int fd);
+
 int azs_poller_traverse(azs_poller *poller, visitproc visit, void *arg);
 
 /* Forgets every fd and closes epoll; running it twice is harmless. */

@@ -1,7 +1,5 @@
 #include "loop/wakeup.h"
 
-#include <stdlib.h>
-
 #include "base/sys.h"
 #include "loop/loop_object.h"
 #include "py/errors.h"
@@ -9,116 +7,9 @@
 int
 azs_wakeup_init(azs_wakeup *wakeup)
 {
-    *wakeup = (azs_wakeup){.efd = -1};
-    pthread_mutex_init(&wakeup->lock, NULL);
+    wakeup->sleeping = false;
     wakeup->efd = azs_sys_eventfd();
     return wakeup->efd < 0 ? wakeup->efd : 0;
-}
-
-/* Adds a handle, taking a reference, and wakes the loop if it sleeps. May run
- * in any thread; nothing below the lock can run Python code. */
-static int
-wakeup_post(LoopObject *loop, HandleObject *handle)
-{
-    azs_wakeup *wakeup = &loop->wakeup;
-    int err = 0;
-    bool signal = false;
-    pthread_mutex_lock(&wakeup->lock);
-    if (wakeup->count == wakeup->capacity) {
-        size_t capacity = wakeup->capacity ? wakeup->capacity * 2 : 64;
-        HandleObject **inbox = realloc(wakeup->inbox, capacity * sizeof(*inbox));
-        if (inbox == NULL) {
-            err = -ENOMEM;
-            goto unlock;
-        }
-        wakeup->inbox = inbox;
-        wakeup->capacity = capacity;
-    }
-    wakeup->inbox[wakeup->count++] = (HandleObject *)Py_NewRef(handle);
-    atomic_store_explicit(&wakeup->filled, true, memory_order_release);
-    signal = wakeup->sleeping;
-    wakeup->sleeping = false;
-unlock:
-    pthread_mutex_unlock(&wakeup->lock);
-    if (err < 0) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    if (signal) {
-        err = azs_sys_eventfd_signal(wakeup->efd);
-        if (err < 0)
-            return azs_set_errno(err);
-    }
-    return 0;
-}
-
-bool
-azs_wakeup_may_sleep(azs_wakeup *wakeup)
-{
-    pthread_mutex_lock(&wakeup->lock);
-    bool empty = wakeup->count == 0;
-    wakeup->sleeping = empty;
-    pthread_mutex_unlock(&wakeup->lock);
-    return empty;
-}
-
-void
-azs_wakeup_woke(azs_wakeup *wakeup)
-{
-    pthread_mutex_lock(&wakeup->lock);
-    wakeup->sleeping = false;
-    pthread_mutex_unlock(&wakeup->lock);
-}
-
-int
-azs_wakeup_drain(LoopObject *loop)
-{
-    azs_wakeup *wakeup = &loop->wakeup;
-    int err = 0;
-    size_t moved = 0;
-    pthread_mutex_lock(&wakeup->lock);
-    while (moved < wakeup->count) {
-        /* The inbox's reference becomes the queue's. */
-        err = azs_ring_push(&loop->ready, (uintptr_t)wakeup->inbox[moved]);
-        if (err < 0)
-            break;
-        moved++;
-    }
-    wakeup->count -= moved;
-    for (size_t i = 0; i < wakeup->count; i++)
-        wakeup->inbox[i] = wakeup->inbox[moved + i];
-    atomic_store_explicit(&wakeup->filled, wakeup->count > 0, memory_order_relaxed);
-    pthread_mutex_unlock(&wakeup->lock);
-    if (err < 0) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    return 0;
-}
-
-int
-azs_wakeup_traverse(azs_wakeup *wakeup, visitproc visit, void *arg)
-{
-    /* The collector runs with the GIL held, and every change of the inbox is
-     * made with it held too, so the lock is not needed here. */
-    for (size_t i = 0; i < wakeup->count; i++)
-        Py_VISIT(wakeup->inbox[i]);
-    return 0;
-}
-
-void
-azs_wakeup_clear(azs_wakeup *wakeup)
-{
-    pthread_mutex_lock(&wakeup->lock);
-    HandleObject **inbox = wakeup->inbox;
-    size_t count = wakeup->count;
-    wakeup->inbox = NULL;
-    wakeup->count = wakeup->capacity = 0;
-    atomic_store_explicit(&wakeup->filled, false, memory_order_relaxed);
-    pthread_mutex_unlock(&wakeup->lock);
-    for (size_t i = 0; i < count; i++)
-        Py_DECREF(inbox[i]);
-    free(inbox);
 }
 
 void
@@ -147,8 +38,21 @@ Loop_call_soon_threadsafe(LoopObject *self, PyObject *const *args, Py_ssize_t na
         azs_loop_debug_check(self, args[0], "call_soon_threadsafe", false) < 0)
         return NULL;
     HandleObject *handle = azs_handle_new(self, args[0], args + 1, nargs - 1, context);
-    if (handle != NULL && wakeup_post(self, handle) < 0)
-        Py_CLEAR(handle);
+    if (handle == NULL)
+        return NULL;
+    if (azs_ready_push_handle(self, handle) < 0) {
+        Py_DECREF(handle);
+        return NULL;
+    }
+    if (self->wakeup.sleeping) {
+        self->wakeup.sleeping = false;
+        int err = azs_sys_eventfd_signal(self->wakeup.efd);
+        if (err < 0) {
+            Py_DECREF(handle);
+            azs_set_errno(err);
+            return NULL;
+        }
+    }
     return (PyObject *)handle;
 }
 

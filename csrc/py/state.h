@@ -18,34 +18,45 @@
     X(loop_type)                                                                       \
     X(epoll_selector_type)                                                             \
     X(selector_map_type)                                                               \
-    X(zmq_transport_type)
+    X(zmq_transport_type)                                                              \
+    X(stream_transport_type)
 
 /* X(name): interned strings, reached as st->str_<name>. */
 #define AZS_STATE_NAMES(X)                                                             \
+    X(_attach)                                                                         \
     X(_callback_failed)                                                                \
     X(_callback_slow)                                                                  \
     X(_cancelled)                                                                      \
     X(_check_callback)                                                                 \
     X(_check_thread)                                                                   \
+    X(_detach)                                                                         \
     X(_disable_monitor)                                                                \
-    X(_ensure_fd_no_transport)                                                         \
     X(_on_armed)                                                                       \
     X(_run)                                                                            \
     X(_schedule_retry)                                                                 \
+    X(_transport_failed)                                                               \
+    X(_transport_fatal)                                                                \
     X(_warn_lost_write)                                                                \
     X(_watch_release)                                                                  \
+    X(buffer_updated)                                                                  \
     X(call_exception_handler)                                                          \
     X(call_soon)                                                                       \
     X(close)                                                                           \
     X(connection_lost)                                                                 \
+    X(connection_made)                                                                 \
     X(context)                                                                         \
     X(create_task)                                                                     \
+    X(data_received)                                                                   \
+    X(eof_received)                                                                    \
     X(fileno)                                                                          \
+    X(get_buffer)                                                                      \
     X(loop)                                                                            \
     X(msg_received)                                                                    \
     X(name)                                                                            \
     X(pause_writing)                                                                   \
-    X(resume_writing)
+    X(peername)                                                                        \
+    X(resume_writing)                                                                  \
+    X(sockname)
 
 /* X(field): other owned objects, NULL until their part's init imports them. */
 #define AZS_STATE_OBJECTS(X)                                                           \
@@ -59,7 +70,10 @@
     X(kwnames_name_loop)           /* ("name", "loop") */                              \
     X(selector_key)                /* selectors.SelectorKey */                         \
     X(zmq_closed_descr)            /* its field _closed, read in C */                  \
-    X(zmq_socket_type)             /* pyzmq's Socket in C, once bound */
+    X(zmq_socket_type)             /* pyzmq's Socket in C, once bound */               \
+    X(asyncio_buffered_protocol)                                                       \
+    X(transport_socket)                                                                \
+    X(minus_one)
 
 #ifdef AZS_DEBUG
 /* X(kind): live objects of each kind, asserted back to their value by tests. */
@@ -68,7 +82,8 @@
     X(loop)                                                                            \
     X(selector)                                                                        \
     X(selector_map)                                                                    \
-    X(zmq_transport)
+    X(zmq_transport)                                                                   \
+    X(transport)
 #endif
 
 /* Dead objects of one type kept for reuse, linked by their part. */
@@ -80,6 +95,7 @@ typedef struct {
 typedef struct azs_state {
     azs_free_list free_handles, free_timers; /* see loop/handle.c */
     struct azs_zmq_state *zmq;               /* owned: see zmq/transport_object.h */
+    bool server_takes_transport; /* asyncio's Server._attach(transport) */
 
 #define X(field) PyTypeObject *field; /* owned */
     AZS_STATE_TYPES(X)

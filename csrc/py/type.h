@@ -27,4 +27,21 @@ azs_type_add(PyObject *mod, PyTypeObject **slot, PyType_Spec *spec, PyObject *ba
     return add ? PyModule_AddType(mod, *slot) : 0;
 }
 
+/* Adds methods that the type's spec does not list, such as those that several
+ * types share. 0 or -1. */
+static inline int
+azs_type_add_methods(PyTypeObject *type, PyMethodDef *methods)
+{
+    for (PyMethodDef *def = methods; def->ml_name != NULL; def++) {
+        PyObject *descr = PyDescr_NewMethod(type, def);
+        if (descr == NULL)
+            return -1;
+        int res = PyObject_SetAttrString((PyObject *)type, def->ml_name, descr);
+        Py_DECREF(descr);
+        if (res < 0)
+            return -1;
+    }
+    return 0;
+}
+
 #endif

@@ -1,0 +1,613 @@
+#include "net/stream.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <structmember.h>
+
+#include "py/errors.h"
+#include "py/type.h"
+
+/* The kernel takes at most 1,024 (IOV_MAX); more than these few hardly pay. */
+enum { MAX_IOV = 64 };
+
+/* Gathered output goes out before it is more than this: the peer can start. */
+enum { GATHER_MAX = 64 * 1024 };
+
+static const char READ_FAILED[] = "Fatal read error on socket transport";
+static const char WRITE_FAILED[] = "Fatal write error on socket transport";
+
+/* ---- output ---- */
+
+static inline StreamObject *
+stream_of(TransportObject *self)
+{
+    return (StreamObject *)self;
+}
+
+static void
+stream_drop_queue(TransportObject *self)
+{
+    azs_bufq_clear(&stream_of(self)->queue);
+    self->queued = 0;
+}
+
+/* -errno or the number of bytes taken. */
+static ssize_t
+send_queue(StreamObject *self)
+{
+    struct iovec iov[MAX_IOV];
+    int n = azs_bufq_iov(&self->queue, iov, MAX_IOV);
+    ssize_t sent;
+    do {
+        if (n == 1) {
+            sent = send(self->base.fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL);
+        } else {
+            struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)n};
+            sent = sendmsg(self->base.fd, &msg, MSG_NOSIGNAL);
+        }
+    } while (sent < 0 && errno == EINTR);
+    return sent < 0 ? -errno : sent;
+}
+
+/* The queue is empty: what was waiting for that. 0 or -1. */
+static int
+stream_ran_empty(StreamObject *self)
+{
+    TransportObject *base = &self->base;
+    if (azs_transport_want_write(base, false) < 0 || azs_transport_drained(base) < 0)
+        return -1;
+    if (self->eof && !base->closing && shutdown(base->fd, SHUT_WR) < 0 &&
+        errno != ENOTCONN)
+        return azs_transport_fatal_errno(base, -errno, WRITE_FAILED);
+    return 0;
+}
+
+/* Sends what the kernel takes now. 0, or -1 with an exception that must leave
+ * the loop. */
+static int
+stream_send(StreamObject *self)
+{
+    TransportObject *base = &self->base;
+    while (self->queue.count > 0) {
+        size_t before = base->queued;
+        ssize_t sent = send_queue(self);
+        if (sent < 0) {
+            if (sent != -EAGAIN)
+                return azs_transport_fatal_errno(base, (int)sent, WRITE_FAILED);
+            if (azs_transport_want_write(base, true) < 0)
+                return azs_transport_fatal(base, WRITE_FAILED);
+            return azs_transport_grew(base);
+        }
+        azs_bufq_advance(&self->queue, (size_t)sent);
+        base->queued = before - (size_t)sent;
+        /* resume_writing() may write, close or abort. */
+        if (azs_transport_shrank(base) < 0)
+            return -1;
+        if (base->lost_posted)
+            return 0;
+    }
+    return stream_ran_empty(self);
+}
+
+/* For the end of a protocol callback: an exception stays set. */
+static void
+stream_flush(TransportObject *self)
+{
+    /* Waiting for the kernel already? It will say. */
+    if (!(self->io.interest & EPOLLOUT))
+        (void)stream_send(stream_of(self));
+}
+
+/* ---- input ---- */
+
+static int
+stream_eof_received(StreamObject *self)
+{
+    TransportObject *base = &self->base;
+    PyObject *protocol = Py_NewRef(base->protocol);
+    PyObject *keep = PyObject_CallMethodNoArgs(protocol, base->st->str_eof_received);
+    int keep_open = keep == NULL ? -1 : PyObject_IsTrue(keep);
+    Py_XDECREF(keep);
+    Py_DECREF(protocol);
+    if (keep_open < 0)
+        return azs_transport_fatal(
+            base, "Fatal error: protocol.eof_received() call failed.");
+    if (!keep_open)
+        return azs_transport_close(base);
+    /* Half-closed: nothing more will come, but output may go on. */
+    base->reading = false;
+    return azs_transport_update_reading(base);
+}
+
+/* recv(2) into `buf`: its result, or -errno. */
+static ssize_t
+stream_recv(StreamObject *self, void *buf, size_t len)
+{
+    ssize_t n;
+    do {
+        n = recv(self->base.fd, buf, len, 0);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static int
+stream_read_buffered(StreamObject *self)
+{
+    TransportObject *base = &self->base;
+    azs_state *st = base->st;
+    static const char failed[] = "Fatal error: protocol.get_buffer() call failed.";
+    PyObject *protocol = Py_NewRef(base->protocol);
+    PyObject *args[] = {protocol, st->minus_one};
+    PyObject *obj = PyObject_VectorcallMethod(st->str_get_buffer, args, 2, NULL);
+    Py_buffer view;
+    int res = -1;
+    if (obj == NULL || PyObject_GetBuffer(obj, &view, PyBUF_WRITABLE) < 0) {
+        Py_XDECREF(obj);
+        Py_DECREF(protocol);
+        return azs_transport_fatal(base, failed);
+    }
+    if (view.len == 0) {
+        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
+        res = azs_transport_fatal(base, failed);
+        goto done;
+    }
+    if (base->lost_posted) { /* get_buffer() aborted */
+        res = 0;
+        goto done;
+    }
+    ssize_t n = stream_recv(self, view.buf, (size_t)view.len);
+    /* The view is released before the callback: it may want to resize. */
+    PyBuffer_Release(&view);
+    Py_CLEAR(obj);
+    if (n > 0) {
+        PyObject *size = PyLong_FromSsize_t(n);
+        PyObject *update_args[] = {protocol, size};
+        PyObject *ok = size == NULL
+                           ? NULL
+                           : PyObject_VectorcallMethod(st->str_buffer_updated,
+                                                       update_args, 2, NULL);
+        Py_XDECREF(size);
+        Py_XDECREF(ok);
+        res = ok != NULL ? 0
+                         : azs_transport_fatal(base, "Fatal error: "
+                                                     "protocol.buffer_updated() "
+                                                     "call failed.");
+    } else if (n == 0) {
+        res = stream_eof_received(self);
+    } else {
+        res = n == -EAGAIN ? 0 : azs_transport_fatal_errno(base, (int)n, READ_FAILED);
+    }
+    Py_DECREF(protocol);
+    return res;
+
+done:
+    PyBuffer_Release(&view);
+    Py_DECREF(obj);
+    Py_DECREF(protocol);
+    return res;
+}
+
+static int
+stream_read(StreamObject *self)
+{
+    TransportObject *base = &self->base;
+    if (self->buffered)
+        return stream_read_buffered(self);
+    char *scratch = azs_loop_scratch(base->loop);
+    if (scratch == NULL)
+        return azs_transport_fatal(base, READ_FAILED);
+    ssize_t n = stream_recv(self, scratch, AZS_SCRATCH_SIZE);
+    if (n == 0)
+        return stream_eof_received(self);
+    if (n < 0)
+        return n == -EAGAIN ? 0 : azs_transport_fatal_errno(base, (int)n, READ_FAILED);
+    PyObject *data = PyBytes_FromStringAndSize(scratch, n);
+    if (data == NULL)
+        return azs_transport_fatal(base, READ_FAILED);
+    PyObject *protocol = Py_NewRef(base->protocol);
+    PyObject *args[] = {protocol, data};
+    PyObject *ok =
+        PyObject_VectorcallMethod(base->st->str_data_received, args, 2, NULL);
+    Py_DECREF(data);
+    Py_DECREF(protocol);
+    if (ok == NULL)
+        return azs_transport_fatal(
+            base, "Fatal error: protocol.data_received() call failed.");
+    Py_DECREF(ok);
+    return 0;
+}
+
+static int
+stream_on_ready(TransportObject *base, uint32_t events)
+{
+    /* As asyncio: errors and hang-ups wake whoever waits, the reader first. */
+    if ((events & ~(uint32_t)EPOLLOUT) && (base->io.interest & EPOLLIN) &&
+        stream_read(stream_of(base)) < 0)
+        return -1;
+    if ((events & ~(uint32_t)EPOLLIN) && (base->io.interest & EPOLLOUT) &&
+        !base->lost_posted)
+        return stream_send(stream_of(base));
+    return 0;
+}
+
+static const azs_transport_ops stream_ops = {
+    .name = "StreamTransport",
+    .on_ready = stream_on_ready,
+    .flush = stream_flush,
+    .drop_queue = stream_drop_queue,
+};
+
+/* ---- methods ---- */
+
+static int
+check_writable(StreamObject *self, const char *method)
+{
+    if (azs_unlikely(self->eof)) {
+        PyErr_Format(PyExc_RuntimeError, "Cannot call %s() after write_eof()", method);
+        return -1;
+    }
+    if (azs_unlikely(self->base.empty_waiter != NULL)) {
+        PyErr_Format(PyExc_RuntimeError, "unable to %s; sendfile is in progress",
+                     method);
+        return -1;
+    }
+    return 0;
+}
+
+/* Appends a copy of part of a buffer, or the bytes object itself. 0 or -1. */
+static int
+stream_queue(StreamObject *self, PyObject *data, const char *buf, size_t len)
+{
+    bool whole = PyBytes_CheckExact(data);
+    PyObject *bytes = whole ? data : PyBytes_FromStringAndSize(buf, (Py_ssize_t)len);
+    if (bytes == NULL)
+        return -1;
+    int res = azs_bufq_push(&self->queue, bytes);
+    if (!whole)
+        Py_DECREF(bytes);
+    else if (res == 0 && self->queue.count == 1)
+        /* The head of a bytes object that was sent in part. */
+        self->queue.offset = (size_t)PyBytes_GET_SIZE(data) - len;
+    if (res == 0)
+        self->base.queued += len;
+    return res;
+}
+
+/* write() with the buffer at hand. 0 or -1. */
+static int
+stream_write(StreamObject *self, PyObject *data, const char *buf, size_t len)
+{
+    TransportObject *base = &self->base;
+    if (base->lost_posted || base->gone)
+        return azs_transport_write_lost(base, "socket.send() raised exception.");
+    bool blocked = base->io.interest & EPOLLOUT;
+    if (base->gather > 0 && !blocked &&
+        (PyBytes_CheckExact(data) || len <= GATHER_MAX)) {
+        if (stream_queue(self, data, buf, len) < 0)
+            return -1;
+        return base->queued > GATHER_MAX ? stream_send(self) : 0;
+    }
+    if (self->queue.count > 0 && !blocked && stream_send(self) < 0)
+        return -1;
+    if (self->queue.count == 0 && !base->lost_posted) {
+        ssize_t sent;
+        do {
+            sent = send(base->fd, buf, len, MSG_NOSIGNAL);
+        } while (sent < 0 && errno == EINTR);
+        if (azs_likely(sent == (ssize_t)len))
+            return 0;
+        if (sent < 0) {
+            if (errno != EAGAIN)
+                return azs_transport_fatal_errno(base, -errno, WRITE_FAILED);
+            sent = 0;
+        }
+        if (azs_transport_want_write(base, true) < 0)
+            return azs_transport_fatal(base, WRITE_FAILED);
+        buf += sent;
+        len -= (size_t)sent;
+    }
+    if (base->lost_posted)
+        return 0;
+    if (stream_queue(self, data, buf, len) < 0)
+        return -1;
+    return azs_transport_grew(base);
+}
+
+PyDoc_STRVAR(write_doc,
+"write(data)\n--\n\n"
+"Send bytes, a bytearray or a memoryview; never blocks (asyncio\n"
+"WriteTransport.write).\n\n"
+"What the kernel does not take at once is buffered: bytes objects as they are, a\n"
+"copy of anything else. Writes made inside one of the protocol's callbacks go out\n"
+"together when it returns. Raises TypeError for other types, RuntimeError after\n"
+"write_eof().");
+
+static PyObject *
+Stream_write(StreamObject *self, PyObject *data)
+{
+    if (azs_likely(PyBytes_CheckExact(data))) {
+        if (check_writable(self, "write") < 0)
+            return NULL;
+        size_t len = (size_t)PyBytes_GET_SIZE(data);
+        if (len > 0 && stream_write(self, data, PyBytes_AS_STRING(data), len) < 0)
+            return NULL;
+        Py_RETURN_NONE;
+    }
+    if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
+        PyErr_Format(PyExc_TypeError,
+                     "data argument must be a bytes-like object, not '%.200s'",
+                     Py_TYPE(data)->tp_name);
+        return NULL;
+    }
+    if (check_writable(self, "write") < 0)
+        return NULL;
+    Py_buffer view;
+    if (PyObject_GetBuffer(data, &view, PyBUF_SIMPLE) < 0)
+        return NULL;
+    int res = view.len > 0 ? stream_write(self, data, view.buf, (size_t)view.len) : 0;
+    PyBuffer_Release(&view);
+    if (res < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* Exact bytes for an item of writelines(). New reference. */
+static PyObject *
+line_bytes(PyObject *item)
+{
+    if (PyBytes_CheckExact(item))
+        return Py_NewRef(item);
+    if (!PyObject_CheckBuffer(item)) {
+        PyErr_Format(PyExc_TypeError,
+                     "writelines() takes bytes-like objects, got '%.200s'",
+                     Py_TYPE(item)->tp_name);
+        return NULL;
+    }
+    return PyBytes_FromObject(item);
+}
+
+PyDoc_STRVAR(writelines_doc,
+"writelines(list_of_data)\n--\n\n"
+"write() for each bytes-like object of an iterable, in one system call where\n"
+"possible (asyncio WriteTransport.writelines). Nothing is sent where one of them\n"
+"is of a wrong type.");
+
+static PyObject *
+Stream_writelines(StreamObject *self, PyObject *lines)
+{
+    TransportObject *base = &self->base;
+    if (check_writable(self, "writelines") < 0)
+        return NULL;
+    /* All are converted before any is queued: an iterator may do anything. */
+    PyObject *list = PySequence_List(lines);
+    if (list == NULL)
+        return NULL;
+    Py_ssize_t count = PyList_GET_SIZE(list);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *bytes = line_bytes(PyList_GET_ITEM(list, i));
+        if (bytes == NULL || PyList_SetItem(list, i, bytes) < 0)
+            goto fail;
+    }
+    if (check_writable(self, "writelines") < 0)
+        goto fail;
+    if (count > 0 && (base->lost_posted || base->gone)) {
+        if (azs_transport_write_lost(base, "socket.send() raised exception.") < 0)
+            goto fail;
+        count = 0;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *bytes = PyList_GET_ITEM(list, i);
+        if (PyBytes_GET_SIZE(bytes) == 0)
+            continue;
+        if (azs_bufq_push(&self->queue, bytes) < 0)
+            goto fail;
+        base->queued += (size_t)PyBytes_GET_SIZE(bytes);
+    }
+    Py_DECREF(list);
+    if (base->queued > 0) {
+        bool blocked = base->io.interest & EPOLLOUT;
+        int res = 0;
+        if (blocked)
+            res = azs_transport_grew(base);
+        else if (base->gather == 0 || base->queued > GATHER_MAX)
+            res = stream_send(self);
+        if (res < 0)
+            return NULL;
+    }
+    Py_RETURN_NONE;
+
+fail:
+    Py_DECREF(list);
+    return NULL;
+}
+
+PyDoc_STRVAR(write_eof_doc,
+"write_eof()\n--\n\n"
+"Shut the sending side down once what is buffered has been sent\n"
+"(asyncio WriteTransport.write_eof).");
+
+static PyObject *
+Stream_write_eof(StreamObject *self, PyObject *Py_UNUSED(ignored))
+{
+    TransportObject *base = &self->base;
+    if (base->closing || self->eof)
+        Py_RETURN_NONE;
+    self->eof = true;
+    bool blocked = base->io.interest & EPOLLOUT;
+    int res = 0;
+    if (base->queued == 0) {
+        if (shutdown(base->fd, SHUT_WR) < 0)
+            res = azs_set_errno(-errno);
+    } else if (!blocked) {
+        res = stream_send(self);
+    }
+    if (res < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(can_write_eof_doc,
+"can_write_eof()\n--\n\nTrue (asyncio WriteTransport.can_write_eof).");
+
+static PyObject *
+Stream_can_write_eof(StreamObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
+{
+    Py_RETURN_TRUE;
+}
+
+/* 0 or -1. */
+static int
+stream_adopt_protocol(StreamObject *self, PyObject *protocol)
+{
+    int buffered =
+        PyObject_IsInstance(protocol, self->base.st->asyncio_buffered_protocol);
+    if (buffered < 0)
+        return -1;
+    self->buffered = buffered;
+    return 0;
+}
+
+PyDoc_STRVAR(set_protocol_doc,
+"set_protocol(protocol)\n--\n\n"
+"Switch to another Protocol or BufferedProtocol (asyncio\n"
+"BaseTransport.set_protocol).");
+
+static PyObject *
+Stream_set_protocol(StreamObject *self, PyObject *protocol)
+{
+    if (stream_adopt_protocol(self, protocol) < 0)
+        return NULL;
+    if (!self->base.gone)
+        Py_XSETREF(self->base.protocol, Py_NewRef(protocol));
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef stream_methods[] = {
+    {"write", (PyCFunction)Stream_write, METH_O, write_doc},
+    {"writelines", (PyCFunction)Stream_writelines, METH_O, writelines_doc},
+    {"write_eof", (PyCFunction)Stream_write_eof, METH_NOARGS, write_eof_doc},
+    {"can_write_eof", (PyCFunction)Stream_can_write_eof, METH_NOARGS,
+     can_write_eof_doc},
+    {"set_protocol", (PyCFunction)Stream_set_protocol, METH_O, set_protocol_doc},
+    {NULL},
+};
+
+/* ---- life ---- */
+
+TransportObject *
+azs_stream_new(azs_transport_args *args)
+{
+    args->type = args->loop->st->stream_transport_type;
+    args->ops = &stream_ops;
+    args->is_socket = true;
+    TransportObject *self = azs_transport_new(args);
+    if (self != NULL && stream_adopt_protocol(stream_of(self), args->protocol) < 0)
+        Py_CLEAR(self);
+    return self;
+}
+
+static void
+stream_dealloc(StreamObject *self)
+{
+    if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+        return; /* resurrected */
+    PyObject_GC_UnTrack(self);
+    azs_bufq_clear(&self->queue);
+    azs_transport_dealloc(&self->base);
+}
+
+PyDoc_STRVAR(stream_doc,
+"A connected TCP or Unix stream socket: an asyncio.Transport.");
+
+static PyType_Slot stream_slots[] = {
+    {Py_tp_doc, (void *)stream_doc},
+    {Py_tp_dealloc, stream_dealloc},
+    {Py_tp_traverse, azs_transport_traverse},
+    {Py_tp_clear, azs_transport_clear},
+    {Py_tp_finalize, azs_transport_finalize},
+    {Py_tp_repr, azs_transport_repr},
+    {Py_tp_methods, stream_methods},
+    {Py_tp_members, azs_transport_members},
+    {Py_tp_getset, azs_transport_getset},
+    {0, NULL},
+};
+
+static PyType_Spec azs_stream_spec = {
+    .name = "aiozmq_speedups._core.StreamTransport",
+    .basicsize = sizeof(StreamObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = stream_slots,
+};
+
+/* loop._make_socket_transport(sock, protocol, waiter=None, *, extra, server) */
+PyDoc_STRVAR(make_socket_transport_doc,
+"_make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None)\n"
+"--\n\n"
+"A StreamTransport on a connected, non-blocking socket; asyncio's connection code\n"
+"calls it. connection_made comes in the next turn, then `waiter` is done.");
+
+static PyObject *
+Loop__make_socket_transport(LoopObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"sock", "protocol", "waiter", "extra", "server", NULL};
+    PyObject *sock, *protocol, *waiter = NULL, *extra = NULL, *server = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OO:_make_socket_transport",
+                                     keywords, &sock, &protocol, &waiter, &extra,
+                                     &server))
+        return NULL;
+    int fd = PyObject_AsFileDescriptor(sock);
+    if (fd < 0)
+        return NULL;
+    if (azs_loop_ensure_free_fd(self, fd, sock) < 0)
+        return NULL;
+    azs_transport_args targs = {
+        .loop = self,
+        .fd = fd,
+        .sock = sock,
+        .protocol = protocol,
+        .waiter = waiter,
+        .extra = extra,
+        .server = server,
+    };
+    return (PyObject *)azs_stream_new(&targs);
+}
+
+static PyMethodDef loop_methods[] = {
+    {"_make_socket_transport",
+     (PyCFunction)(void (*)(void))Loop__make_socket_transport,
+     METH_VARARGS | METH_KEYWORDS, make_socket_transport_doc},
+    {NULL},
+};
+
+int
+azs_stream_init(PyObject *mod, azs_state *st)
+{
+    PyObject *asyncio = PyImport_ImportModule("asyncio");
+    if (asyncio == NULL)
+        return -1;
+    st->asyncio_buffered_protocol = PyObject_GetAttrString(asyncio, "BufferedProtocol");
+    Py_DECREF(asyncio);
+    st->minus_one = PyLong_FromLong(-1);
+    if (st->asyncio_buffered_protocol == NULL || st->minus_one == NULL)
+        return -1;
+    if (azs_transport_type_add(mod, st, &st->stream_transport_type, &azs_stream_spec,
+                               "_FlowControlMixin", true) < 0 ||
+        azs_type_add_methods(st->loop_type, loop_methods) < 0)
+        return -1;
+    /* What loop.start_tls() and loop.sendfile() look at. */
+    PyObject *type = (PyObject *)st->stream_transport_type;
+    PyObject *constants = PyImport_ImportModule("asyncio.constants");
+    if (constants == NULL)
+        return -1;
+    PyObject *modes = PyObject_GetAttrString(constants, "_SendfileMode");
+    Py_DECREF(constants);
+    PyObject *native =
+        modes == NULL ? NULL : PyObject_GetAttrString(modes, "TRY_NATIVE");
+    Py_XDECREF(modes);
+    if (native == NULL)
+        return -1;
+    int res = PyObject_SetAttrString(type, "_sendfile_compatible", native);
+    Py_DECREF(native);
+    return res < 0 ? -1 : PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
+}

@@ -1,0 +1,1033 @@
+#include "net/transport.h"
+
+#include <string.h>
+
+#include "base/sys.h"
+#include "py/errors.h"
+#include "py/type.h"
+
+/* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
+enum { CONNLOST_WRITES_THRESHOLD = 5, DEFAULT_HIGH_WATER = 64 * 1024 };
+
+/* ---- making ---- */
+
+static int transport_io(azs_watcher *watcher, uint32_t events);
+static int transport_later(azs_watcher *watcher, uint32_t events);
+
+static void
+keep_inet_addr(azs_inet_addr *out, const struct sockaddr *sa, socklen_t len)
+{
+    if (len <= sizeof(out->in6)) {
+        memcpy(&out->sa, sa, len);
+        out->len = len;
+    }
+}
+
+/* Puts an address that is no inet one into `extra` at once: it may be long. */
+static int
+remember_addr(TransportObject *self, bool peer)
+{
+    azs_addr addr;
+    addr.len = sizeof(addr.storage);
+    int res = peer ? getpeername(self->fd, &addr.sa, &addr.len)
+                   : getsockname(self->fd, &addr.sa, &addr.len);
+    if (res == 0 && (addr.sa.sa_family == AF_INET || addr.sa.sa_family == AF_INET6)) {
+        keep_inet_addr(peer ? &self->peername : &self->sockname, &addr.sa, addr.len);
+        return 0;
+    }
+    PyObject *value;
+    if (res < 0)
+        value = Py_NewRef(Py_None); /* as asyncio: not connected, or no socket */
+    else
+        value = azs_addr_to_python(&addr.sa, addr.len);
+    if (value == NULL)
+        return -1;
+    res = PyDict_SetItem(self->extra,
+                         peer ? self->st->str_peername : self->st->str_sockname, value);
+    Py_DECREF(value);
+    return res;
+}
+
+static int
+server_call(TransportObject *self, PyObject *method)
+{
+    /* Server._attach and _detach take the transport since Python 3.13. */
+    PyObject *args[] = {self->server, (PyObject *)self};
+    PyObject *res = PyObject_VectorcallMethod(
+        method, args, 1 + self->st->server_takes_transport, NULL);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+static PyObject *
+not_none(PyObject *obj)
+{
+    return obj == Py_None ? NULL : obj;
+}
+
+TransportObject *
+azs_transport_new(const azs_transport_args *args)
+{
+    TransportObject *self = NULL;
+    if (azs_loop_check_usable(args->loop) < 0)
+        goto fail;
+    self = (TransportObject *)args->type->tp_alloc(args->type, 0);
+    if (self == NULL)
+        goto fail;
+    self->st = args->loop->st;
+    self->ops = args->ops;
+    self->loop = (LoopObject *)Py_NewRef(args->loop);
+    self->fd = args->fd;
+    self->sock = Py_XNewRef(args->sock);
+    self->is_socket = args->is_socket;
+    self->high_water = DEFAULT_HIGH_WATER;
+    self->low_water = DEFAULT_HIGH_WATER / 4;
+    azs_watcher_init(&self->io, (PyObject *)self, transport_io);
+    azs_watcher_init(&self->later, (PyObject *)self, transport_later);
+    AZS_LIVE(self->st, transport, 1);
+    /* Until the server knows it, a failure leaves a transport that is gone. */
+    self->gone = self->closing = true;
+    self->protocol = Py_NewRef(args->protocol);
+    self->context =
+        args->context != NULL ? Py_NewRef(args->context) : PyContext_CopyCurrent();
+    PyObject *extra = args->extra == NULL ? NULL : not_none(args->extra);
+    self->extra = extra != NULL ? Py_NewRef(extra) : PyDict_New();
+    if (self->context == NULL || self->extra == NULL)
+        goto fail;
+    self->waiter = args->waiter == NULL ? NULL : Py_XNewRef(not_none(args->waiter));
+    if (self->is_socket) {
+        int has_peer = PyDict_Contains(self->extra, self->st->str_peername);
+        if (has_peer < 0 || remember_addr(self, false) < 0 ||
+            (!has_peer && self->peername.len == 0 && remember_addr(self, true) < 0))
+            goto fail;
+    }
+    self->server = args->server == NULL ? NULL : Py_XNewRef(not_none(args->server));
+    if (self->server != NULL && server_call(self, self->st->str__attach) < 0) {
+        Py_CLEAR(self->server);
+        goto fail;
+    }
+    self->gone = self->closing = false;
+    if (azs_watcher_post(self->loop, &self->later, AZS_LATER_MADE) < 0) {
+        if (self->server != NULL && server_call(self, self->st->str__detach) < 0)
+            PyErr_WriteUnraisable(self->server);
+        Py_CLEAR(self->server);
+        self->gone = self->closing = true;
+        goto fail;
+    }
+    return self;
+
+fail:
+    if (self == NULL || self->sock == NULL)
+        azs_sys_close(args->fd);
+    if (self != NULL)
+        self->fd = -1;
+    Py_XDECREF(self);
+    return NULL;
+}
+
+/* ---- watching ---- */
+
+int
+azs_transport_update_reading(TransportObject *self)
+{
+    bool want = self->reading && !self->paused && !self->closing;
+    uint32_t interest = (self->io.interest & EPOLLOUT) | (want ? EPOLLIN : 0u);
+    if (self->io.fd >= 0)
+        return azs_watcher_modify(self->loop, &self->io, interest);
+    if (interest == 0 || self->gone || self->lost_posted)
+        return 0;
+    return azs_watcher_start(self->loop, &self->io, self->fd, interest);
+}
+
+int
+azs_transport_want_write(TransportObject *self, bool want)
+{
+    uint32_t interest = (self->io.interest & EPOLLIN) | (want ? EPOLLOUT : 0u);
+    if (self->io.fd >= 0)
+        return azs_watcher_modify(self->loop, &self->io, interest);
+    if (interest == 0)
+        return 0;
+    return azs_watcher_start(self->loop, &self->io, self->fd, interest);
+}
+
+/* ---- protocol callbacks ---- */
+
+int
+azs_transport_enter(TransportObject *self)
+{
+    if (PyContext_Enter(self->context) < 0)
+        return -1;
+    self->gather++;
+    return 0;
+}
+
+void
+azs_transport_leave(TransportObject *self)
+{
+    assert(self->gather > 0);
+    /* Sent in the Context still: pause_writing() may come of it. */
+    if (--self->gather == 0 && self->queued > 0 && self->ops->flush != NULL &&
+        !self->lost_posted)
+        self->ops->flush(self);
+    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
+    if (PyContext_Exit(self->context) < 0)
+        PyErr_WriteUnraisable((PyObject *)self);
+    if (exc != NULL)
+        azs_exc_restore_steal(exc);
+}
+
+/* Reports `exc` (borrowed) through the loop's Python helper: one that closes the
+ * transport (then an OSError is only logged, in debug mode) or any other. */
+static int
+transport_report(TransportObject *self, PyObject *exc, const char *message, bool fatal)
+{
+    PyObject *method =
+        fatal ? self->st->str__transport_fatal : self->st->str__transport_failed;
+    PyObject *text = PyUnicode_FromString(message);
+    if (text == NULL)
+        return -1;
+    PyObject *args[] = {(PyObject *)self->loop, (PyObject *)self, exc, text};
+    PyObject *res = PyObject_VectorcallMethod(method, args, 4, NULL);
+    Py_DECREF(text);
+    if (res == NULL) {
+        if (azs_exc_leaves_loop())
+            return -1;
+        PyErr_WriteUnraisable((PyObject *)self);
+        return 0;
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+int
+azs_transport_fatal(TransportObject *self, const char *message)
+{
+    if (azs_exc_leaves_loop())
+        return -1;
+    PyObject *exc = azs_exc_take();
+    int res = transport_report(self, exc, message, true);
+    if (res == 0)
+        res = azs_transport_force_close(self, exc);
+    Py_DECREF(exc);
+    return res;
+}
+
+int
+azs_transport_fatal_errno(TransportObject *self, int neg_errno, const char *message)
+{
+    azs_set_errno(neg_errno);
+    return azs_transport_fatal(self, message);
+}
+
+/* Calls a protocol method without arguments whose failure is only reported. */
+static int
+flow_call(TransportObject *self, PyObject *method, const char *message)
+{
+    if (self->protocol == NULL)
+        return 0;
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *res = PyObject_CallMethodNoArgs(protocol, method);
+    Py_DECREF(protocol);
+    if (res != NULL) {
+        Py_DECREF(res);
+        return 0;
+    }
+    if (azs_exc_leaves_loop())
+        return -1;
+    PyObject *exc = azs_exc_take();
+    int out = transport_report(self, exc, message, false);
+    Py_DECREF(exc);
+    return out;
+}
+
+int
+azs_transport_grew(TransportObject *self)
+{
+    if (azs_likely(self->queued <= self->high_water) || self->protocol_paused)
+        return 0;
+    self->protocol_paused = true;
+    return flow_call(self, self->st->str_pause_writing,
+                     "protocol.pause_writing() failed");
+}
+
+int
+azs_transport_shrank(TransportObject *self)
+{
+    if (azs_likely(!self->protocol_paused) || self->queued > self->low_water)
+        return 0;
+    self->protocol_paused = false;
+    return flow_call(self, self->st->str_resume_writing,
+                     "protocol.resume_writing() failed");
+}
+
+/* ---- closing ---- */
+
+/* Schedules connection_lost, once. */
+static int
+post_lost(TransportObject *self, PyObject *exc)
+{
+    if (self->lost_posted || self->gone)
+        return 0;
+    self->lost_posted = true;
+    self->conn_lost++;
+    Py_XSETREF(self->lost_exc, Py_XNewRef(exc));
+    azs_watcher_stop(self->loop, &self->io);
+    return azs_watcher_post(self->loop, &self->later, AZS_LATER_LOST);
+}
+
+int
+azs_transport_close(TransportObject *self)
+{
+    if (self->closing)
+        return 0;
+    if (self->queued > 0 && self->ops->flush != NULL)
+        self->ops->flush(self);
+    /* Sending may have failed and closed it. */
+    if (self->closing)
+        return PyErr_Occurred() ? -1 : 0;
+    self->closing = true;
+    if (self->queued == 0)
+        return post_lost(self, NULL);
+    return azs_transport_update_reading(self);
+}
+
+int
+azs_transport_force_close(TransportObject *self, PyObject *exc)
+{
+    if (self->lost_posted || self->gone)
+        return 0;
+    self->closing = true;
+    self->ops->drop_queue(self);
+    return post_lost(self, exc);
+}
+
+int
+azs_transport_drained(TransportObject *self)
+{
+    if (self->empty_waiter != NULL) {
+        PyObject *res = PyObject_CallMethod(self->empty_waiter, "set_result", "O",
+                                            Py_None);
+        if (res == NULL)
+            return -1;
+        Py_DECREF(res);
+    }
+    return self->closing ? post_lost(self, NULL) : 0;
+}
+
+int
+azs_transport_write_lost(TransportObject *self, const char *warning)
+{
+    int res = 0;
+    if (self->conn_lost >= CONNLOST_WRITES_THRESHOLD) {
+        PyObject *ok = PyObject_CallMethod((PyObject *)self->loop, "_transport_warn",
+                                           "s", warning);
+        Py_XDECREF(ok);
+        res = ok == NULL ? -1 : 0;
+    }
+    self->conn_lost++;
+    return res;
+}
+
+/* Closes the descriptor: through the socket object where there is one. */
+static void
+transport_close_fd(TransportObject *self)
+{
+    int fd = self->fd;
+    self->fd = -1;
+    PyObject *sock = self->sock;
+    self->sock = NULL;
+    if (sock != NULL) {
+        PyObject *res = PyObject_CallMethod(sock, "close", NULL);
+        if (res == NULL)
+            PyErr_WriteUnraisable(sock);
+        Py_XDECREF(res);
+        Py_DECREF(sock);
+    } else {
+        azs_sys_close(fd);
+    }
+}
+
+static int
+run_connection_lost(TransportObject *self)
+{
+    if (self->gone)
+        return 0;
+    PyObject *exc = self->lost_exc != NULL ? self->lost_exc : Py_NewRef(Py_None);
+    self->lost_exc = NULL;
+    PyObject *protocol = self->protocol;
+    int res = 0;
+    if (protocol != NULL) {
+        Py_INCREF(protocol);
+        PyObject *args[] = {protocol, exc};
+        PyObject *ok =
+            PyObject_VectorcallMethod(self->st->str_connection_lost, args, 2, NULL);
+        Py_XDECREF(ok);
+        Py_DECREF(protocol);
+        res = ok == NULL ? -1 : 0;
+    }
+    /* Whatever it raised or did, the rest is done before that is reported. */
+    PyObject *raised = res < 0 ? azs_exc_take() : NULL;
+    Py_DECREF(exc);
+    self->gone = true;
+    transport_close_fd(self);
+    Py_CLEAR(self->protocol);
+    if (self->server != NULL) {
+        PyObject *server = self->server;
+        if (server_call(self, self->st->str__detach) < 0)
+            PyErr_WriteUnraisable(server);
+        Py_CLEAR(self->server);
+    }
+    if (self->empty_waiter != NULL) {
+        PyObject *ok = PyObject_CallMethod((PyObject *)self->loop,
+                                           "_transport_sendfile_lost", "O",
+                                           self->empty_waiter);
+        if (ok == NULL)
+            PyErr_WriteUnraisable((PyObject *)self);
+        Py_XDECREF(ok);
+    }
+    if (raised != NULL)
+        azs_exc_restore_steal(raised);
+    return res;
+}
+
+/* An exception of a callback that asyncio makes through call_soon: reported, and
+ * the transport lives on. 0, or -1 with what must leave the loop. */
+static int
+report_callback(TransportObject *self, const char *message)
+{
+    if (azs_exc_leaves_loop())
+        return -1;
+    PyObject *exc = azs_exc_take();
+    int res = transport_report(self, exc, message, false);
+    Py_DECREF(exc);
+    return res;
+}
+
+static int
+run_connection_made(TransportObject *self)
+{
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *args[] = {protocol, (PyObject *)self};
+    self->connected = true;
+    PyObject *ok =
+        PyObject_VectorcallMethod(self->st->str_connection_made, args, 2, NULL);
+    Py_DECREF(protocol);
+    if (ok == NULL &&
+        report_callback(self, "Exception in protocol.connection_made()") < 0)
+        return -1;
+    Py_XDECREF(ok);
+    self->reading = true;
+    int res = azs_transport_update_reading(self);
+    PyObject *waiter = self->waiter;
+    self->waiter = NULL;
+    if (waiter != NULL) {
+        PyObject *done =
+            PyObject_CallMethod((PyObject *)self->loop, "_transport_ready", "O", waiter);
+        if (done == NULL && report_callback(self, "A waiter could not be woken") < 0)
+            res = -1;
+        Py_XDECREF(done);
+        Py_DECREF(waiter);
+    }
+    return res;
+}
+
+static int
+run_eof_received(TransportObject *self)
+{
+    PyObject *protocol = Py_XNewRef(self->protocol);
+    if (protocol == NULL)
+        return 0;
+    PyObject *ok = PyObject_CallMethodNoArgs(protocol, self->st->str_eof_received);
+    Py_DECREF(protocol);
+    if (ok == NULL)
+        return report_callback(self, "Exception in protocol.eof_received()");
+    Py_DECREF(ok);
+    return 0;
+}
+
+static int
+transport_later(azs_watcher *watcher, uint32_t events)
+{
+    TransportObject *self = azs_container_of(watcher, TransportObject, later);
+    if (azs_transport_enter(self) < 0)
+        return -1;
+    int res = 0;
+    if ((events & AZS_LATER_MADE) && !self->gone)
+        res = run_connection_made(self);
+    if (res == 0 && (events & AZS_LATER_EOF))
+        res = run_eof_received(self);
+    if (events & AZS_LATER_LOST) {
+        PyObject *raised = res < 0 ? azs_exc_take() : NULL;
+        int lost = run_connection_lost(self);
+        if (lost < 0)
+            lost = report_callback(self, "Exception in protocol.connection_lost()");
+        if (raised != NULL) {
+            PyErr_Clear();
+            azs_exc_restore_steal(raised);
+        } else {
+            res = lost;
+        }
+    }
+    azs_transport_leave(self);
+    return res < 0 || PyErr_Occurred() ? -1 : 0;
+}
+
+static int
+transport_io(azs_watcher *watcher, uint32_t events)
+{
+    TransportObject *self = azs_container_of(watcher, TransportObject, io);
+    if (azs_transport_enter(self) < 0)
+        return -1;
+    int res = self->ops->on_ready(self, events);
+    azs_transport_leave(self);
+    return res < 0 || PyErr_Occurred() ? -1 : 0;
+}
+
+/* ---- methods ---- */
+
+PyDoc_STRVAR(close_doc,
+"close()\n--\n\n"
+"Stop reading, send what is buffered, then call protocol.connection_lost(None).\n\n"
+"Twice is harmless (asyncio BaseTransport.close).");
+
+static PyObject *
+Transport_close(TransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (azs_transport_close(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(abort_doc,
+"abort()\n--\n\n"
+"Close at once: buffered data is lost; protocol.connection_lost(None) is called in\n"
+"the next turn (asyncio WriteTransport.abort).");
+
+static PyObject *
+Transport_abort(TransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    /* What a callback wrote before it has been sent already, as far as any user
+     * of asyncio can tell. */
+    if (self->gather > 0 && self->queued > 0 && self->ops->flush != NULL &&
+        !self->lost_posted)
+        self->ops->flush(self);
+    if (PyErr_Occurred() || azs_transport_force_close(self, NULL) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(force_close_doc,
+"_force_close(exc)\n--\n\n"
+"abort() with the exception that connection_lost gets. asyncio's sslproto calls it.");
+
+static PyObject *
+Transport__force_close(TransportObject *self, PyObject *exc)
+{
+    if (azs_transport_force_close(self, exc == Py_None ? NULL : exc) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(fatal_error_doc,
+"_fatal_error(exc, message='Fatal error on transport')\n--\n\n"
+"Report an exception and abort. asyncio's sslproto calls it.");
+
+static PyObject *
+Transport__fatal_error(TransportObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    const char *message = "Fatal error on transport";
+    if (nargs < 1 || nargs > 2) {
+        PyErr_SetString(PyExc_TypeError, "_fatal_error() takes 1 or 2 arguments");
+        return NULL;
+    }
+    if (nargs == 2 && (message = PyUnicode_AsUTF8(args[1])) == NULL)
+        return NULL;
+    PyObject *exc = args[0];
+    if (transport_report(self, exc, message, true) < 0 ||
+        azs_transport_force_close(self, exc) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(is_closing_doc,
+"is_closing()\n--\n\n"
+"True once the transport closes or is closed (asyncio BaseTransport.is_closing).");
+
+static PyObject *
+Transport_is_closing(TransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->closing);
+}
+
+PyDoc_STRVAR(is_reading_doc,
+"is_reading()\n--\n\n"
+"True while input is delivered (asyncio ReadTransport.is_reading).");
+
+static PyObject *
+Transport_is_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(!self->closing && !self->paused);
+}
+
+PyDoc_STRVAR(pause_reading_doc,
+"pause_reading()\n--\n\n"
+"Deliver no input until resume_reading(). Twice, or on a closing transport, it does\n"
+"nothing (asyncio ReadTransport.pause_reading).");
+
+static PyObject *
+Transport_pause_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!self->closing && !self->paused) {
+        self->paused = true;
+        if (azs_transport_update_reading(self) < 0)
+            return NULL;
+        if (azs_unlikely(self->loop->debug)) {
+            PyObject *ok = PyObject_CallMethod((PyObject *)self->loop,
+                                               "_transport_debug", "sO",
+                                               "%r pauses reading", self);
+            if (ok == NULL)
+                return NULL;
+            Py_DECREF(ok);
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(resume_reading_doc,
+"resume_reading()\n--\n\n"
+"Deliver input again after pause_reading() (asyncio ReadTransport.resume_reading).");
+
+static PyObject *
+Transport_resume_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!self->closing && self->paused) {
+        self->paused = false;
+        if (azs_transport_update_reading(self) < 0)
+            return NULL;
+        if (azs_unlikely(self->loop->debug)) {
+            PyObject *ok = PyObject_CallMethod((PyObject *)self->loop,
+                                               "_transport_debug", "sO",
+                                               "%r resumes reading", self);
+            if (ok == NULL)
+                return NULL;
+            Py_DECREF(ok);
+        }
+    }
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(get_protocol_doc,
+"get_protocol()\n--\n\n"
+"The protocol, or None after connection_lost (asyncio BaseTransport.get_protocol).");
+
+static PyObject *
+Transport_get_protocol(TransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(self->protocol != NULL ? self->protocol : Py_None);
+}
+
+/* An address kept raw, as Python shows it. New reference. */
+static PyObject *
+inet_addr_object(const azs_inet_addr *addr)
+{
+    return azs_addr_to_python(&addr->sa, addr->len);
+}
+
+/* The socket object, made for an accepted connection when first asked for. New
+ * reference, or NULL with AttributeError-free NULL where there is none. */
+static PyObject *
+transport_sock(TransportObject *self)
+{
+    if (self->sock == NULL && self->fd >= 0 && self->is_socket) {
+        self->sock = PyObject_CallMethod((PyObject *)self->loop, "_transport_socket",
+                                         "i", self->fd);
+        if (self->sock == NULL)
+            return NULL;
+    }
+    return Py_NewRef(self->sock != NULL ? self->sock : Py_None);
+}
+
+PyDoc_STRVAR(get_extra_info_doc,
+"get_extra_info(name, default=None)\n--\n\n"
+"Information on the transport: 'socket', 'sockname', 'peername' for sockets, 'pipe'\n"
+"for pipes, and what was put in when it was made (asyncio\n"
+"BaseTransport.get_extra_info).");
+
+static PyObject *
+Transport_get_extra_info(TransportObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"name", "default", NULL};
+    PyObject *name, *value, *fallback = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords,
+                                     &name, &fallback))
+        return NULL;
+    value = PyDict_GetItemWithError(self->extra, name);
+    if (value != NULL)
+        return Py_NewRef(value);
+    if (PyErr_Occurred())
+        return NULL;
+    if (!PyUnicode_Check(name))
+        return Py_NewRef(fallback);
+    if (self->peername.len > 0 && PyUnicode_Compare(name, self->st->str_peername) == 0)
+        value = inet_addr_object(&self->peername);
+    else if (self->sockname.len > 0 &&
+             PyUnicode_Compare(name, self->st->str_sockname) == 0)
+        value = inet_addr_object(&self->sockname);
+    else if (self->is_socket && !self->gone &&
+             PyUnicode_CompareWithASCIIString(name, "socket") == 0) {
+        PyObject *sock = transport_sock(self);
+        if (sock == NULL)
+            return NULL;
+        value = PyObject_CallOneArg(self->st->transport_socket, sock);
+        Py_DECREF(sock);
+    } else {
+        return Py_NewRef(fallback);
+    }
+    if (value != NULL && PyDict_SetItem(self->extra, name, value) < 0)
+        Py_CLEAR(value);
+    return value;
+}
+
+/* ---- water marks ---- */
+
+PyDoc_STRVAR(get_write_buffer_size_doc,
+"get_write_buffer_size()\n--\n\n"
+"Bytes written but not yet taken by the kernel\n"
+"(asyncio WriteTransport.get_write_buffer_size).");
+
+static PyObject *
+Transport_get_write_buffer_size(TransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    /* Gathered writes are not what the caller means: let them go first. */
+    if (self->gather > 0 && self->queued > 0 && self->ops->flush != NULL &&
+        !self->lost_posted) {
+        self->ops->flush(self);
+        if (PyErr_Occurred())
+            return NULL;
+    }
+    return PyLong_FromSize_t(self->queued);
+}
+
+PyDoc_STRVAR(get_write_buffer_limits_doc,
+"get_write_buffer_limits()\n--\n\n"
+"The water marks in bytes: (low, high)\n"
+"(asyncio WriteTransport.get_write_buffer_limits).");
+
+static PyObject *
+Transport_get_write_buffer_limits(TransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_BuildValue("(nn)", (Py_ssize_t)self->low_water,
+                         (Py_ssize_t)self->high_water);
+}
+
+/* Water marks from arguments that may be None. 0 or -1. */
+static int
+set_limits(TransportObject *self, PyObject *high_obj, PyObject *low_obj)
+{
+    Py_ssize_t high = -1, low = -1;
+    if (high_obj != Py_None) {
+        high = PyNumber_AsSsize_t(high_obj, NULL);
+        if (high == -1 && PyErr_Occurred())
+            return -1;
+    }
+    if (low_obj != Py_None) {
+        low = PyNumber_AsSsize_t(low_obj, NULL);
+        if (low == -1 && PyErr_Occurred())
+            return -1;
+    }
+    if (high_obj == Py_None)
+        high = low_obj == Py_None ? DEFAULT_HIGH_WATER : 4 * low;
+    if (low_obj == Py_None)
+        low = high / 4;
+    if (!(high >= low && low >= 0)) {
+        PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0",
+                     high, low);
+        return -1;
+    }
+    self->high_water = (size_t)high;
+    self->low_water = (size_t)low;
+    return 0;
+}
+
+PyDoc_STRVAR(set_write_buffer_limits_doc,
+"set_write_buffer_limits(high=None, low=None)\n--\n\n"
+"Set the water marks in bytes: pause_writing() above `high`, resume_writing() at\n"
+"`low` or below. ValueError unless high >= low >= 0\n"
+"(asyncio WriteTransport.set_write_buffer_limits).");
+
+static PyObject *
+Transport_set_write_buffer_limits(TransportObject *self, PyObject *args,
+                                  PyObject *kwargs)
+{
+    static char *keywords[] = {"high", "low", NULL};
+    PyObject *high = Py_None, *low = Py_None;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits",
+                                     keywords, &high, &low) ||
+        set_limits(self, high, low) < 0)
+        return NULL;
+    if (azs_transport_grew(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+/* ---- for asyncio's sendfile ---- */
+
+PyDoc_STRVAR(make_empty_waiter_doc,
+"_make_empty_waiter()\n--\n\n"
+"A Future for the write queue running empty; writes are refused until\n"
+"_reset_empty_waiter(). loop.sendfile() calls it.");
+
+static PyObject *
+Transport__make_empty_waiter(TransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->empty_waiter != NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
+        return NULL;
+    }
+    PyObject *waiter = PyObject_CallMethod((PyObject *)self->loop, "create_future",
+                                           NULL);
+    if (waiter == NULL)
+        return NULL;
+    if (self->queued == 0) {
+        PyObject *ok = PyObject_CallMethod(waiter, "set_result", "O", Py_None);
+        if (ok == NULL) {
+            Py_DECREF(waiter);
+            return NULL;
+        }
+        Py_DECREF(ok);
+    }
+    self->empty_waiter = Py_NewRef(waiter);
+    return waiter;
+}
+
+PyDoc_STRVAR(reset_empty_waiter_doc,
+"_reset_empty_waiter()\n--\n\nAllow writes again after _make_empty_waiter().");
+
+static PyObject *
+Transport__reset_empty_waiter(TransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(self->empty_waiter);
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(release_fd_doc,
+"_release_fd()\n--\n\n"
+"Leave the descriptor to sock_* for a while: it is not watched until reading is\n"
+"resumed or something is written. loop.sendfile() calls it.");
+
+static PyObject *
+Transport__release_fd(TransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    azs_watcher_stop(self->loop, &self->io);
+    Py_RETURN_NONE;
+}
+
+PyMethodDef azs_transport_methods[] = {
+    {"close", (PyCFunction)Transport_close, METH_NOARGS, close_doc},
+    {"abort", (PyCFunction)Transport_abort, METH_NOARGS, abort_doc},
+    {"_force_close", (PyCFunction)Transport__force_close, METH_O, force_close_doc},
+    {"_fatal_error", (PyCFunction)(void (*)(void))Transport__fatal_error,
+     METH_FASTCALL, fatal_error_doc},
+    {"is_closing", (PyCFunction)Transport_is_closing, METH_NOARGS, is_closing_doc},
+    {"is_reading", (PyCFunction)Transport_is_reading, METH_NOARGS, is_reading_doc},
+    {"pause_reading", (PyCFunction)Transport_pause_reading, METH_NOARGS,
+     pause_reading_doc},
+    {"resume_reading", (PyCFunction)Transport_resume_reading, METH_NOARGS,
+     resume_reading_doc},
+    {"get_protocol", (PyCFunction)Transport_get_protocol, METH_NOARGS,
+     get_protocol_doc},
+    {"get_extra_info", (PyCFunction)(void (*)(void))Transport_get_extra_info,
+     METH_VARARGS | METH_KEYWORDS, get_extra_info_doc},
+    {NULL},
+};
+
+PyMethodDef azs_write_flow_methods[] = {
+    {"get_write_buffer_size", (PyCFunction)Transport_get_write_buffer_size,
+     METH_NOARGS, get_write_buffer_size_doc},
+    {"get_write_buffer_limits", (PyCFunction)Transport_get_write_buffer_limits,
+     METH_NOARGS, get_write_buffer_limits_doc},
+    {"set_write_buffer_limits",
+     (PyCFunction)(void (*)(void))Transport_set_write_buffer_limits,
+     METH_VARARGS | METH_KEYWORDS, set_write_buffer_limits_doc},
+    {"_make_empty_waiter", (PyCFunction)Transport__make_empty_waiter, METH_NOARGS,
+     make_empty_waiter_doc},
+    {"_reset_empty_waiter", (PyCFunction)Transport__reset_empty_waiter, METH_NOARGS,
+     reset_empty_waiter_doc},
+    {"_release_fd", (PyCFunction)Transport__release_fd, METH_NOARGS, release_fd_doc},
+    {NULL},
+};
+
+static PyObject *
+transport_get_sock(TransportObject *self, void *Py_UNUSED(closure))
+{
+    return transport_sock(self);
+}
+
+/* asyncio's BaseTransport.__init__ would assign it; nothing here calls that. */
+PyGetSetDef azs_transport_getset[] = {
+    {"_sock", (getter)transport_get_sock, NULL, NULL, NULL},
+    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
+    {NULL},
+};
+
+PyMemberDef azs_transport_members[] = {
+    {"__dictoffset__", T_PYSSIZET, offsetof(TransportObject, dict), READONLY},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(TransportObject, weakrefs), READONLY},
+    {"_extra", T_OBJECT, offsetof(TransportObject, extra), READONLY},
+    {"_loop", T_OBJECT, offsetof(TransportObject, loop), READONLY},
+    {"_protocol", T_OBJECT, offsetof(TransportObject, protocol), READONLY},
+    {"_server", T_OBJECT, offsetof(TransportObject, server), READONLY},
+    {"_sock_fd", T_INT, offsetof(TransportObject, fd), READONLY},
+    {"_fileno", T_INT, offsetof(TransportObject, fd), READONLY},
+    {"_closing", T_BOOL, offsetof(TransportObject, closing), READONLY},
+    {"_paused", T_BOOL, offsetof(TransportObject, paused), READONLY},
+    {"_protocol_paused", T_BOOL, offsetof(TransportObject, protocol_paused), READONLY},
+    {"_protocol_connected", T_BOOL, offsetof(TransportObject, connected), READONLY},
+    {"_conn_lost", T_UINT, offsetof(TransportObject, conn_lost), READONLY},
+    {NULL},
+};
+
+PyObject *
+azs_transport_repr(TransportObject *self)
+{
+    const char *state = self->gone ? " closed" : self->closing ? " closing" : "";
+    if (self->gone)
+        return PyUnicode_FromFormat("<%s%s>", self->ops->name, state);
+    return PyUnicode_FromFormat(
+        "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", self->ops->name, state,
+        self->fd, self->io.interest & EPOLLIN ? "polling" : "idle",
+        self->io.interest & EPOLLOUT ? "polling" : "idle", self->queued);
+}
+
+/* ---- type plumbing ---- */
+
+int
+azs_transport_traverse(TransportObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->dict);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->protocol);
+    Py_VISIT(self->context);
+    Py_VISIT(self->sock);
+    Py_VISIT(self->waiter);
+    Py_VISIT(self->lost_exc);
+    Py_VISIT(self->empty_waiter);
+    Py_VISIT(self->extra);
+    Py_VISIT(self->server);
+    return 0;
+}
+
+int
+azs_transport_clear(TransportObject *self)
+{
+    /* `loop`, `context` and `extra` stay until the end: methods rely on them. */
+    Py_CLEAR(self->dict);
+    Py_CLEAR(self->protocol);
+    Py_CLEAR(self->waiter);
+    Py_CLEAR(self->lost_exc);
+    Py_CLEAR(self->empty_waiter);
+    Py_CLEAR(self->server);
+    return 0;
+}
+
+void
+azs_transport_finalize(TransportObject *self)
+{
+    if (self->gone || self->fd < 0)
+        return;
+    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
+    if (PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R", self) < 0)
+        PyErr_WriteUnraisable((PyObject *)self);
+    azs_watcher_stop(self->loop, &self->io);
+    self->gone = self->closing = true;
+    transport_close_fd(self);
+    if (self->server != NULL) {
+        PyObject *server = self->server;
+        if (server_call(self, self->st->str__detach) < 0)
+            PyErr_WriteUnraisable(server);
+        Py_CLEAR(self->server);
+    }
+    if (exc != NULL)
+        azs_exc_restore_steal(exc);
+}
+
+void
+azs_transport_dealloc(TransportObject *self)
+{
+    if (self->loop != NULL) {
+        assert(self->io.fd < 0 && !self->io.queued && !self->later.queued);
+        AZS_LIVE(self->st, transport, -1);
+    }
+    if (self->weakrefs != NULL)
+        PyObject_ClearWeakRefs((PyObject *)self);
+    azs_transport_clear(self);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->extra);
+    Py_CLEAR(self->sock);
+    Py_CLEAR(self->loop);
+    AZS_DEALLOC_FREE(self);
+}
+
+int
+azs_transport_type_add(PyObject *mod, azs_state *st, PyTypeObject **slot,
+                       PyType_Spec *spec, const char *base_name, bool flow)
+{
+    PyObject *transports = PyImport_ImportModule("asyncio.transports");
+    if (transports == NULL)
+        return -1;
+    PyObject *base = PyObject_GetAttrString(transports, base_name);
+    Py_DECREF(transports);
+    if (base == NULL)
+        return -1;
+    int res = -1;
+    if (!PyType_Check(base) || ((PyTypeObject *)base)->tp_basicsize >
+                                   (Py_ssize_t)offsetof(TransportObject, dict)) {
+        PyErr_Format(PyExc_ImportError,
+                     "asyncio.%s of this Python is larger than this extension knows",
+                     base_name);
+        goto done;
+    }
+    if (azs_type_add(mod, slot, spec, base, true) < 0)
+        goto done;
+    PyTypeObject *type = *slot;
+    if (azs_type_add_methods(type, azs_transport_methods) < 0 ||
+        (flow && azs_type_add_methods(type, azs_write_flow_methods) < 0))
+        goto done;
+    res = 0;
+done:
+    Py_DECREF(base);
+    return res;
+}
+
+int
+azs_transport_init(PyObject *Py_UNUSED(mod), azs_state *st)
+{
+    PyObject *trsock = PyImport_ImportModule("asyncio.trsock");
+    if (trsock == NULL)
+        return -1;
+    st->transport_socket = PyObject_GetAttrString(trsock, "TransportSocket");
+    Py_DECREF(trsock);
+    if (st->transport_socket == NULL)
+        return -1;
+    PyObject *base_events = PyImport_ImportModule("asyncio.base_events");
+    if (base_events == NULL)
+        return -1;
+    PyObject *server = PyObject_GetAttrString(base_events, "Server");
+    Py_DECREF(base_events);
+    if (server == NULL)
+        return -1;
+    PyObject *attach = PyObject_GetAttrString(server, "_attach");
+    Py_DECREF(server);
+    PyObject *code = attach == NULL ? NULL : PyObject_GetAttrString(attach, "__code__");
+    PyObject *argc =
+        code == NULL ? NULL : PyObject_GetAttrString(code, "co_argcount");
+    long n = argc == NULL ? -1 : PyLong_AsLong(argc);
+    Py_XDECREF(attach);
+    Py_XDECREF(code);
+    Py_XDECREF(argc);
+    if (n < 0)
+        return -1;
+    st->server_takes_transport = n > 1;
+    return 0;
+}

@@ -1,0 +1,161 @@
+/* What every network transport has: protocol, flow control, close states. */
+#ifndef AZS_NET_TRANSPORT_H
+#define AZS_NET_TRANSPORT_H
+
+#include "loop/loop_object.h"
+
+#include <structmember.h>
+#include "py/addr.h"
+
+/* asyncio's transport classes have __slots__; their descriptors are hidden by
+ * ours, so the space is only kept free. azs_transport_type_add checks it. */
+enum { AZS_TRANSPORT_BASE_WORDS = 6 };
+
+typedef struct TransportObject TransportObject;
+
+/* How kinds of transport differ. Each runs with a reference to the transport
+ * held by the caller. */
+typedef struct {
+    const char *name; /* for repr */
+    /* Readiness; as azs_watcher_cb. */
+    int (*on_ready)(TransportObject *self, uint32_t events);
+    /* Sends what is queued as far as the kernel takes it; NULL where nothing is
+     * ever held back. Never fails: errors close the transport. */
+    void (*flush)(TransportObject *self);
+    /* Drops the write queue. */
+    void (*drop_queue)(TransportObject *self);
+} azs_transport_ops;
+
+/* Life: made -> (connection_made) open -> closing -> (connection_lost) gone.
+ *
+ * `closing` is set by close(), abort(), an error or EOF and never cleared.
+ * `lost_posted` is set with connection_lost scheduled, exactly once; from then on
+ * nothing is read or sent. `gone` is set when it has run: fd is -1, the protocol
+ * and the sockets are dropped. */
+struct TransportObject {
+    PyObject_HEAD
+    void *base_words[AZS_TRANSPORT_BASE_WORDS]; /* always NULL */
+    PyObject *dict;     /* owned or NULL: attributes that users set */
+    PyObject *weakrefs;
+
+    azs_state *st; /* borrowed: the type keeps the module alive */
+    const azs_transport_ops *ops;
+    LoopObject *loop;   /* owned */
+    PyObject *protocol; /* owned; NULL once gone */
+    PyObject *context;  /* owned: protocol callbacks of the loop run in it */
+    azs_watcher io;     /* the fd's readiness */
+    azs_watcher later;  /* never has an fd: posts AZS_LATER_* to the ready queue */
+    int fd;             /* -1 once gone; owned by `sock`, else by the transport */
+
+    bool closing;
+    bool lost_posted;
+    bool gone;
+    bool paused;           /* pause_reading() was called */
+    bool reading;          /* the loop watches for input */
+    bool protocol_paused;  /* pause_writing() was called */
+    bool connected;        /* connection_made was called */
+    bool is_socket;        /* recv/send work on the fd */
+    unsigned conn_lost;    /* writes after the end, for the warning */
+    unsigned gather;       /* depth of protocol callbacks: writes are gathered */
+    size_t queued;         /* bytes in the write queue, as water marks count */
+    size_t high_water, low_water;
+
+    /* Cold. */
+    PyObject *sock;   /* owned: a socket or pipe object, NULL where nobody asked */
+    PyObject *waiter; /* owned: a Future for the end of set-up, or NULL */
+    PyObject *lost_exc;     /* owned: what connection_lost gets, or NULL */
+    PyObject *empty_waiter; /* owned: sendfile waits for an empty queue, or NULL */
+    PyObject *extra;  /* owned: dict */
+    PyObject *server; /* owned: asyncio's Server, or NULL */
+    azs_inet_addr peername, sockname; /* shown by get_extra_info() on demand */
+};
+
+#define AZS_LATER_MADE ((uint32_t)1 << 0)
+#define AZS_LATER_LOST ((uint32_t)1 << 1)
+#define AZS_LATER_EOF  ((uint32_t)1 << 2) /* pipes: eof_received, then lost */
+
+/* How a transport is made. */
+typedef struct {
+    PyTypeObject *type;
+    const azs_transport_ops *ops;
+    LoopObject *loop;
+    int fd;             /* taken over where sock is NULL, also on failure */
+    PyObject *sock;     /* borrowed or NULL */
+    PyObject *protocol; /* borrowed */
+    PyObject *waiter;   /* borrowed, NULL or None for none */
+    PyObject *extra;    /* borrowed dict, NULL or None for none */
+    PyObject *server;   /* borrowed, NULL or None for none */
+    PyObject *context;  /* borrowed; NULL for a copy of the current one */
+    bool is_socket;
+} azs_transport_args;
+
+/* New reference, or NULL. connection_made is posted for the next turn; then
+ * reading starts and the waiter is done. */
+TransportObject *azs_transport_new(const azs_transport_args *args);
+
+/* Watches for input or stops, as `reading`, `paused` and `closing` say. */
+int azs_transport_update_reading(TransportObject *self);
+
+/* Watches for the fd to take more output, or stops. 0 or -1. */
+int azs_transport_want_write(TransportObject *self, bool want);
+
+/* ---- protocol callbacks ---- */
+
+/* Around every callback made from the loop: enters the transport's Context and
+ * gathers writes; leaving flushes them. Enter: 0 or -1. */
+int azs_transport_enter(TransportObject *self);
+void azs_transport_leave(TransportObject *self);
+
+/* The current exception came out of the protocol or a system call: SystemExit
+ * and KeyboardInterrupt stay set and make it -1; any other is reported as
+ * asyncio's _fatal_error does, the transport is aborted, and it is 0. */
+int azs_transport_fatal(TransportObject *self, const char *message);
+
+/* The same for -errno of a system call. Always 0 but for a failing report. */
+int azs_transport_fatal_errno(TransportObject *self, int neg_errno,
+                              const char *message);
+
+/* The queue grew: pause_writing() above the high mark. It shrank: the other way
+ * round at the low mark. The protocol may do anything in there. 0, or -1 with
+ * SystemExit or KeyboardInterrupt. */
+int azs_transport_grew(TransportObject *self);
+int azs_transport_shrank(TransportObject *self);
+
+/* ---- closing ---- */
+
+/* close(): no more input, connection_lost(None) when the queue is empty. */
+int azs_transport_close(TransportObject *self);
+
+/* abort(): drops the queue; connection_lost(exc) in the next turn. `exc`
+ * borrowed, NULL for None. 0 or -1. */
+int azs_transport_force_close(TransportObject *self, PyObject *exc);
+
+/* The queue of a closing transport has run empty. 0 or -1. */
+int azs_transport_drained(TransportObject *self);
+
+/* A write on a transport that lost its connection: counts and warns as asyncio
+ * does. 0 or -1. */
+int azs_transport_write_lost(TransportObject *self, const char *warning);
+
+/* ---- type plumbing ---- */
+
+int azs_transport_traverse(TransportObject *self, visitproc visit, void *arg);
+int azs_transport_clear(TransportObject *self);
+void azs_transport_finalize(TransportObject *self);
+/* Ends a dealloc: the kind has dropped its own fields. */
+void azs_transport_dealloc(TransportObject *self);
+
+extern PyMethodDef azs_transport_methods[];
+extern PyMethodDef azs_write_flow_methods[]; /* water marks */
+extern PyGetSetDef azs_transport_getset[];
+extern PyMemberDef azs_transport_members[];
+PyObject *azs_transport_repr(TransportObject *self);
+
+/* Makes a transport type below `base_name` of asyncio.transports, with the
+ * methods above (`flow` for those that write) and `methods`. 0 or -1. */
+int azs_transport_type_add(PyObject *mod, azs_state *st, PyTypeObject **slot,
+                           PyType_Spec *spec, const char *base_name, bool flow);
+
+int azs_transport_init(PyObject *mod, azs_state *st);
+
+#endif
