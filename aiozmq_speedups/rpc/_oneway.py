@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from ._signature import CallSpec
 from .base import (
     NO_KWARGS,
     NotFoundError,
@@ -99,8 +100,8 @@ class OneWayServerProtocol(_BaseServerProtocol):
                 and spec.min_args <= len(args) <= spec.max_args
             ):
                 self.check_args(spec, args, kwargs)
-            if spec.is_coroutine:
-                self.spawn(self._run(func, args, kwargs, name))
+            if spec.is_coroutine or self.unstarted:
+                self.spawn(self._run(func, spec, args, kwargs, name))
             elif func(*args, **kwargs) is not None:
                 logger.warning(self.not_none_message, name)
         except (KeyboardInterrupt, SystemExit):
@@ -109,10 +110,17 @@ class OneWayServerProtocol(_BaseServerProtocol):
             self._log_failure(exc, name, args, kwargs)
 
     async def _run(
-        self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+        self,
+        func: Any,
+        spec: CallSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        name: str,
     ) -> None:
         try:
-            if self.timeout is None:
+            if not spec.is_coroutine:
+                result = func(*args, **kwargs)
+            elif self.timeout is None:
                 result = await func(*args, **kwargs)
             else:
                 async with asyncio.timeout(self.timeout):

@@ -6,8 +6,9 @@ import abc
 import asyncio
 import inspect
 import pprint
+import sys
 from asyncio import ensure_future
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import MethodType
 from typing import Any, TypeVar
 
@@ -33,6 +34,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 #: No keyword arguments, packed: what nearly every call sends.
 NO_KWARGS = b"\x80"
+
+_HAS_EAGER_TASKS = sys.version_info >= (3, 12)
 
 #: Of a malformed message, no more than this of each frame goes to the log.
 _LOGGED_FRAME_SIZE = 1024
@@ -215,6 +218,9 @@ class _BaseServerProtocol(_BaseProtocol):
         self.log_exceptions = log_exceptions
         self.exclude_log_exceptions = tuple(exclude_log_exceptions)
         self.timeout = timeout
+        # Tasks that have not begun to run. While there are some, functions run
+        # in tasks too: calls begin in the order in which they came.
+        self.unstarted = 0
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -260,12 +266,22 @@ class _BaseServerProtocol(_BaseProtocol):
         except TypeError as exc:
             raise ParametersError(repr(exc)) from exc
 
-    def spawn(self, coro: Any) -> None:
+    def spawn(self, coro: Coroutine[Any, Any, None]) -> None:
         """Runs a coroutine in a task that lives no longer than the connection."""
-        task = self.loop.create_task(coro)
+        loop = self.loop
+        task: asyncio.Task[None]
+        if _HAS_EAGER_TASKS and loop.get_task_factory() is None:
+            task = asyncio.Task(coro, loop=loop, eager_start=True)
+        else:
+            task = loop.create_task(coro)
+            self.unstarted += 1
+            loop.call_soon(self._one_started)
         if not task.done():
             self.pending_waiters.add(task)
             task.add_done_callback(self.pending_waiters.discard)
+
+    def _one_started(self) -> None:
+        self.unstarted -= 1
 
     def try_log(self, exc: BaseException, name: str, args: Any, kwargs: Any) -> None:
         """Logs an exception out of a handler where the service is told to.

@@ -108,7 +108,8 @@ class _Packer:
                 max_array_len=UNCHECKED_ARRAY_LEN,
             )
         except ValueError:
-            return self._unpack_checked(packed)
+            pass
+        return self._unpack_checked(packed)
 
     def _unpack_checked(self, packed: bytes) -> Any:
         # Walks the data without building anything: fails where a declared
@@ -122,14 +123,15 @@ class _Packer:
         try:
             return unpackb(packed, use_list=False, raw=False, ext_hook=self._ext_hook)
         except ValueError:
-            return unpackb(
-                packed,
-                use_list=False,
-                raw=False,
-                ext_hook=self._ext_hook,
-                strict_map_key=False,
-                max_map_len=ODD_KEYS_MAP_LEN,
-            )
+            pass
+        return unpackb(
+            packed,
+            use_list=False,
+            raw=False,
+            ext_hook=self._ext_hook,
+            strict_map_key=False,
+            max_map_len=ODD_KEYS_MAP_LEN,
+        )
 
     def ext_type_pack_hook(self, obj: Any) -> ExtType:
         """The ExtType of an object that msgpack itself cannot pack.

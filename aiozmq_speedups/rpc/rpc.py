@@ -15,6 +15,7 @@ from typing import Any, Self
 import zmq
 
 from ..core import create_zmq_connection
+from ._signature import CallSpec
 from .base import (
     NO_KWARGS,
     AbstractHandler,
@@ -414,8 +415,8 @@ class _ServerProtocol(_BaseServerProtocol):
                 and spec.min_args <= len(args) <= spec.max_args
             ):
                 self.check_args(spec, args, kwargs)
-            if spec.is_coroutine:
-                self.spawn(self._run(func, args, kwargs, route, req_id, name))
+            if spec.is_coroutine or self.unstarted:
+                self.spawn(self._run(func, spec, args, kwargs, route, req_id, name))
                 return
             result = self.packer.packb(func(*args, **kwargs))
         except (KeyboardInterrupt, SystemExit):
@@ -429,6 +430,7 @@ class _ServerProtocol(_BaseServerProtocol):
     async def _run(
         self,
         func: Any,
+        spec: CallSpec,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         route: list[bytes],
@@ -436,7 +438,9 @@ class _ServerProtocol(_BaseServerProtocol):
         name: str,
     ) -> None:
         try:
-            if self.timeout is None:
+            if not spec.is_coroutine:
+                result = func(*args, **kwargs)
+            elif self.timeout is None:
                 result = await func(*args, **kwargs)
             else:
                 async with asyncio.timeout(self.timeout):

@@ -405,7 +405,7 @@ def test_exceptions_of_handlers(ours, run, raised, expected, args):
             if isinstance(raised, (StopIteration, GeneratorExit)):
                 names.remove("coro")  # special to the interpreter there
             for name in names:
-                with pytest.raises(Exception) as caught:  # noqa: B017
+                with pytest.raises(Exception) as caught:
                     await getattr(client.call, name)()
                 if isinstance(expected, str):
                     assert type(caught.value) is rpc.GenericError

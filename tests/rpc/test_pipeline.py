@@ -300,3 +300,36 @@ def test_closing_frees_who_waits_for_a_slow_peer(ours, run):
         assert await waiter is None
 
     run(go())
+
+
+def test_calls_begin_in_order(ours, run):
+    """Also where several arrive in one turn, functions and coroutines mixed."""
+
+    async def go():
+        order = []
+        done = asyncio.Event()
+        rpc = ours.rpc
+
+        @rpc.method
+        def func(i):
+            order.append(i)
+            if i == 199:
+                done.set()
+
+        @rpc.method
+        async def coro(i):
+            order.append(i)
+            await asyncio.sleep(0)
+
+        async with ours.served("pipeline", {"func": func, "coro": coro}) as (
+            client,
+            service,
+        ):
+            for i in range(200):
+                (client.notify.func if i % 3 else client.notify.coro)(i)
+            await done.wait()
+            assert order == list(range(200))
+            await asyncio.sleep(0)
+            assert service._proto.unstarted == 0
+
+    run(go())

@@ -1,0 +1,33 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from parity import impl, loop_kind, ours, rpc_log
+
+import aiozmq_speedups
+
+__all__ = ["impl", "loop_kind", "ours", "rpc_log"]
+
+
+@pytest.fixture
+def run(loop):
+    return loop.run_until_complete
+
+
+@pytest.fixture(scope="session")
+def child_environment():
+    """For a Python child that imports the same aiozmq_speedups."""
+    root = str(Path(aiozmq_speedups.__file__).parent.parent)
+    path = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONWARNINGS": "ignore" if sys.version_info >= (3, 14) else "default",
+    }
+
+
+@pytest.fixture(scope="session")
+def has_aiozmq():
+    """Skips where PyPI's aiozmq cannot be imported."""
+    pytest.importorskip("aiozmq.core", exc_type=ImportError)
