@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from aiozmq_speedups._version import __version__
+from aiozmq_speedups._version import __version__, version, version_info
 from aiozmq_speedups.core import SocketEvent, create_zmq_connection
 from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
 from aiozmq_speedups.loop import Loop, ZmqEventLoop, install, new_event_loop, run
@@ -33,6 +33,8 @@ __all__ = (
     "install",
     "new_event_loop",
     "run",
+    "version",
+    "version_info",
 )
 
 
