@@ -302,9 +302,7 @@ if _ext.core is not None:
             if not isinstance(exc, OSError):
                 self._transport_failed(transport, exc, message)
             elif self.get_debug():
-                selector_events.logger.debug(
-                    "%r: %s", transport, message, exc_info=exc
-                )
+                selector_events.logger.debug("%r: %s", transport, message, exc_info=exc)
 
         def _transport_failed(
             self, transport: Any, exc: BaseException, message: str

@@ -150,6 +150,9 @@ def _process_warm_up():
         _warm_up()
     except ImportError:
         pass
+    # The guard collects twice a test: what is there already need not be looked at.
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

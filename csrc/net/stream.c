@@ -1,6 +1,7 @@
 #include "net/stream.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <structmember.h>
@@ -502,6 +503,12 @@ azs_stream_new(azs_transport_args *args)
     args->ops = &stream_ops;
     args->is_socket = true;
     TransportObject *self = azs_transport_new(args);
+    if (self != NULL && self->sockname.len > 0) {
+        /* Small writes are sent at once, as in asyncio. Refused where the protocol
+         * is not TCP, which is just as well. */
+        int on = 1;
+        setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    }
     if (self != NULL && stream_adopt_protocol(stream_of(self), args->protocol) < 0)
         Py_CLEAR(self);
     return self;

@@ -117,7 +117,7 @@ azs_transport_new(const azs_transport_args *args)
     return self;
 
 fail:
-    if (self == NULL || self->sock == NULL)
+    if (args->sock == NULL)
         azs_sys_close(args->fd);
     if (self != NULL)
         self->fd = -1;
