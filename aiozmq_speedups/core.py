@@ -965,3 +965,12 @@ def _choose_transport() -> tuple[type[_BaseTransport], str]:
 
 
 _transport_class, transport_info = _choose_transport()
+
+
+def __getattr__(name: str) -> Any:
+    # aiozmq has its loop in this module; ours is beside it.
+    if name in ("ZmqEventLoop", "ZmqEventLoopPolicy"):
+        import aiozmq_speedups
+
+        return getattr(aiozmq_speedups, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
