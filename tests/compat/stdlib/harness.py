@@ -39,6 +39,7 @@ def _run_once(module, kind, directory, skip, only):
     try:
         process = subprocess.run(
             command,
+            check=False,
             cwd=work,
             env=env,
             stdin=subprocess.DEVNULL,

@@ -21,7 +21,10 @@ import importlib
 import json
 import sys
 import unittest
+
+from exclusions import BASE_LOOP, CLASSES, TEST_LOOP
 from test import support
+from test.test_asyncio import utils
 
 SECONDS_PER_TEST = 120
 # everything but "network", "largefile" and what takes very long
@@ -40,7 +43,21 @@ def base_loop(kind):
     return Loop
 
 
-def install(kind):
+def new_test_loop(loop_class):
+    """TestCase.new_test_loop, but a real loop where no clock is simulated."""
+    simulated = utils.TestCase.new_test_loop
+
+    def new_test_loop(self, gen=None):
+        if gen is not None:
+            return simulated(self, gen)
+        loop = loop_class()
+        self.set_event_loop(loop)
+        return loop
+
+    return new_test_loop
+
+
+def install(kind, module):
     """Puts the loop in asyncio's place; returns a list that counts its instances."""
     base = base_loop(kind)
     made = [0]
@@ -65,11 +82,16 @@ def install(kind):
     class Policy(default):
         _loop_factory = Loop
 
-    for module in (asyncio, asyncio.unix_events):
-        if hasattr(module, name):
-            setattr(module, name, Policy)
+    for namespace in (asyncio, asyncio.unix_events):
+        if hasattr(namespace, name):
+            setattr(namespace, name, Policy)
     # "no policy" means the default one again, which is ours now
     getattr(asyncio.events, f"{prefix}set_event_loop_policy")(None)
+    if kind != "asyncio":
+        if module in BASE_LOOP:
+            asyncio.BaseEventLoop = asyncio.base_events.BaseEventLoop = Loop
+        if module not in TEST_LOOP:
+            utils.TestCase.new_test_loop = new_test_loop(Loop)
     return made
 
 
@@ -78,56 +100,57 @@ class Result(unittest.TestResult):
         super().__init__()
         self.out = out
         self.made = made
+        self.current = None
+        self.outcome, self.detail, self.before = "ok", "", 0
 
     def write(self, **fields):
         self.out.write(json.dumps(fields) + "\n")
         self.out.flush()
 
-    def startTest(self, test):  # noqa: N802
+    def startTest(self, test):
         super().startTest(test)
         faulthandler.dump_traceback_later(SECONDS_PER_TEST, exit=True)
+        self.current = test
         self.outcome, self.detail, self.before = "ok", "", self.made[0]
         self.write(event="start", id=test.id())
 
-    def stopTest(self, test):  # noqa: N802
+    def stopTest(self, test):
         super().stopTest(test)
         faulthandler.cancel_dump_traceback_later()
+        self.current = None
+        loops = self.made[0] - self.before
+        self.write_end(test, self.outcome, loops, self.detail)
+
+    def write_end(self, test, outcome, loops, detail):
         self.write(
-            event="end",
-            id=test.id(),
-            outcome=self.outcome,
-            loops=self.made[0] - self.before,
-            detail=self.detail,
+            event="end", id=test.id(), outcome=outcome, loops=loops, detail=detail
         )
 
     def fail(self, test, error):
+        detail = self._exc_info_to_string(error, test)
+        if self.current is None:  # setUpModule, tearDownClass and the like
+            self.write_end(test, "fail", 0, detail)
+            return
         self.outcome = "fail"
-        self.detail += self._exc_info_to_string(error, test)
+        self.detail += detail
 
-    def addFailure(self, test, err):  # noqa: N802
+    def addFailure(self, test, err):
         self.fail(test, err)
 
-    def addError(self, test, err):  # noqa: N802
-        if isinstance(test, unittest.TestCase):
-            self.fail(test, err)
-        else:  # setUpModule, tearDownClass and the like
-            self.write(
-                event="end",
-                id=test.id(),
-                outcome="fail",
-                loops=0,
-                detail=self._exc_info_to_string(err, test),
-            )
+    def addError(self, test, err):
+        self.fail(test, err)
 
-    def addSubTest(self, test, subtest, err):  # noqa: N802
+    def addSubTest(self, test, subtest, err):
         if err is not None:
             self.fail(test, err)
 
-    def addSkip(self, test, reason):  # noqa: N802
-        if self.outcome == "ok":
+    def addSkip(self, test, reason):
+        if self.current is None:  # a class whose tests are not even started
+            self.write_end(test, "skip", 0, reason)
+        elif self.outcome == "ok":
             self.outcome, self.detail = "skip", reason
 
-    def addUnexpectedSuccess(self, test):  # noqa: N802
+    def addUnexpectedSuccess(self, test):
         self.outcome, self.detail = "fail", "unexpected success"
 
 
@@ -151,7 +174,7 @@ def main():
     faulthandler.enable()
     support.use_resources = RESOURCES
     with open(options.out, "w") as out:
-        made = install(options.loop)
+        made = install(options.loop, options.module)
         name = f"test.test_asyncio.{options.module}"
         result = Result(out, made)
         try:
@@ -159,7 +182,12 @@ def main():
         except unittest.SkipTest as exc:
             result.write(event="skip_module", detail=str(exc))
             return
-        tests = list(flat(unittest.defaultTestLoader.loadTestsFromModule(module)))
+        suite = unittest.defaultTestLoader.loadTestsFromModule(module)
+        tests = [
+            test
+            for test in flat(suite)
+            if options.loop == "asyncio" or type(test).__name__ not in CLASSES
+        ]
         if options.only:
             with open(options.only) as f:
                 only = set(f.read().split())

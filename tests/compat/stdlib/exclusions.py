@@ -1,0 +1,63 @@
+"""What of test.test_asyncio is not run on our loop, each with its reason."""
+
+from typing import NamedTuple
+
+#: Whole modules: {name: reason}.
+MODULES = {
+    "test_proactor_events": "tests of Windows' loop, with mocks",
+    "test_protocols": "makes no event loop",
+    "test_selector_events": "tests asyncio's selector loop with a mock for a selector",
+    "test_transports": "makes no event loop",
+    "test_windows_events": "Windows only",
+    "test_windows_utils": "Windows only",
+}
+
+#: Classes of any module: {name: reason}.
+CLASSES = {
+    "SelectEventLoopTests": "the tests of EPollEventLoopTests on another selector",
+    "PollEventLoopTests": "the tests of EPollEventLoopTests on another selector",
+}
+
+#: Modules that make an asyncio.BaseEventLoop and take its selector away: they get
+#: our loop for it.
+BASE_LOOP = {"test_base_events", "test_pep492", "test_runners"}
+
+#: Modules whose tests need the simulated loop of test_asyncio.utils: {name: reason}.
+TEST_LOOP = {
+    "test_unix_events": "calls transports with mocks and looks at its tables of readers"
+}
+
+FAILS, HANGS = "fails", "hangs"
+
+
+class Exclusion(NamedTuple):
+    kind: str
+    reason: str
+    since: tuple[int, int] = (3, 11)
+
+
+#: Single tests, by id without "test.test_asyncio.". Those that fail are run, and
+#: must fail, so that none stays here longer than needed.
+TESTS = {
+    f"test_base_events.BaseEventLoopTests.{name}": exclusion
+    for name, exclusion in {
+        "test__add_callback_handle": Exclusion(FAILS, "looks into loop._ready"),
+        "test__run_once": Exclusion(HANGS, "puts handles into loop._scheduled"),
+        "test__run_once_cancelled_event_cleanup": Exclusion(
+            FAILS, "counts the handles in loop._scheduled"
+        ),
+        "test__run_once_schedule_handle": Exclusion(
+            HANGS, "puts handles into loop._scheduled"
+        ),
+        "test_custom_run_forever_integration": Exclusion(
+            HANGS, "runs turns without work on a selector that does not wait", (3, 13)
+        ),
+        "test_not_implemented": Exclusion(FAILS, "what only a derived loop has"),
+        "test_run_forever_pre_stopped": Exclusion(
+            FAILS, "counts the calls of the selector"
+        ),
+        "test_single_selecter_event_callback_after_stopping": Exclusion(
+            FAILS, "counts the calls of loop._process_events"
+        ),
+    }.items()
+}
