@@ -25,6 +25,7 @@ from asyncio import (
     format_helpers,
     selector_events,
     sslproto,
+    trsock,
 )
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,8 @@ ASYNCIO_HOOKS = {
         "_ensure_fd_no_transport",
         "_make_self_pipe",
         "_sendfile_native",
+        "_start_serving",
+        "_stop_serving",
         "_read_from_self",
         "_remove_reader",
         "_remove_writer",
@@ -165,6 +168,7 @@ if _ext.core is not None:
         """Joins the C core to asyncio's code."""
 
         def __init__(self) -> None:
+            self._listeners: dict[int, Any] = {}  # by the listening socket's fd
             super(_ext.core.Loop, self).__init__(_CorePoller(self))
 
         # -- running --
@@ -208,6 +212,7 @@ if _ext.core is not None:
             if self.is_closed():
                 return
             super().close()
+            self._listeners.clear()
             self._dispose()
 
         # -- signals --
@@ -276,6 +281,62 @@ if _ext.core is not None:
                 rawsock, ssl_protocol, extra=extra, server=server
             )
             return ssl_protocol._app_transport  # type: ignore[attr-defined]
+
+        def _start_serving(
+            self,
+            protocol_factory: Callable[[], Any],
+            sock: socket.socket,
+            sslcontext: Any = None,
+            server: Any = None,
+            backlog: int = 100,
+            *timeouts: Any,
+            **named_timeouts: Any,
+        ) -> None:
+            if sslcontext is not None or sock.type != socket.SOCK_STREAM:
+                super()._start_serving(
+                    protocol_factory,
+                    sock,
+                    sslcontext,
+                    server,
+                    backlog,
+                    *timeouts,
+                    **named_timeouts,
+                )
+                return
+            listener = self._listen(protocol_factory, sock, server, backlog)
+            self._listeners[sock.fileno()] = listener
+
+        def _stop_serving(self, sock: socket.socket) -> None:
+            listener = self._listeners.pop(sock.fileno(), None)
+            if listener is not None:
+                listener.stop()
+            super()._stop_serving(sock)
+
+        def _accept_failed(
+            self, message: str, exc: BaseException, sock: socket.socket
+        ) -> None:
+            # As asyncio: what happens to one connection is debug mode's business,
+            # but for the errors of the listening socket itself.
+            if isinstance(exc, OSError) or self.get_debug():
+                self.call_exception_handler(
+                    {
+                        "message": message,
+                        "exception": exc,
+                        "socket": trsock.TransportSocket(sock),
+                    }
+                )
+
+        def _accept_back_off(
+            self, listener: Any, exc: BaseException, sock: socket.socket
+        ) -> None:
+            self.call_exception_handler(
+                {
+                    "message": "socket.accept() out of system resource",
+                    "exception": exc,
+                    "socket": trsock.TransportSocket(sock),
+                }
+            )
+            self.call_later(constants.ACCEPT_RETRY_DELAY, listener.start)
 
         async def _sendfile_native(
             self, transp: Any, file: Any, offset: int, count: int | None

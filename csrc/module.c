@@ -3,6 +3,7 @@
 #include "loop/handle.h"
 #include "loop/loop.h"
 #include "loop/selector.h"
+#include "net/server.h"
 #include "net/stream.h"
 #include "zmq/transport.h"
 
@@ -92,6 +93,7 @@ module_exec(PyObject *mod)
         return -1;
     if (azs_loop_init(mod, st) < 0 || azs_selector_init(mod, st) < 0 ||
         azs_transport_init(mod, st) < 0 || azs_stream_init(mod, st) < 0 ||
+        azs_server_init(mod, st) < 0 ||
         azs_zmq_transport_init(mod, st) < 0)
         return -1;
     return 0;

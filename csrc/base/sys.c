@@ -108,6 +108,18 @@ azs_sys_eventfd_signal(int fd)
     }
 }
 
+int
+azs_sys_accept(int fd, struct sockaddr *addr, socklen_t room, socklen_t *len)
+{
+    FAULT("accept");
+    int conn;
+    do {
+        *len = room;
+        conn = accept4(fd, addr, len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    } while (conn < 0 && errno == EINTR);
+    return conn < 0 ? -errno : conn;
+}
+
 void
 azs_sys_close(int fd)
 {

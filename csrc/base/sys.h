@@ -3,6 +3,7 @@
 #define AZS_BASE_SYS_H
 
 #include <sys/epoll.h>
+#include <sys/socket.h>
 
 #include "base/common.h"
 
@@ -22,6 +23,10 @@ int azs_sys_eventfd(void);
 /* Adds one to the eventfd's counter; retries EINTR, ignores EAGAIN (the counter
  * is full, so its reader wakes up anyway). */
 int azs_sys_eventfd_signal(int fd);
+
+/* accept4(2), close-on-exec and non-blocking: the new descriptor. `len` is the
+ * room for the address and becomes its length. Retries EINTR. */
+int azs_sys_accept(int fd, struct sockaddr *addr, socklen_t room, socklen_t *len);
 
 void azs_sys_close(int fd);
 

@@ -503,7 +503,8 @@ azs_stream_new(azs_transport_args *args)
     args->ops = &stream_ops;
     args->is_socket = true;
     TransportObject *self = azs_transport_new(args);
-    if (self != NULL && self->sockname.len > 0) {
+    /* Accepted sockets have it from the listening one. */
+    if (self != NULL && self->sockname.len > 0 && args->sock != NULL) {
         /* Small writes are sent at once, as in asyncio. Refused where the protocol
          * is not TCP, which is just as well. */
         int on = 1;
@@ -563,6 +564,20 @@ Loop__make_socket_transport(LoopObject *self, PyObject *args, PyObject *kwargs)
                                      keywords, &sock, &protocol, &waiter, &extra,
                                      &server))
         return NULL;
+    if (!PyObject_TypeCheck(sock, (PyTypeObject *)self->st->socket_type)) {
+        /* Something with a socket's methods: only Python can call those. */
+        PyObject *method = PyObject_GetAttrString(self->st->selector_event_loop,
+                                                  "_make_socket_transport");
+        PyObject *first = PyTuple_Pack(1, self);
+        PyObject *full = first == NULL ? NULL : PySequence_Concat(first, args);
+        Py_XDECREF(first);
+        PyObject *res = method == NULL || full == NULL
+                            ? NULL
+                            : PyObject_Call(method, full, kwargs);
+        Py_XDECREF(full);
+        Py_XDECREF(method);
+        return res;
+    }
     int fd = PyObject_AsFileDescriptor(sock);
     if (fd < 0)
         return NULL;
@@ -594,9 +609,18 @@ azs_stream_init(PyObject *mod, azs_state *st)
     if (asyncio == NULL)
         return -1;
     st->asyncio_buffered_protocol = PyObject_GetAttrString(asyncio, "BufferedProtocol");
+    st->selector_event_loop = PyObject_GetAttrString(asyncio, "SelectorEventLoop");
     Py_DECREF(asyncio);
     st->minus_one = PyLong_FromLong(-1);
-    if (st->asyncio_buffered_protocol == NULL || st->minus_one == NULL)
+    PyObject *socket = PyImport_ImportModule("socket");
+    if (socket == NULL)
+        return -1;
+    st->socket_type = PyObject_GetAttrString(socket, "socket");
+    Py_DECREF(socket);
+    if (st->socket_type == NULL)
+        return -1;
+    if (st->asyncio_buffered_protocol == NULL || st->minus_one == NULL ||
+        st->selector_event_loop == NULL)
         return -1;
     if (azs_transport_type_add(mod, st, &st->stream_transport_type, &azs_stream_spec,
                                "_FlowControlMixin", true) < 0 ||

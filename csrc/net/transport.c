@@ -23,23 +23,30 @@ keep_inet_addr(azs_inet_addr *out, const struct sockaddr *sa, socklen_t len)
     }
 }
 
-/* Puts an address that is no inet one into `extra` at once: it may be long. */
+/* Keeps an address, which the kernel is asked for where `known` is NULL. One that
+ * is no inet address is put into `extra` at once: it may be long. */
 static int
-remember_addr(TransportObject *self, bool peer)
+remember_addr(TransportObject *self, bool peer, const azs_addr *known)
 {
-    azs_addr addr;
-    addr.len = sizeof(addr.storage);
-    int res = peer ? getpeername(self->fd, &addr.sa, &addr.len)
-                   : getsockname(self->fd, &addr.sa, &addr.len);
-    if (res == 0 && (addr.sa.sa_family == AF_INET || addr.sa.sa_family == AF_INET6)) {
-        keep_inet_addr(peer ? &self->peername : &self->sockname, &addr.sa, addr.len);
+    azs_addr asked;
+    int res = 0;
+    if (known == NULL) {
+        asked.len = sizeof(asked.storage);
+        res = peer ? getpeername(self->fd, &asked.sa, &asked.len)
+                   : getsockname(self->fd, &asked.sa, &asked.len);
+        known = &asked;
+    }
+    if (res == 0 &&
+        (known->sa.sa_family == AF_INET || known->sa.sa_family == AF_INET6)) {
+        keep_inet_addr(peer ? &self->peername : &self->sockname, &known->sa,
+                       known->len);
         return 0;
     }
     PyObject *value;
     if (res < 0)
         value = Py_NewRef(Py_None); /* as asyncio: not connected, or no socket */
     else
-        value = azs_addr_to_python(&addr.sa, addr.len);
+        value = azs_addr_to_python(&known->sa, known->len);
     if (value == NULL)
         return -1;
     res = PyDict_SetItem(self->extra,
@@ -97,8 +104,8 @@ azs_transport_new(const azs_transport_args *args)
     self->waiter = args->waiter == NULL ? NULL : Py_XNewRef(not_none(args->waiter));
     if (self->is_socket) {
         int has_peer = PyDict_Contains(self->extra, self->st->str_peername);
-        if (has_peer < 0 || remember_addr(self, false) < 0 ||
-            (!has_peer && self->peername.len == 0 && remember_addr(self, true) < 0))
+        if (has_peer < 0 || remember_addr(self, false, NULL) < 0 ||
+            (!has_peer && remember_addr(self, true, args->peer) < 0))
             goto fail;
     }
     self->server = args->server == NULL ? NULL : Py_XNewRef(not_none(args->server));

@@ -86,6 +86,7 @@ typedef struct {
     PyObject *extra;    /* borrowed dict, NULL or None for none */
     PyObject *server;   /* borrowed, NULL or None for none */
     PyObject *context;  /* borrowed; NULL for a copy of the current one */
+    const azs_addr *peer; /* borrowed: from accept(2), or NULL */
     bool is_socket;
 } azs_transport_args;
 

@@ -19,7 +19,8 @@
     X(epoll_selector_type)                                                             \
     X(selector_map_type)                                                               \
     X(zmq_transport_type)                                                              \
-    X(stream_transport_type)
+    X(stream_transport_type)                                                           \
+    X(listener_type)
 
 /* X(name): interned strings, reached as st->str_<name>. */
 #define AZS_STATE_NAMES(X)                                                             \
@@ -73,12 +74,15 @@
     X(zmq_socket_type)             /* pyzmq's Socket in C, once bound */               \
     X(asyncio_buffered_protocol)                                                       \
     X(transport_socket)                                                                \
+    X(selector_event_loop)         /* asyncio.SelectorEventLoop */                     \
+    X(socket_type)                 /* socket.socket */                                 \
     X(minus_one)
 
 #ifdef AZS_DEBUG
 /* X(kind): live objects of each kind, asserted back to their value by tests. */
 #define AZS_STATE_COUNTERS(X)                                                          \
     X(handle)                                                                          \
+    X(listener)                                                                        \
     X(loop)                                                                            \
     X(selector)                                                                        \
     X(selector_map)                                                                    \
