@@ -949,6 +949,7 @@ def _choose_transport() -> tuple[type[_BaseTransport], str]:
     """The transport class to use, and why, in one sentence."""
     if _ext.core is None:
         return _PyZmqTransport, f"pure Python: {_ext.reason}"
+    _ext.core._set_zmq_socket_class(zmq.Socket)
     socket_type = zmq.backend.Socket
     module = sys.modules.get(socket_type.__module__)
     path = getattr(module, "__file__", None)

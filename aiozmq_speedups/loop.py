@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
     import zmq
 
+    from aiozmq_speedups._zmqwatch import ZmqWatches
+
     _T = TypeVar("_T")
 
 __all__ = (
@@ -126,6 +128,7 @@ class _ZmqSockets:
         super().__init__(*args, **kwargs)
         self._zmq_context = zmq_context
         self._zmq_transports: set[Any] = set()  # kept by core.py
+        self._zmq_watches: ZmqWatches | None = None
 
     async def create_zmq_connection(
         self,
@@ -159,7 +162,24 @@ class _ZmqSockets:
             core = sys.modules.get("aiozmq_speedups.core")
             if core is not None:  # without it there are no transports
                 core._close_transports(self)
+            if self._zmq_watches is not None:
+                self._zmq_watches.close()
+                self._zmq_watches = None
         super().close()  # type: ignore[misc]
+
+    # Called by the C core for add_reader() and its like with a zmq.Socket.
+
+    def _watch_zmq(
+        self, sock: Any, writer: bool, callback: Any, args: tuple[Any, ...]
+    ) -> asyncio.Handle:
+        if self._zmq_watches is None:
+            from aiozmq_speedups._zmqwatch import ZmqWatches
+
+            self._zmq_watches = ZmqWatches(self)  # type: ignore[arg-type]
+        return self._zmq_watches.add(sock, writer, callback, *args)
+
+    def _unwatch_zmq(self, sock: Any, writer: bool) -> bool:
+        return self._zmq_watches is not None and self._zmq_watches.remove(sock, writer)
 
 
 if _ext.core is not None:
@@ -422,7 +442,16 @@ if _ext.core is not None:
 
     _Base: Any = _AcceleratedLoop
 else:
-    _Base = asyncio.SelectorEventLoop
+
+    class _PureLoop(asyncio.SelectorEventLoop):
+        """asyncio's loop; its selector also takes ZeroMQ sockets."""
+
+        def __init__(self) -> None:
+            from aiozmq_speedups.selector import ZmqSelector
+
+            super().__init__(ZmqSelector())
+
+    _Base = _PureLoop
 
 
 class Loop(_ZmqSockets, _Base):

@@ -58,6 +58,29 @@ Loop__ensure_fd_no_transport(LoopObject *self, PyObject *arg)
     Py_RETURN_NONE;
 }
 
+/* A zmq.Socket is watched by _zmqwatch.py: its descriptor is not its readiness. */
+static inline bool
+is_zmq_socket(LoopObject *self, PyObject *arg)
+{
+    PyObject *type = self->st->zmq_socket_class;
+    return type != NULL && !PyLong_Check(arg) &&
+           PyObject_TypeCheck(arg, (PyTypeObject *)type);
+}
+
+static PyObject *
+watch_zmq(LoopObject *self, bool writer, PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *rest = PyTuple_New(nargs - 2);
+    if (rest == NULL)
+        return NULL;
+    for (Py_ssize_t i = 2; i < nargs; i++)
+        PyTuple_SET_ITEM(rest, i - 2, Py_NewRef(args[i]));
+    PyObject *res = PyObject_CallMethod((PyObject *)self, "_watch_zmq", "OOOO", args[0],
+                                        writer ? Py_True : Py_False, args[1], rest);
+    Py_DECREF(rest);
+    return res;
+}
+
 /* New reference to the handle, or NULL. */
 static PyObject *
 watch(LoopObject *self, bool public, bool writer, PyObject *const *args,
@@ -72,6 +95,8 @@ watch(LoopObject *self, bool public, bool writer, PyObject *const *args,
     }
     if (azs_loop_check_usable(self) < 0)
         return NULL;
+    if (azs_unlikely(is_zmq_socket(self, args[0])))
+        return watch_zmq(self, writer, args, nargs);
     int fd = fd_arg(self, args[0]);
     if (fd < 0 || (public && azs_loop_ensure_free_fd(self, fd, args[0]) < 0))
         return NULL;
@@ -92,6 +117,9 @@ unwatch(LoopObject *self, bool public, bool writer, PyObject *fd_obj)
      * forked child's to change. */
     if (self->closed || self->fork_generation != azs_fork_generation)
         Py_RETURN_FALSE;
+    if (azs_unlikely(is_zmq_socket(self, fd_obj)))
+        return PyObject_CallMethod((PyObject *)self, "_unwatch_zmq", "OO", fd_obj,
+                                   writer ? Py_True : Py_False);
     int fd = fd_arg(self, fd_obj);
     if (fd < 0 || (public && azs_loop_ensure_free_fd(self, fd, fd_obj) < 0))
         return NULL;

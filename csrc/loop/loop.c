@@ -173,6 +173,17 @@ run_entry(LoopObject *self, uintptr_t entry)
     return res;
 }
 
+/* Asks what epoll cannot watch, ZeroMQ sockets, and so may fill the ready queue. */
+static int
+run_before_poll(LoopObject *self)
+{
+    PyObject *before_poll = Py_NewRef(self->before_poll);
+    PyObject *res = PyObject_CallNoArgs(before_poll);
+    Py_DECREF(before_poll);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
 /* One turn as asyncio defines it: poll, add due timers, run exactly what is
  * ready then. 0, or -1 with an exception; what did not run stays queued. */
 static int
@@ -182,6 +193,11 @@ loop_turn(LoopObject *self)
     int64_t now_ns = azs_clock_ns();
     if (block || now_ns >= self->poll_due_ns) {
         int64_t timeout_ns = 0;
+        if (azs_unlikely(self->before_poll != NULL && self->before_poll != Py_None)) {
+            if (run_before_poll(self) < 0)
+                return -1;
+            block = self->ready.count == 0 && !self->stopping;
+        }
         if (block)
             timeout_ns = azs_timers_timeout(self, now_ns);
         if (azs_poller_poll(self, timeout_ns) < 0)
@@ -567,6 +583,7 @@ static PyMemberDef loop_members[] = {
     {"_closed", T_BOOL, offsetof(LoopObject, closed), 0},
     {"_stopping", T_BOOL, offsetof(LoopObject, stopping), 0},
     {"_current_handle", T_OBJECT, offsetof(LoopObject, current_handle), 0},
+    {"_before_poll", T_OBJECT, offsetof(LoopObject, before_poll), 0},
     {NULL},
 };
 
@@ -648,6 +665,7 @@ loop_traverse(LoopObject *self, visitproc visit, void *arg)
         Py_VISIT(self->timers.entries[i].item);
     Py_VISIT(self->task_factory);
     Py_VISIT(self->current_handle);
+    Py_VISIT(self->before_poll);
     return azs_poller_traverse(&self->poller, visit, arg);
 }
 
@@ -672,6 +690,7 @@ loop_clear(LoopObject *self)
     azs_poller_close(self);
     Py_CLEAR(self->task_factory);
     Py_CLEAR(self->current_handle);
+    Py_CLEAR(self->before_poll);
     return 0;
 }
 

@@ -35,6 +35,7 @@ struct LoopObject {
     azs_wakeup wakeup;
     char *scratch; /* owned: see azs_loop_scratch */
 
+    PyObject *before_poll;    /* owned, None or NULL: called before each poll */
     PyObject *thread_id;      /* owned: int while running, else NULL */
     PyObject *task_factory;   /* owned or NULL */
     PyObject *current_handle; /* owned: debug mode, else NULL */

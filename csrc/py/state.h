@@ -70,6 +70,7 @@
     X(kwnames_loop)                /* ("loop",) */                                     \
     X(kwnames_name_loop)           /* ("name", "loop") */                              \
     X(selector_key)                /* selectors.SelectorKey */                         \
+    X(zmq_socket_class)            /* zmq.Socket, once core.py knows it */             \
     X(zmq_closed_descr)            /* its field _closed, read in C */                  \
     X(zmq_socket_type)             /* pyzmq's Socket in C, once bound */               \
     X(asyncio_buffered_protocol)                                                       \

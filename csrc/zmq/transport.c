@@ -860,7 +860,25 @@ module_zmq_release(PyObject *mod, PyObject *args)
     return PyLong_FromSize_t(azs_zmq_release_outstanding(st->zmq->release));
 }
 
+PyDoc_STRVAR(set_socket_class_doc,
+             "_set_zmq_socket_class(cls, /)\n--\n\n"
+             "Say what zmq.Socket is: add_reader() and its like treat it apart.");
+
+static PyObject *
+module_set_zmq_socket_class(PyObject *mod, PyObject *cls)
+{
+    if (!PyType_Check(cls)) {
+        PyErr_SetString(PyExc_TypeError, "a class is needed");
+        return NULL;
+    }
+    azs_state *st = azs_state_of_module(mod);
+    Py_XSETREF(st->zmq_socket_class, Py_NewRef(cls));
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef module_functions[] = {
+    {"_set_zmq_socket_class", module_set_zmq_socket_class, METH_O,
+     set_socket_class_doc},
     {"_zmq_bind", module_zmq_bind, METH_VARARGS, bind_doc},
     {"_zmq_release", module_zmq_release, METH_VARARGS, release_doc},
     {NULL},

@@ -79,9 +79,12 @@ async def pair(type1, type2, *, factory1=Recorder, factory2=Recorder, transport=
     """(transport1, protocol1, transport2, protocol2): the second connects."""
     address = {"tcp": "tcp://127.0.0.1:*", "ipc": "ipc://*"}.get(transport, transport)
     tr1, pr1 = await open_transport(type1, factory1, bind=address)
+    tr1.setsockopt(zmq.LINGER, 0)
     try:
         (endpoint,) = tr1.bindings()
         tr2, pr2 = await open_transport(type2, factory2, connect=endpoint)
+        # What was sent to a peer that is gone would keep the socket for ever.
+        tr2.setsockopt(zmq.LINGER, 0)
         try:
             yield tr1, pr1, tr2, pr2
         finally:
