@@ -98,23 +98,28 @@ class CallSpec:
         self._sig.bind(*args, **kwargs)
 
 
-def spec_of(func: Any, holder: Any) -> CallSpec:
+def spec_of(func: Any) -> CallSpec:
     """The spec of a handler function.
 
-    :param func: a callable marked by :func:`method`.
-    :param holder: the same, or the function of a bound method.
-    :raises TypeError, ValueError: the function has no usable signature.
+    :param func: what a look-up gave.
+    :raises AttributeError: :func:`method` has not marked it.
+    :raises TypeError, ValueError: it has no usable signature.
     """
+    holder: Any
+    key: Any
+    # Bound, the same function takes one argument less.
+    if type(func) is MethodType:
+        key = holder = func.__func__
+    else:
+        holder = func
+        key = (func,)
     cache = holder.__rpc__
     if type(cache) is not dict or type(holder) is not FunctionType:
         return CallSpec(func)
-    # Bound, the same function takes one argument less.
-    key = (holder, type(func) is MethodType)
-    try:
-        return cache[key]  # type: ignore[no-any-return]
-    except KeyError:
+    spec: CallSpec | None = cache.get(key)
+    if spec is None:
         spec = CallSpec(func)
         if len(cache) >= _MAX_CACHED:
             cache.clear()
         cache[key] = spec
-        return spec
+    return spec

@@ -9,7 +9,6 @@ import pprint
 import sys
 from asyncio import ensure_future
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from types import MethodType
 from typing import Any, TypeVar
 
 from .. import interface
@@ -248,11 +247,10 @@ class _BaseServerProtocol(_BaseProtocol):
             func = handler[key]
         except KeyError:
             raise NotFoundError(name) from None
-        holder = func.__func__ if isinstance(func, MethodType) else func
-        if not hasattr(holder, "__rpc__"):
-            raise NotFoundError(name)
         try:
-            return func, spec_of(func, holder)
+            return func, spec_of(func)
+        except AttributeError:
+            raise NotFoundError(name) from None
         except (TypeError, ValueError) as exc:
             raise ParametersError(repr(exc)) from exc
 

@@ -152,6 +152,8 @@ async def serve_rpc(
 class _Call(asyncio.Future[Any]):
     """The answer of one call; cancelling it drops the call."""
 
+    __slots__ = ("_proto", "_req_id")
+
     _proto: _ClientProtocol
     _req_id: int
 
@@ -164,6 +166,8 @@ class _Call(asyncio.Future[Any]):
 
 class _TimedCall(_Call):
     """A call with a timeout."""
+
+    __slots__ = ("_timer",)
 
     _timer: asyncio.TimerHandle
 

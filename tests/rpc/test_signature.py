@@ -104,11 +104,11 @@ def test_spec_is_kept():
     class Handler:
         bound = func
 
-    spec = spec_of(func, func)
-    assert spec_of(func, func) is spec
+    spec = spec_of(func)
+    assert spec_of(func) is spec
     bound = Handler().bound
-    bound_spec = spec_of(bound, bound.__func__)
-    assert spec_of(bound, bound.__func__) is bound_spec
+    bound_spec = spec_of(bound)
+    assert spec_of(bound) is bound_spec
     assert (spec.max_args, bound_spec.max_args) == (1, 0)
 
 
@@ -123,7 +123,7 @@ def test_specs_of_wrappers_are_bounded():
             pass
 
         wrapper.__rpc__ = func.__rpc__  # as functools.wraps does
-        assert spec_of(wrapper, wrapper).max_args == 0
+        assert spec_of(wrapper).max_args == 0
     assert len(func.__rpc__) <= _MAX_CACHED
 
 
@@ -135,4 +135,4 @@ def test_unhashable_callable():
             pass
 
     func = method(Callable())
-    assert spec_of(func, func).max_args == 1
+    assert spec_of(func).max_args == 1
