@@ -5,9 +5,9 @@ import random
 
 import pytest
 import zmq
-from parity import impl, loop_kind
+from parity import impl, loop_kind, ours
 
-__all__ = ["impl", "loop_kind"]
+__all__ = ["impl", "loop_kind", "ours"]
 
 
 @pytest.fixture
@@ -396,5 +396,156 @@ def test_cancelled_reads_lose_nothing(impl, run):
             await writer
             assert got == [[b"%d" % i] for i in range(count)]
             assert cancelled > 100
+
+    run(go())
+
+
+# -- What aiozmq does not do --
+
+
+def test_empty_messages(ours, run):
+    """aiozmq's read() does not see a message whose frames are all empty."""
+
+    async def go():
+        async with (
+            ours.opened(zmq.PAIR, bind="inproc://empty", high_read=100) as stream,
+            ours.opened(zmq.PAIR, connect="inproc://empty") as peer,
+        ):
+            for _ in range(300):
+                peer.write([b"", b""])
+            # They count, so that a flood of them pauses reading.
+            while not stream._paused:
+                await asyncio.sleep(0)
+            assert len(stream._queue) == 101
+            for _ in range(300):
+                assert await stream.read() == [b"", b""]
+            assert stream._queue_len == 0
+
+    run(go())
+
+
+def test_faster_reader(ours, run):
+    """A message may be taken before the reader that it has woken runs."""
+
+    async def go():
+        async with ours.opened(zmq.DEALER, bind="tcp://127.0.0.1:*") as stream:
+            for feed, read in (
+                (lambda i: stream.feed_msg([i]), stream.read),
+                (stream.feed_event, stream.read_event),
+            ):
+                task = await waiting(read())
+                feed(b"1")
+                assert await read() in ([b"1"], b"1")
+                await asyncio.sleep(0)
+                assert not task.done()
+                feed(b"2")
+                assert await task in ([b"2"], b"2")
+
+                # It waits again, so that a third is refused.
+                task = await waiting(read())
+                feed(b"3")
+                await read()
+                third = asyncio.ensure_future(read())
+                with pytest.raises(RuntimeError, match="while another coroutine"):
+                    await third
+                feed(b"4")
+                assert await task in ([b"4"], b"4")
+
+    run(go())
+
+
+def test_cancelled_reader_may_read_again_at_once(ours, run):
+    async def go():
+        async with ours.opened(zmq.DEALER, bind="tcp://127.0.0.1:*") as stream:
+            task = await waiting(stream.read())
+            task.cancel()
+            second = asyncio.ensure_future(stream.read())
+            stream.feed_msg([b"data"])
+            assert await second == [b"data"]
+            assert task.cancelled()
+
+    run(go())
+
+
+def test_closed_stream(ours, run):
+    async def go():
+        async with ours.opened(zmq.DEALER, bind="tcp://127.0.0.1:*") as stream:
+            stream.set_read_buffer_limits(high=1)
+            stream.feed_msg([b"data"])
+            assert stream._paused
+            stream.close()
+            while stream.transport is not None:
+                await asyncio.sleep(0)
+            stream.close()
+            assert not stream.at_closing()  # a message is left
+            for call in (
+                lambda: stream.write([b"x"]),
+                lambda: stream.get_extra_info("zmq_type"),
+            ):
+                with pytest.raises(ours.stream.ZmqStreamClosed):
+                    call()
+            stream.set_read_buffer_limits(high=1000)
+
+    run(go())
+
+
+def test_several_coroutines_may_drain(ours, run):
+    async def go():
+        async with ours.opened(zmq.DEALER, bind="tcp://127.0.0.1:*") as stream:
+            stream._protocol.pause_writing()
+            tasks = [await waiting(stream.drain()) for _ in range(3)]
+            tasks[1].cancel()
+            await asyncio.sleep(0)
+            stream._protocol.resume_writing()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert results[0] is results[2] is None
+            assert isinstance(results[1], asyncio.CancelledError)
+            assert not stream._protocol._drain_waiters
+
+    run(go())
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"high_read": 1, "low_read": 2}, ValueError),
+        ({"high_write": 1, "low_write": 2}, ValueError),
+        ({"bind": "nonsense"}, OSError),
+        ({"connect": 5}, (TypeError, ValueError)),
+    ],
+)
+def test_failed_creation_leaves_nothing(ours, run, options, error):
+    async def go():
+        with pytest.raises(error):
+            await ours.stream.create_zmq_stream(zmq.DEALER, **options)
+        await asyncio.sleep(0)
+
+    run(go())
+
+
+def test_subclass_of_the_protocol(ours, run):
+    """What a subclass overrides is called."""
+
+    async def go():
+        seen = []
+
+        class Protocol(ours.stream.ZmqStreamProtocol):
+            def msg_received(self, msg):
+                seen.append(msg)
+                super().msg_received(msg)
+
+        stream = ours.stream.ZmqStream(loop=asyncio.get_running_loop())
+        stream._protocol = Protocol(stream, stream._loop)
+        transport, _ = await ours.core.create_zmq_connection(
+            lambda: stream._protocol, zmq.DEALER, bind="tcp://127.0.0.1:*"
+        )
+        (endpoint,) = transport.bindings()
+        async with ours.opened(zmq.DEALER, connect=endpoint) as peer:
+            peer.write([b"data"])
+            assert await stream.read() == [b"data"]
+            assert seen == [[b"data"]]
+        stream.close()
+        while stream.transport is not None:
+            await asyncio.sleep(0)
 
     run(go())
