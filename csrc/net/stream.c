@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <structmember.h>
 
+#include "net/reader.h"
 #include "py/errors.h"
 #include "py/type.h"
 
@@ -203,18 +204,27 @@ stream_read(StreamObject *self)
         return stream_eof_received(self);
     if (n < 0)
         return n == -EAGAIN ? 0 : azs_transport_fatal_errno(base, (int)n, READ_FAILED);
-    PyObject *data = PyBytes_FromStringAndSize(scratch, n);
-    if (data == NULL)
-        return azs_transport_fatal(base, READ_FAILED);
+    static const char failed[] = "Fatal error: protocol.data_received() call failed.";
     PyObject *protocol = Py_NewRef(base->protocol);
+    if (self->feeds_reader) {
+        int fed = azs_reader_feed(base->st, protocol, scratch, (size_t)n);
+        if (fed != 0) {
+            Py_DECREF(protocol);
+            return fed > 0 ? 0 : azs_transport_fatal(base, failed);
+        }
+    }
+    PyObject *data = PyBytes_FromStringAndSize(scratch, n);
+    if (data == NULL) {
+        Py_DECREF(protocol);
+        return azs_transport_fatal(base, READ_FAILED);
+    }
     PyObject *args[] = {protocol, data};
     PyObject *ok =
         PyObject_VectorcallMethod(base->st->str_data_received, args, 2, NULL);
     Py_DECREF(data);
     Py_DECREF(protocol);
     if (ok == NULL)
-        return azs_transport_fatal(
-            base, "Fatal error: protocol.data_received() call failed.");
+        return azs_transport_fatal(base, failed);
     Py_DECREF(ok);
     return 0;
 }
@@ -466,6 +476,7 @@ stream_adopt_protocol(StreamObject *self, PyObject *protocol)
     if (buffered < 0)
         return -1;
     self->buffered = buffered;
+    self->feeds_reader = azs_reader_serves(self->base.st, protocol);
     return 0;
 }
 

@@ -10,6 +10,7 @@ typedef struct {
     azs_bufq queue;
     bool eof;       /* write_eof() was called */
     bool buffered;  /* the protocol is an asyncio.BufferedProtocol */
+    bool feeds_reader; /* the protocol is exactly a StreamReaderProtocol */
 } StreamObject;
 
 /* New reference; arguments as azs_transport_new, `type` and `ops` filled in. */

@@ -25,6 +25,7 @@
 /* X(name): interned strings, reached as st->str_<name>. */
 #define AZS_STATE_NAMES(X)                                                             \
     X(_attach)                                                                         \
+    X(_buffer)                                                                         \
     X(_callback_failed)                                                                \
     X(_callback_slow)                                                                  \
     X(_cancelled)                                                                      \
@@ -32,16 +33,23 @@
     X(_check_thread)                                                                   \
     X(_detach)                                                                         \
     X(_disable_monitor)                                                                \
+    X(_eof)                                                                            \
+    X(_limit)                                                                          \
     X(_on_armed)                                                                       \
+    X(_paused)                                                                         \
     X(_run)                                                                            \
     X(_schedule_retry)                                                                 \
+    X(_stream_reader_wr)                                                               \
+    X(_transport)                                                                      \
     X(_transport_failed)                                                               \
     X(_transport_fatal)                                                                \
+    X(_waiter)                                                                         \
     X(_warn_lost_write)                                                                \
     X(_watch_release)                                                                  \
     X(buffer_updated)                                                                  \
     X(call_exception_handler)                                                          \
     X(call_soon)                                                                       \
+    X(cancelled)                                                                       \
     X(close)                                                                           \
     X(connection_lost)                                                                 \
     X(connection_made)                                                                 \
@@ -54,9 +62,11 @@
     X(loop)                                                                            \
     X(msg_received)                                                                    \
     X(name)                                                                            \
+    X(pause_reading)                                                                   \
     X(pause_writing)                                                                   \
     X(peername)                                                                        \
     X(resume_writing)                                                                  \
+    X(set_result)                                                                      \
     X(sockname)
 
 /* X(field): other owned objects, NULL until their part's init imports them. */
@@ -74,7 +84,9 @@
     X(zmq_closed_descr)            /* its field _closed, read in C */                  \
     X(zmq_socket_type)             /* pyzmq's Socket in C, once bound */               \
     X(asyncio_buffered_protocol)                                                       \
-    X(transport_socket)                                                                \
+    X(transport_socket)            /* asyncio.trsock.TransportSocket */                \
+    X(stream_reader)               /* asyncio.StreamReader */                          \
+    X(stream_reader_protocol)      /* asyncio.StreamReaderProtocol */                  \
     X(selector_event_loop)         /* asyncio.SelectorEventLoop */                     \
     X(socket_type)                 /* socket.socket */                                 \
     X(minus_one)
