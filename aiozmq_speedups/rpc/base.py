@@ -9,6 +9,7 @@ import pprint
 import sys
 from asyncio import ensure_future
 from collections.abc import Callable, Coroutine, Iterable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from .. import interface
@@ -34,7 +35,11 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 #: No keyword arguments, packed: what nearly every call sends.
 NO_KWARGS = b"\x80"
 
-_HAS_EAGER_TASKS = sys.version_info >= (3, 12)
+_eager_task: Callable[..., asyncio.Task[None]] | None
+if sys.version_info >= (3, 12):
+    _eager_task = partial(asyncio.Task, eager_start=True)
+else:
+    _eager_task = None
 
 #: Of a malformed message, no more than this of each frame goes to the log.
 _LOGGED_FRAME_SIZE = 1024
@@ -267,9 +272,8 @@ class _BaseServerProtocol(_BaseProtocol):
     def spawn(self, coro: Coroutine[Any, Any, None]) -> None:
         """Runs a coroutine in a task that lives no longer than the connection."""
         loop = self.loop
-        task: asyncio.Task[None]
-        if _HAS_EAGER_TASKS and loop.get_task_factory() is None:
-            task = asyncio.Task(coro, loop=loop, eager_start=True)
+        if _eager_task is not None and loop.get_task_factory() is None:
+            task = _eager_task(coro, loop=loop)
         else:
             task = loop.create_task(coro)
             self.unstarted += 1
