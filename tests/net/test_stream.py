@@ -10,9 +10,9 @@ import weakref
 
 import pytest
 
-from conftest import new_loop
-
 from aiozmq_speedups.loop import Loop
+
+NEW_LOOP = {"speedups": Loop, "asyncio": asyncio.SelectorEventLoop}
 
 
 @pytest.fixture(params=["speedups", "asyncio"])
@@ -538,7 +538,7 @@ def test_buffered_protocol_that_misbehaves(loop):
 def test_unclosed_transport_warns_once():
     """Dropped with the loop: a ResourceWarning and no descriptor left."""
     for kind in ("speedups", "asyncio"):
-        loop = new_loop(kind)
+        loop = NEW_LOOP[kind]()
 
         async def main():
             tr, pr, peer = await connect("pair")
@@ -626,7 +626,7 @@ def test_many_connections_in_one_go(loop):
 
 
 def test_closed_loop_refuses_transports():
-    loop = new_loop("speedups")
+    loop = Loop()
     loop.close()
     a, b = socket.socketpair()
     with a, b:
