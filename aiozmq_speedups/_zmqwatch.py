@@ -101,7 +101,7 @@ class ZmqWatches:
         """Schedules the callbacks of what is ready; before each poll."""
         for sock, watch in list(self._watches.items()):
             try:
-                events = sock.getsockopt(_EVENTS)
+                events: Any = sock.getsockopt(_EVENTS)
             except zmq.ZMQError as exc:
                 if exc.errno != errno.EINTR:
                     self._failed(sock, watch, exc)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from asyncio import BaseProtocol, BaseTransport
-from collections.abc import Awaitable, Iterable, Set
+from collections.abc import Awaitable, Iterable
+from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aiozmq_speedups.core import SocketEvent
+    from aiozmq_speedups._zmqbase import SocketEvent
 
 __all__ = ["ZmqTransport", "ZmqProtocol"]
 
@@ -137,7 +138,7 @@ class ZmqTransport(BaseTransport):
         """
         raise NotImplementedError
 
-    def bindings(self) -> Set[str]:
+    def bindings(self) -> AbstractSet[str]:
         """Return a read-only live view of the bound endpoints.
 
         Only those bound by :meth:`bind` or :func:`create_zmq_connection`;
@@ -166,7 +167,7 @@ class ZmqTransport(BaseTransport):
         """
         raise NotImplementedError
 
-    def connections(self) -> Set[str]:
+    def connections(self) -> AbstractSet[str]:
         """Return a read-only live view of the connected endpoints.
 
         Only those connected by :meth:`connect` or
@@ -193,7 +194,7 @@ class ZmqTransport(BaseTransport):
         """
         raise NotImplementedError
 
-    def subscriptions(self) -> Set[bytes]:
+    def subscriptions(self) -> AbstractSet[bytes]:
         """Return a read-only live view of the subscribed values.
 
         Only those made through the transport; not those that a ``zmq_sock``

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Set
+from collections.abc import Collection, Iterator
+from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 T = TypeVar("T", str, bytes)
 
 
-class _EndpointsSet(Set[T]):
+class _EndpointsSet(AbstractSet[T]):
     """A read-only live view of a transport's endpoints or subscriptions."""
 
     __slots__ = ("_collection",)
+    _collection: Collection[T]
 
     def __init__(self, collection: Collection[T]) -> None:
         self._collection = collection

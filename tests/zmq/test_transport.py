@@ -960,19 +960,45 @@ def test_router_that_refuses_is_retried(run, option):
     run(go())
 
 
-def test_loop_closed_with_open_transports(loop, transport_kind, loop_kind):
-    async def go():
-        tr, _ = await open_transport(zmq.DEALER)
-        tr.write([b"waits"])
-        return tr
+def test_an_abandoned_transport(loop):
+    """What closing the loop does to its transports."""
 
-    tr = loop.run_until_complete(go())
+    async def go():
+        tr, pr = await open_transport(zmq.DEALER)
+        tr.write([b"waits"])
+        return tr, pr
+
+    tr, pr = loop.run_until_complete(go())
     zmq_sock = tr.get_extra_info("zmq_socket")
-    core._close_transports(loop)
-    assert zmq_sock.closed
+    tr._abandon()
+    tr._abandon()
+    assert zmq_sock.closed and tr.is_closing() and tr.get_write_buffer_size() == 0
     tr.write([b"dropped"])
     tr.close()
     tr.abort()
+    loop.run_until_complete(asyncio.sleep(0))
+    assert pr.calls == ["connection_made"]
+
+
+def test_closed_after_the_loop(loop, loop_kind):
+    """Nobody can be told any more, but the socket is closed, without an error."""
+
+    async def go():
+        idle, _ = await open_transport(zmq.DEALER)
+        blocked, _ = await open_transport(zmq.DEALER)
+        blocked.write([b"waits"])
+        other, _ = await open_transport(zmq.DEALER)
+        return idle, blocked, other
+
+    transports = loop.run_until_complete(go())
+    sockets = [tr.get_extra_info("zmq_socket") for tr in transports]
+    loop.close()
+    idle, blocked, other = transports
+    idle.close()
+    blocked.write([b"more"])
+    blocked.abort()
+    other.abort()
+    assert all(zmq_sock.closed for zmq_sock in sockets)
 
 
 def test_transports_closed_when_the_loop_is(loop, loop_kind):

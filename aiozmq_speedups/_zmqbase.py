@@ -1,0 +1,393 @@
+"""What all ZeroMQ transports share: everything but the message path.
+
+:class:`_BaseTransport` has what is called seldom. ``_zmqpure.py`` adds the
+message path in Python, the C extension (csrc/zmq) has the fast one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import os
+import struct
+from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+
+import zmq
+
+from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
+from aiozmq_speedups.log import logger
+from aiozmq_speedups.util import _EndpointsSet
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+
+T = TypeVar("T")
+_Socket = zmq.Socket[bytes]
+_Protocol = Any  # a ZmqProtocol by duck typing, as aiozmq has it
+
+# How soon a message is tried again where libzmq may not tell: see _zmqpure.py.
+_RETRY_SECONDS = 0.02
+
+_EVENTS = int(zmq.EVENTS)
+_monitor_ids = itertools.count(1)
+
+
+class SocketEvent(NamedTuple):
+    """What a socket monitor reports, see zmq_socket_monitor(3)."""
+
+    event: int
+    value: int
+    endpoint: str
+
+
+def _os_error(exc: zmq.ZMQError) -> OSError:
+    return OSError(exc.errno, exc.strerror)
+
+
+def _not_a_socket() -> OSError:
+    return OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
+
+
+class _ZmqEventProtocol(ZmqProtocol):
+    """Decodes a monitor socket's messages for the monitored protocol."""
+
+    def __init__(self, monitored: _BaseTransport) -> None:
+        self._monitored = monitored
+
+    def msg_received(self, data: list[bytes]) -> None:
+        if len(data) != 2 or len(data[0]) != 6:
+            raise RuntimeError(f"Invalid event message format: {data}")
+        # The monitored socket's protocol, which may have been replaced.
+        protocol = self._monitored._protocol
+        if protocol is not None:
+            event, value = struct.unpack("=Hi", data[0])
+            endpoint = data[1].decode("utf-8", "surrogateescape")
+            protocol.event_received(SocketEvent(event, value, endpoint))
+
+
+class _BaseTransport(ZmqTransport):
+    """All but the message path.
+
+    A subclass has the attributes and methods under TYPE_CHECKING.
+    """
+
+    if not TYPE_CHECKING:
+        # The attributes below are the subclasses', some of them in C.
+        __slots__ = ()
+
+    LOG_THRESHOLD_FOR_CONNLOST_WRITES = 5
+    ZMQ_TYPES: ClassVar[dict[int, str]] = {
+        int(socket_type): socket_type.name for socket_type in zmq.SocketType
+    }
+
+    if TYPE_CHECKING:
+        # Reading it schedules a check of ZMQ_EVENTS: see _arm.
+        _zmq_sock: _Socket | None
+        _loop: AbstractEventLoop | None
+        _protocol: _Protocol
+        _zmq_type: int
+        _closing: bool
+        _low_water: int
+        _high_water: int
+        _extra: dict[str, Any]
+        _bindings: set[str]
+        _connections: set[str]
+        _subscriptions: set[bytes]
+        _monitor: _BaseTransport | None
+
+        def __init__(
+            self,
+            loop: AbstractEventLoop,
+            zmq_type: int,
+            zmq_sock: _Socket,
+            protocol: _Protocol,
+            waiter: Future[None] | None = None,
+        ) -> None: ...
+
+        def _arm(self) -> None: ...
+        def _start(self) -> None: ...
+        def _on_retry(self) -> None: ...
+        def _maybe_pause_protocol(self) -> None: ...
+        def _force_close(self, exc: BaseException | None) -> None: ...
+        def _abandon(self) -> None: ...
+
+    def _init_cold(self, zmq_sock: _Socket, zmq_type: int) -> None:
+        self._extra = {"zmq_socket": zmq_sock, "zmq_type": zmq_type}
+        self._bindings = set()
+        self._connections = set()
+        self._subscriptions = set()
+        self._monitor = None
+        self._set_write_buffer_limits()
+
+    def _register(self, waiter: Future[None] | None) -> None:
+        """Schedules connection_made, then the start of reading."""
+        loop = self._loop
+        assert loop is not None
+        loop.call_soon(self._protocol.connection_made, self)
+        loop.call_soon(self._start)
+        if waiter is not None:
+            loop.call_soon(_set_result_unless_done, waiter)
+        # Ours closes its transports with itself.
+        transports = getattr(loop, "_zmq_transports", None)
+        if transports is not None:
+            transports.add(self)
+
+    def _unregister(self, loop: AbstractEventLoop) -> None:
+        transports = getattr(loop, "_zmq_transports", None)
+        if transports is not None:
+            transports.discard(self)
+
+    def __repr__(self) -> str:
+        zmq_sock = self._zmq_sock
+        info = [
+            "ZmqTransport",
+            f"sock={zmq_sock}",
+            f"type={self.ZMQ_TYPES.get(self._zmq_type, self._zmq_type)}",
+        ]
+        try:
+            if zmq_sock is not None:
+                events: Any = zmq_sock.getsockopt(_EVENTS)
+                info.append("read=polling" if events & zmq.POLLIN else "read=idle")
+                state = "polling" if events & zmq.POLLOUT else "idle"
+                size = self.get_write_buffer_size()
+                info.append(f"write=<{state}, bufsize={size}>")
+        except zmq.ZMQError:
+            pass
+        return "<{}>".format(" ".join(info))
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return *name*'s value, or *default* where there is none.
+
+        ``"zmq_socket"`` is the pyzmq socket, ``"zmq_type"`` its type. To
+        read, write or poll the socket directly while the transport uses it,
+        ask for it anew each time: the transport then looks again whether
+        messages are waiting, which ZMQ_FD no longer tells.
+        """
+        if name == "zmq_socket":
+            self._arm()
+        return self._extra.get(name, default)
+
+    def can_write_eof(self) -> bool:
+        return False
+
+    def _warn_lost_write(self) -> None:
+        logger.warning("write to closed ZMQ socket.")
+
+    def _schedule_retry(self) -> asyncio.TimerHandle:
+        assert self._loop is not None
+        return self._loop.call_later(_RETRY_SECONDS, self._on_retry)
+
+    # -- Options --
+
+    def getsockopt(self, option: int) -> Any:
+        while True:
+            zmq_sock = self._zmq_sock
+            if zmq_sock is None:
+                raise _not_a_socket()
+            try:
+                value: Any = zmq_sock.getsockopt(option)
+            except zmq.ZMQError as exc:
+                if exc.errno == errno.EINTR:
+                    continue
+                raise _os_error(exc) from exc
+            if option == zmq.LAST_ENDPOINT:
+                return value.decode("utf-8").rstrip("\x00")
+            return value
+
+    def setsockopt(self, option: int, value: Any) -> None:
+        while True:
+            zmq_sock = self._zmq_sock
+            if zmq_sock is None:
+                raise _not_a_socket()
+            try:
+                zmq_sock.setsockopt(option, value)
+            except zmq.ZMQError as exc:
+                if exc.errno == errno.EINTR:
+                    continue
+                raise _os_error(exc) from exc
+            if option == zmq.SUBSCRIBE:
+                self._subscriptions.add(value)
+            elif option == zmq.UNSUBSCRIBE:
+                self._subscriptions.discard(value)
+            return
+
+    # -- Flow control --
+
+    def _set_write_buffer_limits(
+        self, high: int | None = None, low: int | None = None
+    ) -> None:
+        if high is None:
+            high = 64 * 1024 if low is None else 4 * low
+        if low is None:
+            low = high // 4
+        if not high >= low >= 0:
+            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+        self._high_water = high
+        self._low_water = low
+
+    def get_write_buffer_limits(self) -> tuple[int, int]:
+        return (self._low_water, self._high_water)
+
+    def set_write_buffer_limits(
+        self, high: int | None = None, low: int | None = None
+    ) -> None:
+        self._set_write_buffer_limits(high=high, low=low)
+        self._maybe_pause_protocol()
+
+    # -- Endpoints --
+
+    def _done(self, operation: Callable[[_Socket], T], endpoint: object) -> Future[T]:
+        """A future with the result of `operation`, which runs at once.
+
+        The effect does not wait for the caller's await, as in aiozmq.
+        """
+        loop = self._loop
+        fut: Future[T] = (
+            asyncio.get_running_loop() if loop is None else loop
+        ).create_future()
+        try:
+            if not isinstance(endpoint, str):
+                raise TypeError(f"endpoint should be str, got {endpoint!r}")
+            zmq_sock = self._zmq_sock
+            if zmq_sock is None:
+                raise _not_a_socket()
+            try:
+                result = operation(zmq_sock)
+            except zmq.ZMQError as exc:
+                raise _os_error(exc) from exc
+        except Exception as exc:
+            fut.set_exception(exc)
+        else:
+            fut.set_result(result)
+        return fut
+
+    def bind(self, endpoint: str) -> Awaitable[str]:
+        def operation(zmq_sock: _Socket) -> str:
+            zmq_sock.bind(endpoint)
+            real_endpoint: str = self.getsockopt(zmq.LAST_ENDPOINT)
+            self._bindings.add(real_endpoint)
+            return real_endpoint
+
+        return self._done(operation, endpoint)
+
+    def unbind(self, endpoint: str) -> Awaitable[None]:
+        def operation(zmq_sock: _Socket) -> None:
+            zmq_sock.unbind(endpoint)
+            self._bindings.discard(endpoint)
+
+        return self._done(operation, endpoint)
+
+    def bindings(self) -> AbstractSet[str]:
+        return _EndpointsSet(self._bindings)
+
+    def connect(self, endpoint: str) -> Awaitable[str]:
+        def operation(zmq_sock: _Socket) -> str:
+            zmq_sock.connect(endpoint)
+            self._connections.add(endpoint)
+            return endpoint
+
+        return self._done(operation, endpoint)
+
+    def disconnect(self, endpoint: str) -> Awaitable[None]:
+        def operation(zmq_sock: _Socket) -> None:
+            zmq_sock.disconnect(endpoint)
+            self._connections.discard(endpoint)
+
+        return self._done(operation, endpoint)
+
+    def connections(self) -> AbstractSet[str]:
+        return _EndpointsSet(self._connections)
+
+    # -- Subscriptions --
+
+    def _check_sub(self) -> None:
+        if self._zmq_type != zmq.SUB:
+            raise NotImplementedError("Not supported ZMQ socket type")
+
+    def subscribe(self, value: bytes) -> None:
+        self._check_sub()
+        if not isinstance(value, bytes):
+            raise TypeError("value argument should be bytes")
+        if value in self._subscriptions:
+            return
+        self.setsockopt(zmq.SUBSCRIBE, value)
+
+    def unsubscribe(self, value: bytes) -> None:
+        self._check_sub()
+        if not isinstance(value, bytes):
+            raise TypeError("value argument should be bytes")
+        self.setsockopt(zmq.UNSUBSCRIBE, value)
+
+    def subscriptions(self) -> AbstractSet[bytes]:
+        self._check_sub()
+        return _EndpointsSet(self._subscriptions)
+
+    # -- Monitor --
+
+    async def enable_monitor(self, events: int | None = None) -> None:
+        if zmq.zmq_version_info() < (4,) or zmq.pyzmq_version_info() < (14, 4):
+            raise NotImplementedError(
+                "Socket monitor requires libzmq >= 4 and pyzmq >= 14.4, "
+                f"have libzmq:{zmq.zmq_version()}, pyzmq:{zmq.pyzmq_version()}"
+            )
+        if self._monitor is not None:
+            return
+        zmq_sock, loop = self._zmq_sock, self._loop
+        if zmq_sock is None or loop is None or self._closing:
+            raise _not_a_socket()
+        # inproc joins sockets of one context only. The name is used once: a
+        # name derived from the fd comes back while the old monitor closes.
+        addr = f"inproc://monitor.aiozmq_speedups-{next(_monitor_ids)}"
+        try:
+            pair = zmq_sock.context.socket(zmq.PAIR)
+        except zmq.ZMQError as exc:
+            raise _os_error(exc) from exc
+        try:
+            # Connected before libzmq binds its end, so no event is lost.
+            pair.connect(addr)
+            zmq_sock.monitor(addr, zmq.EVENT_ALL if events is None else events)
+            ready: Future[None] = loop.create_future()
+            self._monitor = type(self)(
+                loop, zmq.PAIR, pair, _ZmqEventProtocol(self), ready
+            )
+        except BaseException as exc:
+            pair.close(linger=0)
+            if isinstance(exc, zmq.ZMQError):
+                raise _os_error(exc) from exc
+            raise
+        await ready
+
+    async def disable_monitor(self) -> None:
+        self._disable_monitor()
+
+    def _disable_monitor(self) -> None:
+        monitor = self._monitor
+        if monitor is None:
+            return
+        self._monitor = None
+        zmq_sock = self._zmq_sock
+        try:
+            if zmq_sock is not None:
+                zmq_sock.disable_monitor()
+        except zmq.ZMQError:
+            pass  # the user closed the socket, and libzmq the monitor with it
+        monitor.abort()
+
+
+def _close_socket(zmq_sock: _Socket) -> None:
+    try:
+        # Has libzmq (4.3.5) take its commands: it may lose what a socket sent to
+        # a peer that it has just connected to, whatever its linger, where it is
+        # closed with commands waiting.
+        zmq_sock.getsockopt(_EVENTS)
+    except zmq.ZMQError:
+        pass  # closed by the user, or its context is terminated
+    zmq_sock.close()
+
+
+def _set_result_unless_done(waiter: Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
