@@ -3,6 +3,7 @@
 #include "loop/handle.h"
 #include "loop/loop.h"
 #include "loop/selector.h"
+#include "loop/sockop.h"
 #include "net/reader.h"
 #include "net/server.h"
 #include "net/stream.h"
@@ -28,6 +29,7 @@ module_clear(PyObject *mod)
 {
     azs_state *st = azs_state_of_module(mod);
     azs_handle_free_lists_clear(st); /* before the types they need */
+    azs_sockop_free_list_clear(st);
 #define X(field) Py_CLEAR(st->field);
     AZS_STATE_TYPES(X)
     AZS_STATE_OBJECTS(X)

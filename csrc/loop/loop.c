@@ -6,6 +6,7 @@
 #include <structmember.h>
 
 #include "loop/loop_object.h"
+#include "loop/sockop.h"
 #include "py/errors.h"
 #include "py/type.h"
 
@@ -353,12 +354,18 @@ Loop_stop(LoopObject *self, PyObject *Py_UNUSED(ignored))
 PyDoc_STRVAR(create_future_doc,
 "create_future()\n--\n\nA new asyncio.Future of this loop (asyncio loop.create_future).");
 
+PyObject *
+azs_loop_create_future(LoopObject *loop)
+{
+    PyObject *args[] = {NULL, (PyObject *)loop};
+    return PyObject_Vectorcall(loop->st->asyncio_future, args + 1,
+                               PY_VECTORCALL_ARGUMENTS_OFFSET, loop->st->kwnames_loop);
+}
+
 static PyObject *
 Loop_create_future(LoopObject *self, PyObject *Py_UNUSED(ignored))
 {
-    PyObject *args[] = {NULL, (PyObject *)self};
-    return PyObject_Vectorcall(self->st->asyncio_future, args + 1,
-                               PY_VECTORCALL_ARGUMENTS_OFFSET, self->st->kwnames_loop);
+    return azs_loop_create_future(self);
 }
 
 PyDoc_STRVAR(create_task_doc,
@@ -754,17 +761,25 @@ azs_loop_init(PyObject *mod, azs_state *st)
         import_attr(&st->asyncio_handle, "asyncio", "Handle") < 0 ||
         import_attr(&st->asyncio_timer_handle, "asyncio", "TimerHandle") < 0 ||
         import_attr(&st->base_event_loop, "asyncio", "BaseEventLoop") < 0 ||
+        import_attr(&st->base_selector_event_loop, "asyncio.selector_events",
+                    "BaseSelectorEventLoop") < 0 ||
+        import_attr(&st->invalid_state_error, "asyncio", "InvalidStateError") < 0 ||
+        import_attr(&st->socket_type, "socket", "socket") < 0 ||
         import_attr(&st->extract_stack, "asyncio.format_helpers", "extract_stack") < 0)
         return -1;
     st->kwnames_loop = PyTuple_Pack(1, st->str_loop);
     st->kwnames_name_loop = PyTuple_Pack(2, st->str_name, st->str_loop);
-    if (st->kwnames_loop == NULL || st->kwnames_name_loop == NULL)
+    st->kwnames_resolve = Py_BuildValue("(sssO)", "family", "type", "proto", st->str_loop);
+    if (st->kwnames_loop == NULL || st->kwnames_name_loop == NULL ||
+        st->kwnames_resolve == NULL)
         return -1;
     if (azs_handle_init(mod, st) < 0 ||
         azs_type_add(mod, &st->loop_type, &azs_loop_spec, NULL, true) < 0 ||
         azs_type_add_methods(st->loop_type, azs_timer_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_fdwatch_methods) < 0 ||
-        azs_type_add_methods(st->loop_type, azs_wakeup_methods) < 0)
+        azs_type_add_methods(st->loop_type, azs_wakeup_methods) < 0 ||
+        azs_sockop_init(mod, st) < 0 ||
+        azs_type_add_methods(st->loop_type, azs_sockop_methods) < 0)
         return -1;
     return 0;
 }

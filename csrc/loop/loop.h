@@ -19,4 +19,7 @@ azs_loop_check(azs_state *st, PyObject *obj)
 int azs_loop_call_soon(LoopObject *loop, PyObject *callback, PyObject *const *args,
                        Py_ssize_t nargs, PyObject *context);
 
+/* A new asyncio.Future of the loop; new reference. */
+PyObject *azs_loop_create_future(LoopObject *loop);
+
 #endif

@@ -119,6 +119,7 @@ void azs_timers_clear(LoopObject *loop);
 extern PyMethodDef azs_timer_methods[]; /* call_later, call_at, time */
 extern PyMethodDef azs_fdwatch_methods[];
 extern PyMethodDef azs_wakeup_methods[];
+extern PyMethodDef azs_sockop_methods[]; /* sock_recv and its like */
 
 /* Splits METH_FASTCALL arguments of call_soon and its like: `context` from the
  * keywords (borrowed, NULL for none) and at least `min_args` positional ones.

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/sys.h"
+#include "loop/fdwait.h"
 #include "loop/loop_object.h"
 #include "py/errors.h"
 
@@ -15,6 +16,11 @@
  * cost a whole switch interval (5 ms). Every so many of them it is offered all
  * the same, for the sake of threads behind callbacks that are all C. */
 enum { GIL_OFFER_EVERY = 16 };
+
+/* How long a wait on a registration that is lost goes unnoticed: in a loop that
+ * is idle, and in one that never is. */
+#define VERIFY_IDLE_NS (50 * AZS_NS_PER_MS)
+#define VERIFY_BUSY_NS (1 * AZS_NS_PER_S)
 
 int
 azs_poller_init(azs_poller *poller)
@@ -77,8 +83,10 @@ fd_wanted(const azs_fd *entry)
 {
     if (entry->watcher != NULL)
         return entry->watcher->interest;
-    return (entry->reader != NULL ? EPOLLIN : 0u) |
-           (entry->writer != NULL ? EPOLLOUT : 0u);
+    if (entry->kept)
+        return entry->kept;
+    return (entry->reader != NULL || entry->in_wait != NULL ? EPOLLIN : 0u) |
+           (entry->writer != NULL || entry->out_wait != NULL ? EPOLLOUT : 0u);
 }
 
 /* Tells the kernel what is wanted of the fd. 0 or -errno. */
@@ -111,6 +119,22 @@ fd_sync(azs_poller *poller, int fd, azs_fd *entry, bool verify)
     return err;
 }
 
+/* Appends to a list of fds. 0 or -ENOMEM. */
+static int
+fd_list_push(int **list, int *count, int *capacity, int fd)
+{
+    if (*count == *capacity) {
+        int grown_capacity = *capacity ? *capacity * 2 : 64;
+        int *grown = realloc(*list, (size_t)grown_capacity * sizeof(int));
+        if (grown == NULL)
+            return -ENOMEM;
+        *list = grown;
+        *capacity = grown_capacity;
+    }
+    (*list)[(*count)++] = fd;
+    return 0;
+}
+
 /* Has the fd synchronised before the next wait. Where the list cannot grow it
  * is done at once. */
 static void
@@ -118,18 +142,10 @@ fd_defer(azs_poller *poller, int fd, azs_fd *entry)
 {
     if (entry->dirty || fd_wanted(entry) == entry->registered)
         return;
-    if (poller->ndirty == poller->dirty_capacity) {
-        int capacity = poller->dirty_capacity ? poller->dirty_capacity * 2 : 64;
-        int *dirty = realloc(poller->dirty, (size_t)capacity * sizeof(int));
-        if (dirty == NULL) {
-            (void)fd_sync(poller, fd, entry, false);
-            return;
-        }
-        poller->dirty = dirty;
-        poller->dirty_capacity = capacity;
-    }
-    entry->dirty = true;
-    poller->dirty[poller->ndirty++] = fd;
+    if (fd_list_push(&poller->dirty, &poller->ndirty, &poller->dirty_capacity, fd) < 0)
+        (void)fd_sync(poller, fd, entry, false);
+    else
+        entry->dirty = true;
 }
 
 static void
@@ -144,6 +160,32 @@ poller_flush(azs_poller *poller)
         (void)fd_sync(poller, fd, entry, false);
     }
     poller->ndirty = 0;
+}
+
+/* Something of the fd was let go. The caller is about to close it, maybe: a
+ * number that is reused while we believe it registered would never become
+ * ready. So the last interest goes at once. */
+static void
+fd_dropped_interest(azs_poller *poller, int fd, azs_fd *entry)
+{
+    if (fd_wanted(entry) == 0)
+        (void)fd_sync(poller, fd, entry, false);
+    else
+        fd_defer(poller, fd, entry);
+}
+
+/* Takes the wait of a direction, or NULL, out of the table; the table's
+ * reference to its owner is the caller's now. */
+static azs_watcher *
+fd_take_wait(azs_fd *entry, bool writer)
+{
+    azs_watcher **slot = writer ? &entry->out_wait : &entry->in_wait;
+    azs_watcher *wait = *slot;
+    if (wait != NULL) {
+        *slot = NULL;
+        wait->fd = -1;
+    }
+    return wait;
 }
 
 /* ---- handles ---- */
@@ -164,20 +206,27 @@ azs_poller_set_handle(LoopObject *loop, int fd, bool writer, HandleObject *handl
     HandleObject **slot = writer ? &entry->writer : &entry->reader;
     HandleObject *old = *slot;
     *slot = (HandleObject *)Py_NewRef(handle);
+    azs_watcher *old_wait = fd_take_wait(entry, writer);
+    bool verify = old != NULL || old_wait != NULL || entry->kept;
+    entry->kept = 0;
     /* New to epoll, or a second registration: an error belongs to the caller.
      * Otherwise the change can wait, it may be undone. */
-    if (entry->registered == 0 || old != NULL) {
-        int err = fd_sync(poller, fd, entry, old != NULL);
-        if (err < 0) {
+    int err = 0;
+    if (entry->registered == 0 || verify) {
+        err = fd_sync(poller, fd, entry, verify);
+        if (err < 0)
             *slot = old;
-            Py_DECREF(handle);
-            return azs_set_errno(err);
-        }
     } else {
         fd_defer(poller, fd, entry);
     }
+    /* What follows runs finalizers: `entry` is stale after it. */
+    if (old_wait != NULL)
+        Py_DECREF(old_wait->owner);
+    if (err < 0) {
+        Py_DECREF(handle);
+        return azs_set_errno(err);
+    }
     if (old != NULL) {
-        /* Runs finalizers: `entry` is stale after it. */
         int res = azs_handle_cancel(old);
         Py_DECREF(old);
         return res;
@@ -194,18 +243,19 @@ azs_poller_remove_handle(LoopObject *loop, int fd, bool writer)
         return 0;
     HandleObject **slot = writer ? &entry->writer : &entry->reader;
     HandleObject *old = *slot;
-    if (old == NULL)
+    azs_watcher *old_wait = fd_take_wait(entry, writer);
+    if (old == NULL && old_wait == NULL)
         return 0;
     *slot = NULL;
-    /* The caller is about to close the fd, maybe: a number that is reused while
-     * we believe it registered would never become ready. So the last interest
-     * goes at once. */
-    if (fd_wanted(entry) == 0)
-        (void)fd_sync(poller, fd, entry, false);
-    else
-        fd_defer(poller, fd, entry);
-    int res = azs_handle_cancel(old);
-    Py_DECREF(old);
+    entry->kept = 0;
+    fd_dropped_interest(poller, fd, entry);
+    int res = 0;
+    if (old_wait != NULL)
+        Py_DECREF(old_wait->owner);
+    if (old != NULL) {
+        res = azs_handle_cancel(old);
+        Py_DECREF(old);
+    }
     return res < 0 ? -1 : 1;
 }
 
@@ -226,15 +276,25 @@ azs_watcher_start(LoopObject *loop, azs_watcher *watcher, int fd, uint32_t inter
     }
     entry->watcher = watcher;
     watcher->interest = interest;
-    int err = fd_sync(&loop->poller, fd, entry, false);
+    /* Waits end without a word, as where add_reader() replaces them. */
+    azs_watcher *in_wait = fd_take_wait(entry, false);
+    azs_watcher *out_wait = fd_take_wait(entry, true);
+    bool verify = entry->kept || in_wait != NULL || out_wait != NULL;
+    entry->kept = 0;
+    int err = fd_sync(&loop->poller, fd, entry, verify);
     if (err < 0) {
         entry->watcher = NULL;
         watcher->interest = 0;
-        return azs_set_errno(err);
+    } else {
+        watcher->fd = fd;
+        Py_INCREF(watcher->owner);
     }
-    watcher->fd = fd;
-    Py_INCREF(watcher->owner);
-    return 0;
+    /* Runs finalizers: `entry` is stale after it. */
+    if (in_wait != NULL)
+        Py_DECREF(in_wait->owner);
+    if (out_wait != NULL)
+        Py_DECREF(out_wait->owner);
+    return err < 0 ? azs_set_errno(err) : 0;
 }
 
 int
@@ -289,6 +349,214 @@ azs_poller_owner(azs_poller *poller, int fd)
     return entry == NULL || entry->watcher == NULL ? NULL : entry->watcher->owner;
 }
 
+/* ---- waits ---- */
+
+/* Urgent data and a hang-up come with EPOLLIN or where EPOLLIN is wanted; they are
+ * asked for because they tell when a short read is not the end of the data. */
+#define WAIT_IN  ((uint32_t)(EPOLLIN | EPOLLRDHUP | EPOLLPRI))
+#define WAIT_OUT ((uint32_t)EPOLLOUT)
+
+static inline bool
+fd_is_of(const azs_fd *entry, const PyObject *file)
+{
+    /* Compared only: the referent may be dead, and then it is None. */
+    return entry->file != NULL &&
+           ((PyWeakReference *)entry->file)->wr_object == file;
+}
+
+/* Starts a wait with epoll told. */
+static int
+wait_start_registering(LoopObject *loop, azs_watcher *wait, int fd, uint32_t direction,
+                       PyObject *file)
+{
+    PyObject *ref = PyWeakref_NewRef(file, NULL);
+    if (ref == NULL)
+        return -1;
+    /* The allocation may have run finalizers, and one of them loop.close(). */
+    azs_fd *entry = NULL;
+    if (azs_loop_check_usable(loop) == 0)
+        entry = fd_get(&loop->poller, fd);
+    if (entry != NULL && entry->watcher != NULL) {
+        PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R",
+                     fd, entry->watcher->owner);
+        entry = NULL;
+    }
+    if (entry == NULL) {
+        Py_DECREF(ref);
+        return -1;
+    }
+    bool writer = direction == EPOLLOUT;
+    HandleObject **handle_slot = writer ? &entry->writer : &entry->reader;
+    HandleObject *old = *handle_slot;
+    azs_watcher *old_wait = fd_take_wait(entry, writer);
+    *handle_slot = NULL;
+    *(writer ? &entry->out_wait : &entry->in_wait) = wait;
+    if (entry->reader != NULL || entry->writer != NULL) {
+        entry->kept = 0; /* handles are level-triggered */
+    } else {
+        /* Reading goes on, writing seldom waits again. */
+        bool in = entry->in_wait != NULL ||
+                  ((entry->kept & EPOLLIN) && fd_is_of(entry, file));
+        entry->kept = EPOLLET | (in ? WAIT_IN : 0) |
+                      (entry->out_wait != NULL ? WAIT_OUT : 0);
+    }
+    PyObject *old_file = entry->file;
+    if (!fd_is_of(entry, file))
+        entry->more_than_data = false;
+    entry->file = ref;
+    entry->drained = entry->unwanted = false;
+    int err = fd_sync(&loop->poller, fd, entry, true);
+    if (err < 0) {
+        (void)fd_take_wait(entry, writer);
+        entry->kept = 0;
+    } else {
+        wait->fd = fd;
+        Py_INCREF(wait->owner);
+    }
+    /* Runs finalizers: `entry` is stale after it. */
+    Py_XDECREF(old_file);
+    if (old_wait != NULL)
+        Py_DECREF(old_wait->owner);
+    int res = 0;
+    if (old != NULL) {
+        res = azs_handle_cancel(old);
+        Py_DECREF(old);
+    }
+    if (err < 0)
+        return azs_set_errno(err);
+    if (res < 0)
+        azs_wait_stop(loop, wait);
+    return res;
+}
+
+int
+azs_wait_start(LoopObject *loop, azs_watcher *wait, int fd, uint32_t direction,
+               PyObject *file)
+{
+    assert(wait->fd == -1);
+    if (azs_loop_check_usable(loop) < 0)
+        return -1;
+    azs_poller *poller = &loop->poller;
+    azs_fd *entry = fd_lookup(poller, fd);
+    if (entry == NULL || !(entry->kept & direction) || !fd_is_of(entry, file))
+        return wait_start_registering(loop, wait, fd, direction, file);
+    if (!entry->unverified) {
+        if (fd_list_push(&poller->unverified, &poller->nunverified,
+                         &poller->unverified_capacity, fd) < 0) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        entry->unverified = true;
+        /* `poll_due_ns` is the time of the last poll, or nearly. */
+        if (poller->nunverified == 1)
+            poller->verify_due_ns = loop->poll_due_ns + VERIFY_BUSY_NS;
+    }
+    azs_watcher **slot = direction == EPOLLOUT ? &entry->out_wait : &entry->in_wait;
+    azs_watcher *old = *slot;
+    *slot = wait;
+    wait->fd = fd;
+    Py_INCREF(wait->owner);
+    entry->unwanted = false;
+    if (old != NULL) {
+        old->fd = -1;
+        Py_DECREF(old->owner); /* runs finalizers */
+    }
+    return 0;
+}
+
+void
+azs_wait_stop(LoopObject *loop, azs_watcher *wait)
+{
+    wait->pending = 0;
+    if (wait->fd < 0)
+        return;
+    int fd = wait->fd;
+    azs_fd *entry = fd_lookup(&loop->poller, fd);
+    assert(entry != NULL && (entry->in_wait == wait || entry->out_wait == wait));
+    (void)fd_take_wait(entry, entry->out_wait == wait);
+    if (!entry->kept && loop->fork_generation == azs_fork_generation)
+        fd_dropped_interest(&loop->poller, fd, entry);
+    Py_DECREF(wait->owner);
+}
+
+void
+azs_wait_set_drained(LoopObject *loop, int fd, PyObject *file)
+{
+    azs_fd *entry = fd_lookup(&loop->poller, fd);
+    if (entry != NULL && (entry->kept & EPOLLIN) && !entry->more_than_data &&
+        fd_is_of(entry, file))
+        entry->drained = true;
+}
+
+bool
+azs_wait_is_drained(const LoopObject *loop, int fd, const PyObject *file)
+{
+    const azs_poller *poller = &loop->poller;
+    return fd >= 0 && fd < poller->nfds && poller->fds[fd].drained &&
+           poller->fds[fd].kept && fd_is_of(&poller->fds[fd], file);
+}
+
+/* Queues a wait that is over. 0, or -1 with MemoryError. */
+static int
+wait_fire(LoopObject *loop, azs_fd *entry, bool writer, uint32_t events)
+{
+    azs_watcher *wait = writer ? entry->out_wait : entry->in_wait;
+    if (azs_watcher_post(loop, wait, events) < 0)
+        return -1;
+    (void)fd_take_wait(entry, writer);
+    Py_DECREF(wait->owner); /* the queue has one too: never the last */
+    return 0;
+}
+
+/* An event of a kept registration. */
+static int
+dispatch_kept(LoopObject *loop, int fd, azs_fd *entry, uint32_t events)
+{
+    entry->drained = false;
+    if (events & ~(uint32_t)(EPOLLIN | EPOLLOUT))
+        entry->more_than_data = true;
+    bool fired = false;
+    if (entry->in_wait != NULL && (events & ~(uint32_t)EPOLLOUT)) {
+        if (wait_fire(loop, entry, false, events) < 0)
+            return -1;
+        fired = true;
+    }
+    if (entry->out_wait != NULL && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP))) {
+        if (wait_fire(loop, entry, true, events) < 0)
+            return -1;
+        fired = true;
+    }
+    if (fired)
+        return 0;
+    /* Nobody waits. Room to write is no longer of interest; news to read may be
+     * once more, but then they are left alone: the socket is somebody else's now,
+     * or is closed while a duplicate is not. */
+    if (!(events & ~(uint32_t)EPOLLOUT)) {
+        entry->kept &= ~WAIT_OUT;
+        if (entry->kept == EPOLLET)
+            entry->kept = 0;
+    } else if (entry->unwanted) {
+        entry->kept = 0;
+    }
+    entry->unwanted = true;
+    fd_defer(&loop->poller, fd, entry);
+    return 0;
+}
+
+/* Has epoll look again at the fds of waits that began without asking it. */
+static void
+poller_verify(azs_poller *poller)
+{
+    for (int i = 0; i < poller->nunverified; i++) {
+        int fd = poller->unverified[i];
+        azs_fd *entry = &poller->fds[fd];
+        entry->unverified = false;
+        if (entry->kept && (entry->in_wait != NULL || entry->out_wait != NULL))
+            (void)fd_sync(poller, fd, entry, true);
+    }
+    poller->nunverified = 0;
+}
+
 /* ---- polling ---- */
 
 /* Queues what belongs to one event. 0, or -1 with MemoryError. */
@@ -309,13 +577,22 @@ dispatch_event(LoopObject *loop, int fd, uint32_t events)
     }
     if (entry->watcher != NULL)
         return azs_watcher_post(loop, entry->watcher, events);
+    if (entry->kept)
+        return dispatch_kept(loop, fd, entry, events);
     /* As asyncio: an error or hang-up wakes both sides. */
-    if ((events & ~(uint32_t)EPOLLOUT) && entry->reader != NULL &&
-        azs_ready_push_handle(loop, entry->reader) < 0)
-        return -1;
-    if ((events & ~(uint32_t)EPOLLIN) && entry->writer != NULL &&
-        azs_ready_push_handle(loop, entry->writer) < 0)
-        return -1;
+    if (events & ~(uint32_t)EPOLLOUT) {
+        if (entry->reader != NULL && azs_ready_push_handle(loop, entry->reader) < 0)
+            return -1;
+        if (entry->in_wait != NULL && wait_fire(loop, entry, false, events) < 0)
+            return -1;
+    }
+    if (events & ~(uint32_t)EPOLLIN) {
+        if (entry->writer != NULL && azs_ready_push_handle(loop, entry->writer) < 0)
+            return -1;
+        if (entry->out_wait != NULL && wait_fire(loop, entry, true, events) < 0)
+            return -1;
+    }
+    fd_defer(poller, fd, entry); /* a wait may be over */
     return 0;
 }
 
@@ -324,8 +601,15 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
 {
     azs_poller *poller = &loop->poller;
     poller_flush(poller);
+    if (azs_unlikely(poller->nunverified > 0 &&
+                     loop->poll_due_ns >= poller->verify_due_ns))
+        poller_verify(poller);
     if (timeout_ns > MAX_WAIT_NS)
         timeout_ns = MAX_WAIT_NS;
+    bool verify = poller->nunverified > 0 &&
+                  (timeout_ns < 0 || timeout_ns > VERIFY_IDLE_NS);
+    if (verify)
+        timeout_ns = VERIFY_IDLE_NS;
     int n;
     if (timeout_ns == 0 && ++poller->polls_with_gil % GIL_OFFER_EVERY != 0) {
         n = azs_sys_epoll_wait(poller->epfd, poller->events, AZS_POLL_EVENTS, 0);
@@ -341,10 +625,20 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
         poller->polls_with_gil = 0;
         loop->wakeup.sleeping = false;
     }
+    /* Waiting goes on in the next turn. */
+    if (azs_unlikely(verify && n == 0 && poller->epfd >= 0))
+        poller_verify(poller);
     for (int i = 0; i < n; i++) {
         if (dispatch_event(loop, poller->events[i].data.fd, poller->events[i].events) <
-            0)
+            0) {
+            /* Edges are told once: the rest must not be lost. */
+            for (; i < n; i++) {
+                azs_fd *entry = fd_lookup(poller, poller->events[i].data.fd);
+                if (entry != NULL && entry->kept)
+                    (void)fd_sync(poller, poller->events[i].data.fd, entry, true);
+            }
             return -1;
+        }
     }
     if (azs_unlikely(n < 0 && n != -EINTR))
         return azs_set_errno(n);
@@ -363,6 +657,11 @@ azs_poller_traverse(azs_poller *poller, visitproc visit, void *arg)
         Py_VISIT(entry->writer);
         if (entry->watcher != NULL)
             Py_VISIT(entry->watcher->owner);
+        if (entry->in_wait != NULL)
+            Py_VISIT(entry->in_wait->owner);
+        if (entry->out_wait != NULL)
+            Py_VISIT(entry->out_wait->owner);
+        Py_VISIT(entry->file);
     }
     return 0;
 }
@@ -376,9 +675,16 @@ azs_poller_close(LoopObject *loop)
     int nfds = poller->nfds;
     poller->fds = NULL;
     poller->nfds = 0;
-    poller->ndirty = 0;
+    poller->ndirty = poller->nunverified = 0;
     azs_sys_close(poller->epfd);
     poller->epfd = -1;
+    /* All of them before the first finalizer runs. */
+    for (int fd = 0; fd < nfds; fd++) {
+        if (fds[fd].in_wait != NULL)
+            fds[fd].in_wait->fd = -1;
+        if (fds[fd].out_wait != NULL)
+            fds[fd].out_wait->fd = -1;
+    }
     for (int fd = 0; fd < nfds; fd++) {
         Py_XDECREF(fds[fd].reader);
         Py_XDECREF(fds[fd].writer);
@@ -388,11 +694,19 @@ azs_poller_close(LoopObject *loop)
             watcher->interest = watcher->pending = 0;
             Py_DECREF(watcher->owner);
         }
+        if (fds[fd].in_wait != NULL)
+            Py_DECREF(fds[fd].in_wait->owner);
+        if (fds[fd].out_wait != NULL)
+            Py_DECREF(fds[fd].out_wait->owner);
+        Py_XDECREF(fds[fd].file);
     }
     free(fds);
     free(poller->dirty);
     poller->dirty = NULL;
     poller->dirty_capacity = 0;
+    free(poller->unverified);
+    poller->unverified = NULL;
+    poller->unverified_capacity = 0;
     free(poller->events);
     poller->events = NULL;
 }

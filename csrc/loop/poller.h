@@ -9,13 +9,24 @@
 
 enum { AZS_POLL_EVENTS = 256 };
 
-/* One fd. It has either handles (add_reader/add_writer) or one watcher. */
+/* One fd. It has one watcher; or, for each direction, a handle (add_reader and
+ * add_writer) or a wait (fdwait.h). */
 typedef struct {
     HandleObject *reader;  /* owned */
     HandleObject *writer;  /* owned */
     azs_watcher *watcher;  /* its owner is owned */
+    azs_watcher *in_wait;  /* its owner is owned */
+    azs_watcher *out_wait; /* its owner is owned */
+    PyObject *file;        /* owned: weak reference to what `kept` is for, or NULL */
+    /* Edge-triggered events that stay registered between waits, 0 for none; not
+     * 0 only where there is neither watcher nor handle. */
+    uint32_t kept;
     uint32_t registered;   /* what the kernel was told; 0 where not in epoll */
     bool dirty;            /* in the poller's dirty list */
+    bool unverified;       /* in the poller's unverified list */
+    bool drained;          /* see azs_wait_set_drained */
+    bool more_than_data;   /* an event said error, hang-up or urgent data */
+    bool unwanted;         /* an event found nobody waiting */
 } azs_fd;
 
 typedef struct {
@@ -26,6 +37,10 @@ typedef struct {
      * before the next wait, so that toggling within a turn costs nothing. */
     int *dirty; /* owned */
     int ndirty, dirty_capacity;
+    /* fds where a wait began without asking the kernel: see fdwait.h. */
+    int *unverified; /* owned */
+    int nunverified, unverified_capacity;
+    int64_t verify_due_ns; /* while there are any */
     struct epoll_event *events; /* owned: AZS_POLL_EVENTS */
     unsigned polls_with_gil;    /* in a row: see azs_poller_poll */
 } azs_poller;

@@ -623,13 +623,6 @@ azs_stream_init(PyObject *mod, azs_state *st)
     st->selector_event_loop = PyObject_GetAttrString(asyncio, "SelectorEventLoop");
     Py_DECREF(asyncio);
     st->minus_one = PyLong_FromLong(-1);
-    PyObject *socket = PyImport_ImportModule("socket");
-    if (socket == NULL)
-        return -1;
-    st->socket_type = PyObject_GetAttrString(socket, "socket");
-    Py_DECREF(socket);
-    if (st->socket_type == NULL)
-        return -1;
     if (st->asyncio_buffered_protocol == NULL || st->minus_one == NULL ||
         st->selector_event_loop == NULL)
         return -1;

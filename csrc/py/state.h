@@ -16,6 +16,7 @@
     X(handle_type)                                                                     \
     X(timer_handle_type)                                                               \
     X(loop_type)                                                                       \
+    X(sockop_type)                                                                     \
     X(epoll_selector_type)                                                             \
     X(selector_map_type)                                                               \
     X(zmq_transport_type)                                                              \
@@ -33,6 +34,7 @@
     X(_check_thread)                                                                   \
     X(_detach)                                                                         \
     X(_disable_monitor)                                                                \
+    X(_ensure_resolved)                                                                \
     X(_eof)                                                                            \
     X(_limit)                                                                          \
     X(_on_armed)                                                                       \
@@ -51,6 +53,8 @@
     X(call_soon)                                                                       \
     X(cancelled)                                                                       \
     X(close)                                                                           \
+    X(connect)                                                                         \
+    X(connect_ex)                                                                      \
     X(connection_lost)                                                                 \
     X(connection_made)                                                                 \
     X(context)                                                                         \
@@ -59,15 +63,22 @@
     X(eof_received)                                                                    \
     X(fileno)                                                                          \
     X(get_buffer)                                                                      \
+    X(gettimeout)                                                                      \
     X(loop)                                                                            \
     X(msg_received)                                                                    \
     X(name)                                                                            \
     X(pause_reading)                                                                   \
     X(pause_writing)                                                                   \
     X(peername)                                                                        \
+    X(recv_into)                                                                       \
     X(resume_writing)                                                                  \
     X(set_result)                                                                      \
-    X(sockname)
+    X(sock_connect)                                                                    \
+    X(sock_recv)                                                                       \
+    X(sock_recv_into)                                                                  \
+    X(sock_sendall)                                                                    \
+    X(sockname)                                                                        \
+    X(throw)
 
 /* X(field): other owned objects, NULL until their part's init imports them. */
 #define AZS_STATE_OBJECTS(X)                                                           \
@@ -76,7 +87,9 @@
     X(asyncio_handle)              /* asyncio.Handle */                                \
     X(asyncio_timer_handle)        /* asyncio.TimerHandle */                           \
     X(base_event_loop)             /* asyncio.BaseEventLoop */                         \
+    X(base_selector_event_loop)    /* asyncio.selector_events.BaseSelectorEventLoop */ \
     X(extract_stack)               /* asyncio.format_helpers.extract_stack */          \
+    X(invalid_state_error)         /* asyncio.InvalidStateError */                     \
     X(kwnames_loop)                /* ("loop",) */                                     \
     X(kwnames_name_loop)           /* ("name", "loop") */                              \
     X(selector_key)                /* selectors.SelectorKey */                         \
@@ -89,7 +102,8 @@
     X(stream_reader_protocol)      /* asyncio.StreamReaderProtocol */                  \
     X(selector_event_loop)         /* asyncio.SelectorEventLoop */                     \
     X(socket_type)                 /* socket.socket */                                 \
-    X(minus_one)
+    X(minus_one)                                                                       \
+    X(kwnames_resolve)             /* ("family", "type", "proto", "loop") */
 
 #ifdef AZS_DEBUG
 /* X(kind): live objects of each kind, asserted back to their value by tests. */
@@ -97,6 +111,7 @@
     X(handle)                                                                          \
     X(listener)                                                                        \
     X(loop)                                                                            \
+    X(sockop)                                                                          \
     X(selector)                                                                        \
     X(selector_map)                                                                    \
     X(zmq_transport)                                                                   \
@@ -113,6 +128,8 @@ typedef struct azs_state {
     azs_free_list free_handles, free_timers; /* see loop/handle.c */
     struct azs_zmq_state *zmq;               /* owned: see zmq/transport_object.h */
     bool server_takes_transport; /* asyncio's Server._attach(transport) */
+    azs_free_list free_sockops;
+    int socket_layout; /* see loop/sockop.c */
 
 #define X(field) PyTypeObject *field; /* owned */
     AZS_STATE_TYPES(X)

@@ -1,0 +1,629 @@
+#include "loop/sockop.h"
+
+#include <structmember.h>
+
+#include "loop/fdwait.h"
+#include "loop/loop_object.h"
+#include "py/errors.h"
+#include "py/type.h"
+
+/* ---- creation and free list ---- */
+
+/* Operations come and go once per packet; see handle.c. A kept object is linked
+ * through `loop` and owns nothing, not even its type. */
+enum { FREE_LIST_MAX = 256 };
+
+static int sockop_on_ready(azs_watcher *wait, uint32_t events);
+
+PyObject *
+azs_sockop_new(LoopObject *loop, const azs_sockop_kind *kind, PyObject *sock,
+               PyObject *const *args, Py_ssize_t nargs)
+{
+    azs_state *st = loop->st;
+    azs_free_list *list = &st->free_sockops;
+    SockOpObject *self = (SockOpObject *)list->head;
+    if (self != NULL) {
+        list->head = self->loop;
+        list->count--;
+        Py_INCREF(st->sockop_type);
+        _Py_NewReference((PyObject *)self);
+    } else {
+        self = (SockOpObject *)st->sockop_type->tp_alloc(st->sockop_type, 0);
+        if (self == NULL)
+            return NULL;
+        PyObject_GC_UnTrack(self);
+        azs_watcher_init(&self->wait, (PyObject *)self, sockop_on_ready);
+        self->st = st;
+    }
+    AZS_LIVE(st, sockop, 1);
+    self->kind = kind;
+    self->loop = (LoopObject *)Py_NewRef(loop);
+    self->sock = Py_NewRef(sock);
+    for (Py_ssize_t i = 0; i < AZS_SOCKOP_ARGS; i++)
+        self->args[i] = i < nargs ? Py_NewRef(args[i]) : NULL;
+    self->awaiting = self->future = self->received = NULL;
+    self->state = AZS_SOCKOP_CREATED;
+    self->running = false;
+    self->step = 0;
+    self->count = 0;
+    self->view.obj = NULL;
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
+void
+azs_sockop_free_list_clear(azs_state *st)
+{
+    SockOpObject *self;
+    while ((self = (SockOpObject *)st->free_sockops.head) != NULL) {
+        st->free_sockops.head = self->loop;
+        PyObject_GC_Del(self);
+    }
+    /* Nothing may be kept from now on: the type may go next. */
+    st->free_sockops.count = FREE_LIST_MAX;
+}
+
+/* ---- the steps ---- */
+
+/* Lets go of everything but the loop. Runs finalizers. */
+static void
+sockop_drop(SockOpObject *self)
+{
+    Py_CLEAR(self->awaiting);
+    Py_CLEAR(self->future);
+    Py_CLEAR(self->received);
+    if (self->view.obj != NULL)
+        PyBuffer_Release(&self->view);
+    for (int i = 0; i < AZS_SOCKOP_ARGS; i++)
+        Py_CLEAR(self->args[i]);
+    Py_CLEAR(self->sock);
+}
+
+/* The coroutine has come to its end; keeps the current exception. */
+static void
+sockop_finish(SockOpObject *self)
+{
+    self->state = AZS_SOCKOP_FINISHED;
+    if (azs_likely(!PyErr_Occurred())) {
+        azs_wait_stop(self->loop, &self->wait);
+        sockop_drop(self);
+        return;
+    }
+    PyObject *exc = azs_exc_take();
+    azs_wait_stop(self->loop, &self->wait);
+    sockop_drop(self);
+    azs_exc_restore_steal(exc);
+}
+
+/* The fd is ready, or gone wrong: the attempt will find out. */
+static int
+sockop_on_ready(azs_watcher *wait, uint32_t events)
+{
+    SockOpObject *self = azs_container_of(wait, SockOpObject, wait);
+    if (self->future == NULL)
+        return 0;
+    PyObject *args[] = {Py_NewRef(self->future), Py_None};
+    PyObject *res = PyObject_VectorcallMethod(
+        self->st->str_set_result, args, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    Py_DECREF(args[0]);
+    if (res == NULL) {
+        /* Cancelled, or completed by whoever drives this coroutine. */
+        if (!PyErr_ExceptionMatches(self->st->invalid_state_error))
+            return -1;
+        PyErr_Clear();
+        return 0;
+    }
+    Py_DECREF(res);
+    return 0;
+}
+
+/* Begins to wait for the fd; sets `awaiting`. 0 or -1. */
+static int
+sockop_wait(SockOpObject *self)
+{
+    PyObject *future = azs_loop_create_future(self->loop);
+    if (future == NULL)
+        return -1;
+    PyAsyncMethods *async = Py_TYPE(future)->tp_as_async;
+    PyObject *iter = async->am_await(future);
+    if (iter == NULL || azs_wait_start(self->loop, &self->wait,
+                                       azs_sockop_socket(self)->fd,
+                                       self->kind->direction, self->sock) < 0) {
+        Py_XDECREF(iter);
+        Py_DECREF(future);
+        return -1;
+    }
+    self->future = future;
+    self->awaiting = iter;
+    return 0;
+}
+
+/* Awaits a coroutine that the attempt asked for. Steals it. 0 or -1. */
+static int
+sockop_await(SockOpObject *self, PyObject *coro)
+{
+    if (PyCoro_CheckExact(coro)) {
+        self->awaiting = coro;
+        return 0;
+    }
+    PyAsyncMethods *async = Py_TYPE(coro)->tp_as_async;
+    if (async == NULL || async->am_await == NULL)
+        PyErr_Format(PyExc_TypeError, "object %.100s can't be used in 'await' expression",
+                     Py_TYPE(coro)->tp_name);
+    else
+        self->awaiting = async->am_await(coro);
+    Py_DECREF(coro);
+    return self->awaiting == NULL ? -1 : 0;
+}
+
+/* Takes the outcome of sending to what it awaits: PYGEN_NEXT passes on what that
+ * yielded, PYGEN_RETURN means to go on. Steals `value`. */
+static PySendResult
+sockop_awaited(SockOpObject *self, PySendResult outcome, PyObject *value,
+               PyObject **result)
+{
+    if (outcome == PYGEN_NEXT) {
+        *result = value;
+    } else if (outcome == PYGEN_RETURN) {
+        Py_CLEAR(self->awaiting);
+        if (self->future != NULL) {
+            /* It only wakes. The driver may have completed it before the fd was
+             * ready. */
+            Py_CLEAR(self->future);
+            azs_wait_stop(self->loop, &self->wait);
+            Py_DECREF(value);
+        } else {
+            Py_XSETREF(self->received, value);
+        }
+    }
+    return outcome;
+}
+
+/* Attempts until there is a result or something to wait for. */
+static PySendResult
+sockop_advance(SockOpObject *self, PyObject **result)
+{
+    for (;;) {
+        PyObject *value = NULL;
+        switch (self->kind->attempt(self, &value)) {
+        case AZS_SOCKOP_DONE:
+            *result = value;
+            return PYGEN_RETURN;
+        case AZS_SOCKOP_WAIT:
+            if (sockop_wait(self) < 0)
+                return PYGEN_ERROR;
+            break;
+        case AZS_SOCKOP_AWAIT:
+            if (sockop_await(self, value) < 0)
+                return PYGEN_ERROR;
+            break;
+        case AZS_SOCKOP_ERROR:
+            return PYGEN_ERROR;
+        }
+        PySendResult outcome = PyIter_Send(self->awaiting, Py_None, &value);
+        outcome = sockop_awaited(self, outcome, value, result);
+        if (outcome != PYGEN_RETURN)
+            return outcome;
+    }
+}
+
+/* asyncio's debug mode: only non-blocking sockets. 0 or -1. */
+static int
+sockop_debug_check(SockOpObject *self)
+{
+    PyObject *timeout = PyObject_CallMethodNoArgs(self->sock, self->st->str_gettimeout);
+    if (timeout == NULL)
+        return -1;
+    int blocking = PyObject_IsTrue(timeout);
+    if (timeout == Py_None)
+        blocking = 1;
+    Py_DECREF(timeout);
+    if (blocking > 0)
+        PyErr_SetString(PyExc_ValueError, "the socket must be non-blocking");
+    return blocking ? -1 : 0;
+}
+
+/* 0 where the coroutine may run now; sets `running`. */
+static int
+sockop_enter(SockOpObject *self)
+{
+    if (azs_unlikely(self->running)) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return -1;
+    }
+    if (azs_unlikely(self->state == AZS_SOCKOP_FINISHED)) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        return -1;
+    }
+    self->running = true;
+    return 0;
+}
+
+static PySendResult
+sockop_leave(SockOpObject *self, PySendResult outcome)
+{
+    if (outcome == PYGEN_NEXT)
+        self->state = AZS_SOCKOP_SUSPENDED;
+    else
+        sockop_finish(self);
+    self->running = false;
+    return outcome;
+}
+
+static PySendResult
+sockop_send(SockOpObject *self, PyObject *arg, PyObject **result)
+{
+    *result = NULL;
+    if (sockop_enter(self) < 0)
+        return PYGEN_ERROR;
+    PySendResult outcome;
+    if (self->state == AZS_SOCKOP_CREATED) {
+        if (arg != Py_None) {
+            self->running = false;
+            PyErr_SetString(PyExc_TypeError,
+                            "can't send non-None value to a just-started coroutine");
+            return PYGEN_ERROR;
+        }
+        outcome = PYGEN_RETURN;
+        if (azs_unlikely(self->loop->debug) && sockop_debug_check(self) < 0)
+            outcome = PYGEN_ERROR;
+    } else {
+        PyObject *value = NULL;
+        outcome = PyIter_Send(self->awaiting, arg, &value);
+        outcome = sockop_awaited(self, outcome, value, result);
+    }
+    if (outcome == PYGEN_RETURN)
+        outcome = sockop_advance(self, result);
+    return sockop_leave(self, outcome);
+}
+
+/* ---- as an iterator ---- */
+
+/* Raises StopIteration(value); steals `value`. Always NULL. */
+static PyObject *
+stop_iteration_steal(PyObject *value)
+{
+    if (PyTuple_Check(value) || PyExceptionInstance_Check(value)) {
+        /* PyErr_SetObject would take it apart, or for the exception itself. */
+        PyObject *exc = PyObject_CallOneArg(PyExc_StopIteration, value);
+        if (exc != NULL) {
+            PyErr_SetObject(PyExc_StopIteration, exc);
+            Py_DECREF(exc);
+        }
+    } else {
+        PyErr_SetObject(PyExc_StopIteration, value);
+    }
+    Py_DECREF(value);
+    return NULL;
+}
+
+static PyObject *
+sockop_iternext(SockOpObject *self)
+{
+    PyObject *result;
+    switch (sockop_send(self, Py_None, &result)) {
+    case PYGEN_NEXT:
+        return result;
+    case PYGEN_RETURN:
+        /* No exception at all means None, and costs nothing. */
+        if (result != Py_None)
+            return stop_iteration_steal(result);
+        Py_DECREF(result);
+        return NULL;
+    case PYGEN_ERROR:
+        break;
+    }
+    return NULL;
+}
+
+PyDoc_STRVAR(send_doc,
+"send(value)\n--\n\nResume the coroutine (collections.abc.Coroutine.send).");
+
+static PyObject *
+SockOp_send(SockOpObject *self, PyObject *arg)
+{
+    PyObject *result;
+    PySendResult outcome = sockop_send(self, arg, &result);
+    return outcome == PYGEN_RETURN ? stop_iteration_steal(result) : result;
+}
+
+/* Sets the exception that throw()'s arguments mean. 0, or -1 where they mean none:
+ * then it is the TypeError about that. */
+static int
+throw_set(PyObject *const *args, Py_ssize_t nargs)
+{
+    PyObject *type = args[0];
+    PyObject *value = nargs > 1 && args[1] != Py_None ? args[1] : NULL;
+    PyObject *traceback = nargs > 2 && args[2] != Py_None ? args[2] : NULL;
+    PyObject *exc;
+    if (traceback != NULL && !PyTraceBack_Check(traceback)) {
+        PyErr_SetString(PyExc_TypeError,
+                        "throw() third argument must be a traceback object");
+        return -1;
+    }
+    if (PyExceptionInstance_Check(type)) {
+        if (value != NULL) {
+            PyErr_SetString(PyExc_TypeError,
+                            "instance exception may not have a separate value");
+            return -1;
+        }
+        exc = Py_NewRef(type);
+    } else if (PyExceptionClass_Check(type)) {
+        if (value != NULL && PyObject_TypeCheck(value, (PyTypeObject *)type))
+            exc = Py_NewRef(value);
+        else if (value != NULL && PyTuple_Check(value))
+            exc = PyObject_CallObject(type, value);
+        else
+            exc = value != NULL ? PyObject_CallOneArg(type, value)
+                                : PyObject_CallNoArgs(type);
+        if (exc == NULL)
+            return 0; /* as raising it would */
+        if (!PyExceptionInstance_Check(exc)) {
+            PyErr_Format(PyExc_TypeError,
+                         "calling %R should have returned an instance of "
+                         "BaseException, not %R",
+                         type, Py_TYPE(exc));
+            Py_DECREF(exc);
+            return 0;
+        }
+    } else {
+        PyErr_Format(PyExc_TypeError,
+                     "exceptions must be classes or instances deriving from "
+                     "BaseException, not %s",
+                     Py_TYPE(type)->tp_name);
+        return -1;
+    }
+    if (traceback == NULL || PyException_SetTraceback(exc, traceback) == 0)
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    Py_DECREF(exc);
+    return 0;
+}
+
+/* The value of the current StopIteration, which is cleared; new reference, or
+ * NULL with another exception. */
+static PyObject *
+stop_iteration_take(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration))
+        return NULL;
+    PyObject *exc = azs_exc_take();
+    PyObject *value = PyObject_GetAttrString(exc, "value");
+    Py_DECREF(exc);
+    return value;
+}
+
+PyDoc_STRVAR(throw_doc,
+"throw(type[, value[, traceback]])\n--\n\n"
+"Raise an exception inside the coroutine, which ends the operation: it has taken\n"
+"no data and no connection (collections.abc.Coroutine.throw).");
+
+static PyObject *
+SockOp_throw(SockOpObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 1 || nargs > 3) {
+        PyErr_Format(PyExc_TypeError, "throw expected 1 to 3 arguments, got %zd", nargs);
+        return NULL;
+    }
+    if (sockop_enter(self) < 0)
+        return NULL;
+    PyObject *result = NULL;
+    PySendResult outcome = PYGEN_ERROR;
+    if (self->state == AZS_SOCKOP_CREATED || self->future != NULL) {
+        if (throw_set(args, nargs) < 0) {
+            self->running = false;
+            return NULL;
+        }
+    } else {
+        /* The coroutine that it awaits may catch it. */
+        PyObject *stack[1 + 3] = {self->awaiting};
+        for (Py_ssize_t i = 0; i < nargs; i++)
+            stack[1 + i] = args[i];
+        PyObject *value = PyObject_VectorcallMethod(self->st->str_throw, stack,
+                                                    1 + (size_t)nargs, NULL);
+        outcome = value == NULL ? PYGEN_ERROR : PYGEN_NEXT;
+        if (value == NULL) {
+            value = stop_iteration_take();
+            outcome = value == NULL ? PYGEN_ERROR : PYGEN_RETURN;
+        }
+        outcome = sockop_awaited(self, outcome, value, &result);
+        if (outcome == PYGEN_RETURN)
+            outcome = sockop_advance(self, &result);
+    }
+    outcome = sockop_leave(self, outcome);
+    return outcome == PYGEN_RETURN ? stop_iteration_steal(result) : result;
+}
+
+PyDoc_STRVAR(close_doc,
+"close()\n--\n\n"
+"End the operation, which does nothing more (collections.abc.Coroutine.close).");
+
+static PyObject *
+SockOp_close(SockOpObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->state == AZS_SOCKOP_FINISHED)
+        Py_RETURN_NONE;
+    if (sockop_enter(self) < 0)
+        return NULL;
+    PyObject *res = NULL;
+    if (self->awaiting != NULL && self->future == NULL)
+        res = PyObject_CallMethodNoArgs(self->awaiting, self->st->str_close);
+    else
+        res = Py_NewRef(Py_None);
+    sockop_leave(self, PYGEN_RETURN);
+    return res;
+}
+
+static PyObject *
+sockop_await_self(PyObject *self)
+{
+    return Py_NewRef(self);
+}
+
+/* ---- the Python type ---- */
+
+static PyObject *
+sockop_get_name(SockOpObject *self, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(self->kind->name);
+}
+
+static PyObject *
+sockop_get_qualname(SockOpObject *self, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromFormat("Loop.%s", self->kind->name);
+}
+
+static PyObject *
+sockop_get_awaiting(SockOpObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->awaiting != NULL ? self->awaiting : Py_None);
+}
+
+static PyObject *
+sockop_repr(SockOpObject *self)
+{
+    return PyUnicode_FromFormat("<coroutine object Loop.%s at %p>", self->kind->name,
+                                self);
+}
+
+static int
+sockop_traverse(SockOpObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->loop);
+    Py_VISIT(self->sock);
+    for (int i = 0; i < AZS_SOCKOP_ARGS; i++)
+        Py_VISIT(self->args[i]);
+    Py_VISIT(self->awaiting);
+    Py_VISIT(self->future);
+    Py_VISIT(self->received);
+    Py_VISIT(self->view.obj);
+    return 0;
+}
+
+static int
+sockop_clear(SockOpObject *self)
+{
+    /* What runs meanwhile finds a coroutine that has ended. In the fd table it
+     * cannot be, unless the loop is garbage too. */
+    self->state = AZS_SOCKOP_FINISHED;
+    sockop_drop(self);
+    return 0;
+}
+
+static void
+sockop_dealloc(SockOpObject *self)
+{
+    azs_state *st = self->st;
+    assert(self->wait.fd == -1 && !self->wait.queued);
+    PyObject_GC_UnTrack(self);
+    sockop_drop(self);
+    AZS_LIVE(st, sockop, -1);
+    LoopObject *loop = self->loop;
+    azs_free_list *list = &st->free_sockops;
+    if (azs_likely(list->count < FREE_LIST_MAX)) {
+        PyTypeObject *type = Py_TYPE(self);
+        self->loop = list->head;
+        list->head = (void *)self;
+        list->count++;
+        /* The loop may be the last thing that keeps the module alive. */
+        Py_DECREF(type);
+    } else {
+        AZS_DEALLOC_FREE(self);
+    }
+    Py_DECREF(loop);
+}
+
+static PyMethodDef sockop_methods[] = {
+    {"send", (PyCFunction)SockOp_send, METH_O, send_doc},
+    {"throw", (PyCFunction)(void (*)(void))SockOp_throw, METH_FASTCALL, throw_doc},
+    {"close", (PyCFunction)SockOp_close, METH_NOARGS, close_doc},
+    {NULL},
+};
+
+static PyMemberDef sockop_members[] = {
+    {"cr_running", T_BOOL, offsetof(SockOpObject, running), READONLY},
+    {NULL},
+};
+
+static PyGetSetDef sockop_getset[] = {
+    {"__name__", (getter)sockop_get_name, NULL, NULL, NULL},
+    {"__qualname__", (getter)sockop_get_qualname, NULL, NULL, NULL},
+    {"cr_await", (getter)sockop_get_awaiting, NULL, NULL, NULL},
+    {NULL},
+};
+
+PyDoc_STRVAR(sockop_doc,
+"What sock_recv() and its like return: a coroutine.");
+
+static PyType_Slot sockop_slots[] = {
+    {Py_tp_doc, (void *)sockop_doc},
+    {Py_tp_dealloc, sockop_dealloc},
+    {Py_tp_traverse, sockop_traverse},
+    {Py_tp_clear, sockop_clear},
+    {Py_tp_repr, sockop_repr},
+    {Py_tp_iternext, sockop_iternext},
+    {Py_tp_methods, sockop_methods},
+    {Py_tp_members, sockop_members},
+    {Py_tp_getset, sockop_getset},
+    {Py_am_await, sockop_await_self},
+    {Py_am_send, sockop_send},
+    {0, NULL},
+};
+
+static PyType_Spec azs_sockop_spec = {
+    .name = "aiozmq_speedups._core.SocketOperation",
+    .basicsize = sizeof(SockOpObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = sockop_slots,
+};
+
+/* ---- sockets ---- */
+
+/* 1 where the attribute, or the result of the method, is `expected`; 0 where
+ * not; -1 error. */
+static int
+same_int(PyObject *sock, const char *name, bool method, int expected)
+{
+    PyObject *value = PyObject_GetAttrString(sock, name);
+    if (value != NULL && method)
+        Py_SETREF(value, PyObject_CallNoArgs(value));
+    if (value == NULL)
+        return -1;
+    long number = PyLong_AsLong(value);
+    Py_DECREF(value);
+    if (number == -1 && PyErr_Occurred())
+        return -1;
+    return number == expected;
+}
+
+int
+azs_sockop_check_layout(azs_state *st, PyObject *sock)
+{
+    if (st->socket_layout < 0)
+        return 0;
+    const azs_socket *fields = (const azs_socket *)sock;
+    int same = Py_TYPE(sock)->tp_basicsize >= (Py_ssize_t)sizeof(azs_socket);
+    if (same > 0)
+        same = same_int(sock, "fileno", true, fields->fd);
+    if (same > 0)
+        same = same_int(sock, "family", false, fields->family);
+    if (same > 0)
+        same = same_int(sock, "type", false, fields->type);
+    if (same > 0)
+        same = same_int(sock, "proto", false, fields->proto);
+    if (same < 0)
+        return -1;
+    /* A closed socket proves too little. */
+    if (same && fields->fd < 0)
+        return 0;
+    st->socket_layout = same ? 1 : -1;
+    return same;
+}
+
+int
+azs_sockop_init(PyObject *mod, azs_state *st)
+{
+    return azs_type_add(mod, &st->sockop_type, &azs_sockop_spec, NULL, false);
+}

@@ -1,0 +1,100 @@
+/* An operation on a socket: what loop.sock_recv() and its like return.
+ *
+ * It is a coroutine to whoever drives it (`await`, a Task): nothing happens
+ * before the first send(). Then it tries its system call at once, and only where
+ * that would block it waits (fdwait.h) for a future that readiness completes.
+ * The future does nothing but wake: the system call is always made by the
+ * coroutine's own step, so an operation that is cancelled has taken nothing, no
+ * data and no connection, even if it was cancelled after it became ready.
+ */
+#ifndef AZS_LOOP_SOCKOP_H
+#define AZS_LOOP_SOCKOP_H
+
+#include "loop/loop.h"
+
+enum { AZS_SOCKOP_ARGS = 2 };
+
+/* What an attempt came to. */
+typedef enum {
+    AZS_SOCKOP_ERROR = -1, /* with an exception */
+    AZS_SOCKOP_WAIT,       /* it would block: try again when the fd is ready */
+    AZS_SOCKOP_DONE,       /* *result is the result: a new reference */
+    AZS_SOCKOP_AWAIT,      /* *result is a coroutine to run first: a new reference */
+} azs_sockop_outcome;
+
+typedef struct SockOpObject SockOpObject;
+
+/* The operation: one constant for each method. */
+typedef struct {
+    const char *name;
+    /* Tries, from the beginning or where it was left. Reads the fd of the socket
+     * last before the system call, since Python code may have closed it. */
+    azs_sockop_outcome (*attempt)(SockOpObject *op, PyObject **result);
+    uint32_t direction; /* EPOLLIN or EPOLLOUT: what it waits for */
+} azs_sockop_kind;
+
+struct SockOpObject {
+    PyObject_HEAD
+    const azs_sockop_kind *kind;
+    azs_state *st;    /* borrowed: the type keeps the module alive */
+    LoopObject *loop; /* owned */
+    PyObject *sock;   /* owned: an exact socket.socket; NULL when finished */
+    PyObject *args[AZS_SOCKOP_ARGS]; /* owned or NULL */
+
+    /* What it awaits, NULL where it does not: the iterator of `future`, or a
+     * coroutine that an attempt asked for. */
+    PyObject *awaiting; /* owned */
+    PyObject *future;   /* owned or NULL */
+    PyObject *received; /* owned or NULL: what that coroutine returned */
+    azs_watcher wait;
+
+    enum { AZS_SOCKOP_CREATED, AZS_SOCKOP_SUSPENDED, AZS_SOCKOP_FINISHED } state;
+    bool running; /* in send() or throw() */
+
+    /* The attempts' own. */
+    int step;
+    Py_ssize_t count;
+    Py_buffer view; /* held while view.obj is not NULL */
+};
+
+int azs_sockop_init(PyObject *mod, azs_state *st);
+
+/* Frees the objects kept for reuse and keeps no more. */
+void azs_sockop_free_list_clear(azs_state *st);
+
+/* A new operation on `sock`, for which azs_sockop_can_use() held. New reference. */
+PyObject *azs_sockop_new(LoopObject *loop, const azs_sockop_kind *kind, PyObject *sock,
+                         PyObject *const *args, Py_ssize_t nargs);
+
+/* ---- sockets ---- */
+
+/* The start of CPython's PySocketSockObject. Its header is not installed, so the
+ * layout is checked on the first socket that comes along. */
+typedef struct {
+    PyObject_HEAD
+    int fd; /* -1 when closed */
+    int family;
+    int type;
+    int proto;
+} azs_socket;
+
+int azs_sockop_check_layout(azs_state *st, PyObject *sock);
+
+/* 1 where `sock` is a socket whose fields may be read: an exact socket.socket
+ * (a subclass may have methods of its own, which asyncio would call). 0 where
+ * asyncio's own code is to be used, -1 with an exception. */
+static inline int
+azs_sockop_can_use(azs_state *st, PyObject *sock)
+{
+    if (!Py_IS_TYPE(sock, (PyTypeObject *)st->socket_type))
+        return 0;
+    return azs_likely(st->socket_layout > 0) ? 1 : azs_sockop_check_layout(st, sock);
+}
+
+static inline const azs_socket *
+azs_sockop_socket(const SockOpObject *op)
+{
+    return (const azs_socket *)op->sock;
+}
+
+#endif
