@@ -4,7 +4,7 @@
 ``AIOZMQ_SPEEDUPS_BUILD`` chooses the flavour: release (the default), debug
 (asserts and live-object counters on, warnings are errors), asan
 (AddressSanitizer and UndefinedBehaviorSanitizer) or coverage (gcov).
-Each flavour has a build directory of its own.
+Each flavour has a build directory of its own, build/<flavour>.
 """
 
 import glob
@@ -12,7 +12,7 @@ import os
 import sys
 
 from setuptools import Extension, setup
-from setuptools.command.build_ext import build_ext
+from setuptools.command.build import build
 
 FLAVOURS = {
     "release": (["-O3", "-DNDEBUG"], []),
@@ -22,7 +22,10 @@ FLAVOURS = {
         + ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
         ["-fsanitize=address,undefined"],
     ),
-    "coverage": (["-O0", "-g3", "-UNDEBUG", "-DAZS_DEBUG", "--coverage"], ["--coverage"]),
+    "coverage": (
+        ["-O0", "-g3", "-UNDEBUG", "-DAZS_DEBUG", "--coverage"],
+        ["--coverage"],
+    ),
 }
 
 flavour = os.environ.get("AIOZMQ_SPEEDUPS_BUILD", "release")
@@ -35,14 +38,18 @@ no_extensions = os.environ.get("AIOZMQ_SPEEDUPS_NO_EXTENSIONS", "") not in ("", 
 cflags, ldflags = FLAVOURS[flavour]
 
 
-class build_ext_of_flavour(build_ext):
-    """Keeps the objects of one flavour away from those of another."""
+class build_of_flavour(build):
+    """Builds each flavour in a directory of its own."""
 
-    def finalize_options(self):
-        super().finalize_options()
-        self.build_temp = os.path.join(self.build_temp, flavour)
-        # The compiler's flags are not among distutils' dependencies.
-        self.force = True
+    def initialize_options(self):
+        super().initialize_options()
+        self.build_base = os.path.join("build", flavour)
+
+    def run(self):
+        # A module that has been deleted since the last build stays deleted.
+        for path in glob.glob(os.path.join(self.build_lib, "**/*.py"), recursive=True):
+            os.remove(path)
+        super().run()
 
 
 def extensions():
@@ -52,7 +59,7 @@ def extensions():
         Extension(
             "aiozmq_speedups._core",
             sources=sorted(glob.glob("csrc/**/*.c", recursive=True)),
-            depends=sorted(glob.glob("csrc/**/*.h", recursive=True)),
+            depends=["setup.py", *sorted(glob.glob("csrc/**/*.h", recursive=True))],
             include_dirs=["csrc"],
             define_macros=[
                 ("_GNU_SOURCE", "1"),
@@ -70,4 +77,4 @@ def extensions():
     ]
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": build_ext_of_flavour})
+setup(ext_modules=extensions(), cmdclass={"build": build_of_flavour})

@@ -7,18 +7,17 @@ is None, in one sentence that ``python -m aiozmq_speedups info`` prints.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from types import ModuleType
-
-core: ModuleType | Any | None = None
+core: Any = None
 reason: str | None = None
 
 if os.environ.get("AIOZMQ_SPEEDUPS_PURE", "") not in ("", "0"):
     reason = "switched off by AIOZMQ_SPEEDUPS_PURE"
 else:
     try:
-        from aiozmq_speedups import _core as core
+        from aiozmq_speedups import _core
     except ImportError as exc:
         reason = f"the C extension could not be imported: {exc}"
+    else:
+        core = _core

@@ -169,9 +169,7 @@ class Process:
 
     def __init__(self, command: Sequence[str], core: int) -> None:
         # A file, not a pipe that could fill up and block the child.
-        self._stderr: IO[str] = tempfile.TemporaryFile(  # noqa: SIM115
-            "w+", encoding="utf-8"
-        )
+        self._stderr: IO[str] = tempfile.TemporaryFile("w+", encoding="utf-8")
         own = _common.cores()
         _common.pin([core])  # inherited by the child and all its threads
         try:

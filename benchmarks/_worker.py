@@ -22,9 +22,9 @@ if not __package__:
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
 
-import zmq  # noqa: E402
+import zmq
 
-from benchmarks import _common, _simple_rows  # noqa: E402
+from benchmarks import _common, _simple_rows
 
 WARM_UP = 20
 """Round trips before a row's first measured run in a process: imports, caches

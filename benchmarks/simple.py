@@ -27,8 +27,8 @@ if not __package__:
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
 
-from benchmarks import _common, _plot, _simple_rows, _stats, _worker  # noqa: E402
-from benchmarks._simple_rows import Row  # noqa: E402
+from benchmarks import _common, _plot, _simple_rows, _stats, _worker
+from benchmarks._simple_rows import Row
 
 COUNT, TRIES = 1000, 33
 """Without -n and -t: about three minutes for every row on two cores."""

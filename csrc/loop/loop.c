@@ -66,9 +66,8 @@ azs_parse_context(LoopObject *loop, const char *method, Py_ssize_t min_args,
         }
     }
     if (azs_unlikely(nargs < min_args)) {
-        PyErr_Format(PyExc_TypeError,
-                     "%s() missing %zd required positional argument%s", method,
-                     min_args - nargs, min_args - nargs == 1 ? "" : "s");
+        PyErr_Format(PyExc_TypeError, "%s() missing %zd required positional argument%s",
+                     method, min_args - nargs, min_args - nargs == 1 ? "" : "s");
         return -1;
     }
     return 0;
@@ -111,8 +110,8 @@ run_handle_debug(LoopObject *self, HandleObject *handle)
     PyObject *dt = PyFloat_FromDouble(took);
     PyObject *args[] = {(PyObject *)self, (PyObject *)handle, dt};
     PyObject *ok = dt == NULL ? NULL
-                              : PyObject_VectorcallMethod(
-                                    self->st->str__callback_slow, args, 3, NULL);
+                              : PyObject_VectorcallMethod(self->st->str__callback_slow,
+                                                          args, 3, NULL);
     Py_XDECREF(dt);
     Py_XDECREF(ok);
     return ok == NULL ? -1 : 0;
@@ -380,8 +379,8 @@ static PyObject *
 create_task_slow(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
                  PyObject *kwnames)
 {
-    PyObject *method = PyObject_GetAttr(self->st->base_event_loop,
-                                        self->st->str_create_task);
+    PyObject *method =
+        PyObject_GetAttr(self->st->base_event_loop, self->st->str_create_task);
     if (method == NULL)
         return NULL;
     PyObject *res = NULL;

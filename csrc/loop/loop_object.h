@@ -25,7 +25,7 @@ struct LoopObject {
     bool closed;
     bool stopping;
     bool debug;
-    bool turning;            /* inside a turn: no re-entry */
+    bool turning;             /* inside a turn: no re-entry */
     unsigned fork_generation; /* of the process that made the loop */
 
     azs_heap timers;         /* owned references to TimerHandleObjects */

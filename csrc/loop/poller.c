@@ -198,9 +198,8 @@ azs_poller_set_handle(LoopObject *loop, int fd, bool writer, HandleObject *handl
     if (entry == NULL)
         return -1;
     if (entry->watcher != NULL) {
-        PyErr_Format(PyExc_RuntimeError,
-                     "File descriptor %d is used by transport %R", fd,
-                     entry->watcher->owner);
+        PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R",
+                     fd, entry->watcher->owner);
         return -1;
     }
     HandleObject **slot = writer ? &entry->writer : &entry->reader;

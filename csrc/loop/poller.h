@@ -30,7 +30,7 @@ typedef struct {
 } azs_fd;
 
 typedef struct {
-    int epfd; /* -1 while closed */
+    int epfd;    /* -1 while closed */
     azs_fd *fds; /* owned; indexed by fd */
     int nfds;
     /* fds whose wanted events may differ from `registered`; told to the kernel

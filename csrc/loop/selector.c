@@ -124,8 +124,7 @@ selector_key_new(azs_state *st, PyObject *fileobj, PyObject *fd, PyObject *event
     Py_DECREF(fields);
     if (args == NULL)
         return NULL;
-    PyObject *key =
-        PyTuple_Type.tp_new((PyTypeObject *)st->selector_key, args, NULL);
+    PyObject *key = PyTuple_Type.tp_new((PyTypeObject *)st->selector_key, args, NULL);
     Py_DECREF(args);
     return key;
 }
@@ -232,7 +231,8 @@ Selector_register(SelectorObject *self, PyObject *const *args, Py_ssize_t nargs,
         goto fail;
     }
     if (fd > INT_MAX) {
-        PyErr_SetString(PyExc_OverflowError, "Python int too large to convert to C int");
+        PyErr_SetString(PyExc_OverflowError,
+                        "Python int too large to convert to C int");
         goto fail;
     }
     if (selector_check_open(self) < 0 ||
@@ -620,16 +620,11 @@ PyDoc_STRVAR(selector_doc,
 "epoll_pwait2(2), nanoseconds, where the kernel has it (Linux 5.11).");
 
 static PyType_Slot selector_slots[] = {
-    {Py_tp_doc, (void *)selector_doc},
-    {Py_tp_new, selector_new},
-    {Py_tp_init, selector_init},
-    {Py_tp_dealloc, selector_dealloc},
-    {Py_tp_traverse, selector_traverse},
-    {Py_tp_clear, selector_clear},
-    {Py_tp_methods, selector_methods},
-    {Py_tp_members, selector_members},
-    {Py_tp_getset, selector_getset},
-    {0, NULL},
+    {Py_tp_doc, (void *)selector_doc},   {Py_tp_new, selector_new},
+    {Py_tp_init, selector_init},         {Py_tp_dealloc, selector_dealloc},
+    {Py_tp_traverse, selector_traverse}, {Py_tp_clear, selector_clear},
+    {Py_tp_methods, selector_methods},   {Py_tp_members, selector_members},
+    {Py_tp_getset, selector_getset},     {0, NULL},
 };
 
 static PyType_Spec azs_selector_spec = {

@@ -178,8 +178,8 @@ azs_selector_map_add(SelectorMapObject *self, int fd, PyObject *key, int events)
         Py_DECREF(number);
         return -1;
     }
-    self->slots[fd] = (azs_selector_slot){
-        .key = Py_NewRef(key), .number = number, .events = events};
+    self->slots[fd] =
+        (azs_selector_slot){.key = Py_NewRef(key), .number = number, .events = events};
     return 0;
 }
 
@@ -280,16 +280,11 @@ PyDoc_STRVAR(selector_map_doc,
 "EpollSelector.get_map() returns. Iteration gives file descriptors.");
 
 static PyType_Slot selector_map_slots[] = {
-    {Py_tp_doc, (void *)selector_map_doc},
-    {Py_tp_dealloc, selector_map_dealloc},
-    {Py_tp_traverse, selector_map_traverse},
-    {Py_tp_clear, selector_map_tp_clear},
-    {Py_tp_methods, selector_map_methods},
-    {Py_tp_iter, selector_map_iter},
-    {Py_mp_length, selector_map_length},
-    {Py_mp_subscript, selector_map_subscript},
-    {Py_sq_contains, selector_map_contains},
-    {0, NULL},
+    {Py_tp_doc, (void *)selector_map_doc},   {Py_tp_dealloc, selector_map_dealloc},
+    {Py_tp_traverse, selector_map_traverse}, {Py_tp_clear, selector_map_tp_clear},
+    {Py_tp_methods, selector_map_methods},   {Py_tp_iter, selector_map_iter},
+    {Py_mp_length, selector_map_length},     {Py_mp_subscript, selector_map_subscript},
+    {Py_sq_contains, selector_map_contains}, {0, NULL},
 };
 
 static PyType_Spec azs_selector_map_spec = {

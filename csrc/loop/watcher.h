@@ -1,9 +1,9 @@
 /* A C-level subscriber of one fd's readiness: what transports are built on.
  *
  * The owner embeds it; while it is started the loop owns a reference to the owner,
- * as asyncio's reader handles keep a transport alive. Readiness is delivered from the ready queue, in order
- * with handles, at most once a turn with all the events seen so far; so a
- * watcher that another callback stops in the same turn is not called.
+ * as asyncio's reader handles keep a transport alive. Readiness is delivered from the
+ * ready queue, in order with handles, at most once a turn with all the events seen so
+ * far; so a watcher that another callback stops in the same turn is not called.
  */
 #ifndef AZS_LOOP_WATCHER_H
 #define AZS_LOOP_WATCHER_H

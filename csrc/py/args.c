@@ -29,8 +29,9 @@ azs_args_parse_keywords(const char *method, PyObject *const *args, Py_ssize_t na
         while (i < max && PyUnicode_CompareWithASCIIString(keyword, names[i]) != 0)
             i++;
         if (i == max) {
-            PyErr_Format(PyExc_TypeError, "%s() got an unexpected keyword argument '%U'",
-                         method, keyword);
+            PyErr_Format(PyExc_TypeError,
+                         "%s() got an unexpected keyword argument '%U'", method,
+                         keyword);
             return -1;
         }
         if (given[i]) {
@@ -43,8 +44,8 @@ azs_args_parse_keywords(const char *method, PyObject *const *args, Py_ssize_t na
     }
     for (Py_ssize_t i = 0; i < required; i++) {
         if (!given[i]) {
-            PyErr_Format(PyExc_TypeError, "%s() missing required argument: '%s'", method,
-                         names[i]);
+            PyErr_Format(PyExc_TypeError, "%s() missing required argument: '%s'",
+                         method, names[i]);
             return -1;
         }
     }

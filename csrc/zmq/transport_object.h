@@ -23,9 +23,9 @@ struct azs_zmq_state {
  *   dead     loop, zmq_sock and protocol are NULL again.
  */
 typedef struct {
-    PyObject_HEAD PyObject
-        *base_extra; /* the slot of asyncio.BaseTransport, hidden by _extra */
-    azs_state *st;   /* borrowed: the type keeps the module alive */
+    PyObject_HEAD
+    PyObject *base_extra; /* the slot of asyncio.BaseTransport, hidden by _extra */
+    azs_state *st;        /* borrowed: the type keeps the module alive */
 
     /* Every message. */
     void *handle;       /* borrowed from zmq_sock, which must not be closed */

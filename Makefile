@@ -1,0 +1,65 @@
+# One command for each job; `make help` lists them. Each build flavour lives in
+# a virtual environment of its own, so none shadows another.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Tests to run, as pytest's arguments: make dev T="tests/zmq -k monitor"
+T ?= tests
+RESULTS = benchmarks/results
+
+# FULL=1: the original benchmark's size.
+SIZE = $(if $(FULL),--count 5000 --tries 100)
+
+# An extension with AddressSanitizer needs its runtime loaded first, and
+# libstdc++ beside it, as libzmq throws. CPython's own blocks at exit are no leaks.
+ASAN_ENV = PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+    UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
+    LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libstdc++.so)"
+
+.DEFAULT_GOAL := help
+.PHONY: help bench test dev asan leaks lint docs clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+	@echo
+	@echo "PYTHON=python3.12 chooses the interpreter, T=tests/zmq the tests."
+
+bench: ## set everything up and run the main benchmark (FULL=1: 5000 x 100)
+	@.ci/venv $(VENV)-release release bench,test $(PYTHON)
+	@mkdir -p $(RESULTS)
+	$(VENV)-release/bin/python benchmarks/simple.py $(SIZE) \
+	    --json $(RESULTS)/simple.json --save-plot $(RESULTS)/simple.png
+
+test: ## set everything up and run the tests on the release build
+	@.ci/venv $(VENV)-release release bench,test $(PYTHON)
+	$(VENV)-release/bin/pytest $(T)
+
+dev: ## the tests on the debug build: asserts and live-object counters
+	@.ci/venv $(VENV)-debug debug test $(PYTHON)
+	$(VENV)-debug/bin/pytest $(T)
+
+asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@.ci/venv $(VENV)-asan asan test $(PYTHON)
+	$(ASAN_ENV) $(VENV)-asan/bin/pytest -p no:cacheprovider $(T)
+
+leaks: ## the leak tests on the debug build: memory flat over a million operations
+	@.ci/venv $(VENV)-debug debug test $(PYTHON)
+	$(VENV)-debug/bin/pytest -m leaks $(T)
+
+lint: ## ruff, mypy, clang-format, stubtest and the checks in tests/lint
+	@.ci/venv $(VENV)-lint debug test,lint $(PYTHON)
+	$(VENV)-lint/bin/ruff check
+	$(VENV)-lint/bin/ruff format --check
+	$(VENV)-lint/bin/mypy
+	$(VENV)-lint/bin/pytest -q tests/lint
+
+docs: ## build the documentation with sphinx
+	@.ci/venv $(VENV)-docs release docs $(PYTHON)
+	$(VENV)-docs/bin/sphinx-build -W -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
+clean: ## remove what the commands above have made
+	rm -rf build dist *.egg-info $(VENV)-release $(VENV)-debug $(VENV)-asan \
+	    $(VENV)-lint $(VENV)-docs docs/_build .mypy_cache .ruff_cache .pytest_cache
+	rm -f aiozmq_speedups/_core*.so
+	find . -name __pycache__ -prune -exec rm -rf {} +

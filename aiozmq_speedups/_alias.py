@@ -1,0 +1,109 @@
+"""Makes ``import aiozmq`` mean this package: see :func:`install_alias`.
+
+A meta-path finder answers for the names ``aiozmq`` and ``aiozmq.*`` with the
+modules of this package, which keep aiozmq's file names. They are the same
+module objects under two names, not copies: ``aiozmq.rpc is
+aiozmq_speedups.rpc``, so classes, registries and loggers exist once. Nothing
+is imported before the program asks for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from importlib.abc import Loader, MetaPathFinder
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import CodeType, ModuleType
+
+__all__ = ["install_alias"]
+
+_ALIAS = "aiozmq"
+_TARGET = "aiozmq_speedups"
+
+
+def _target_name(name: str) -> str | None:
+    """The module of this package that `name` stands for, or None."""
+    if name == _ALIAS or name.startswith(_ALIAS + "."):
+        return _TARGET + name[len(_ALIAS) :]
+    return None
+
+
+class _AliasLoader(Loader):
+    """Hands out a module that its own loader has loaded, or loads now."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._own_spec: ModuleSpec | None = None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        module = importlib.import_module(self._target)
+        self._own_spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        # The import system has just given it the alias's spec. With that, the
+        # module's relative imports and importlib.reload would use the alias.
+        module.__spec__ = self._own_spec
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        """For ``python -m``: the code of the module behind the alias."""
+        spec = importlib.util.find_spec(self._target)
+        if spec is None or spec.loader is None:
+            raise ImportError(f"no module named {self._target!r}", name=fullname)
+        loader: Any = spec.loader
+        code: CodeType | None = loader.get_code(self._target)
+        return code
+
+
+class _AliasFinder(MetaPathFinder):
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,
+        target: ModuleType | None = None,
+    ) -> ModuleSpec | None:
+        name = _target_name(fullname)
+        if name is None:
+            return None
+        found = importlib.util.find_spec(name)
+        if found is None:
+            return None
+        spec = importlib.util.spec_from_loader(
+            fullname,
+            _AliasLoader(name),
+            origin=found.origin,
+            is_package=found.submodule_search_locations is not None,
+        )
+        assert spec is not None  # only None where there is no loader
+        spec.submodule_search_locations = found.submodule_search_locations
+        return spec
+
+
+def install_alias() -> None:
+    """Make ``aiozmq`` and its submodules names of this package's modules.
+
+    Call it before the program's first ``import aiozmq``. A second call changes
+    nothing. PyPI's aiozmq, where it is installed, is no longer reachable in
+    this process.
+
+    Raises RuntimeError where another aiozmq has been imported already: its
+    classes would live on beside ours, and no isinstance test would hold.
+    """
+    for name, module in list(sys.modules.items()):
+        target = _target_name(name)
+        if target is None or module is sys.modules.get(target):
+            continue
+        where = getattr(module, "__file__", None) or "an unknown place"
+        raise RuntimeError(
+            f"{name} is already imported from {where}: call "
+            "aiozmq_speedups.install(aiozmq=True) before the program's first "
+            "import of aiozmq, or start the program with "
+            "'python -m aiozmq_speedups run'"
+        )
+    if not any(isinstance(finder, _AliasFinder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AliasFinder())
