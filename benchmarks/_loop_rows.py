@@ -28,7 +28,7 @@ if not __package__:
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
 
-from benchmarks import _common, _loops  # noqa: E402
+from benchmarks import _common, _loops
 
 Loop = asyncio.AbstractEventLoop
 Measure = Callable[[Loop, int], float]

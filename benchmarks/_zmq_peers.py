@@ -25,10 +25,10 @@ if not __package__:
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
 
-import zmq  # noqa: E402
-import zmq.asyncio  # noqa: E402
+import zmq
+import zmq.asyncio
 
-from benchmarks import _common  # noqa: E402
+from benchmarks import _common
 
 ANY_PORT = "tcp://127.0.0.1:*"
 NAME = b"func"

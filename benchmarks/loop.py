@@ -20,9 +20,9 @@ if not __package__:
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
 
-from benchmarks import _common, _loops, _stats  # noqa: E402
-from benchmarks._loop_rows import ROWS  # noqa: E402
-from benchmarks._loops import OURS  # noqa: E402
+from benchmarks import _common, _loops, _stats
+from benchmarks._loop_rows import ROWS
+from benchmarks._loops import OURS
 
 ROUNDS, SECONDS = 5, 0.2
 TIMEOUT = 30.0

@@ -16,8 +16,8 @@ if not __package__:
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
 
-from benchmarks import _common  # noqa: E402
-from benchmarks._loops import OURS  # noqa: E402
+from benchmarks import _common
+from benchmarks._loops import OURS
 
 Report = dict[str, Any]
 NOTHING = "\\-"

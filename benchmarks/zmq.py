@@ -29,7 +29,7 @@ if not __package__:
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
 
-from benchmarks import _common, _load, _stats  # noqa: E402
+from benchmarks import _common, _load, _stats
 
 ROUNDS, SECONDS = 5, 0.5
 TIMEOUT = 60.0

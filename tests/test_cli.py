@@ -295,15 +295,26 @@ def test_multiprocessing_finds_main(script, same):
 # -- the proxy --
 
 
-def proxy(*argv, **kwargs):
-    return subprocess.Popen(
-        [sys.executable, "-m", "aiozmq_speedups.cli.proxy", *argv],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=None if INSTALLED else ROOT,
-        **kwargs,
-    )
+@pytest.fixture
+def proxy():
+    """Starts proxies, and ends them after the test."""
+    processes = []
+
+    def start(*argv):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "aiozmq_speedups.cli.proxy", *argv],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=None if INSTALLED else ROOT,
+        )
+        processes.append(process)
+        return process
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
 
 
 @pytest.fixture
@@ -336,21 +347,19 @@ def stop(process):
     return out
 
 
-def test_proxy_queue(open_socket, tmp_path):
+def test_proxy_queue(proxy, open_socket, tmp_path):
     front, back = f"ipc://{tmp_path}/front", f"ipc://{tmp_path}/back"
     process = proxy("queue", "--front-bind", front, "--back-bind", back)
-    try:
-        service = open_socket(zmq.REP, back)
-        client = open_socket(zmq.REQ, front)
-        client.send(b"question")
-        assert service.recv() == b"question"
-        service.send(b"answer")
-        assert client.recv() == b"answer"
-    finally:
-        stop(process)
+    service = open_socket(zmq.REP, back)
+    client = open_socket(zmq.REQ, front)
+    client.send(b"question")
+    assert service.recv() == b"question"
+    service.send(b"answer")
+    assert client.recv() == b"answer"
+    stop(process)
 
 
-def test_proxy_streamer_with_monitor(open_socket, tmp_path):
+def test_proxy_streamer_with_monitor(proxy, open_socket, tmp_path):
     front, back = f"ipc://{tmp_path}/front", f"ipc://{tmp_path}/back"
     watch = f"ipc://{tmp_path}/watch"
     source = open_socket(zmq.PUSH, front, bind=True)
@@ -360,37 +369,33 @@ def test_proxy_streamer_with_monitor(open_socket, tmp_path):
         *("--monitor-bind", watch),
     )
     listener = proxy("monitor", "--connect", watch)
-    try:
-        # The listener subscribes when it likes: send until it has heard one.
-        heard = threading.Event()
-        line = []
-        reader = threading.Thread(
-            target=lambda: (line.append(listener.stdout.readline()), heard.set())
-        )
-        reader.start()
-        while not heard.is_set():
-            source.send(b"job")
-            assert sink.recv() == b"job"
-            heard.wait(0.01)
-        reader.join()
-        assert line[0].endswith("Message received: b'job'\n")
-    finally:
-        stop(listener)
-        stop(process)
+    # The listener subscribes when it likes: send until it has heard one.
+    heard = threading.Event()
+    line = []
+    reader = threading.Thread(
+        target=lambda: (line.append(listener.stdout.readline()), heard.set())
+    )
+    reader.start()
+    while not heard.is_set():
+        source.send(b"job")
+        assert sink.recv() == b"job"
+        heard.wait(0.01)
+    reader.join()
+    assert line[0].endswith("Message received: b'job'\n")
+    stop(listener)
+    stop(process)
 
 
-def test_proxy_forwarder(open_socket, tmp_path):
+def test_proxy_forwarder(proxy, open_socket, tmp_path):
     front, back = f"ipc://{tmp_path}/front", f"ipc://{tmp_path}/back"
     # An XPUB in front sees the subscription arrive: no need to wait for time.
     source = open_socket(zmq.XPUB, front, bind=True)
     process = proxy("forwarder", "--front-connect", front, "--back-bind", back)
-    try:
-        sink = open_socket(zmq.SUB, back)
-        assert source.recv() == b"\x01"
-        source.send(b"news")
-        assert sink.recv() == b"news"
-    finally:
-        stop(process)
+    sink = open_socket(zmq.SUB, back)
+    assert source.recv() == b"\x01"
+    source.send(b"news")
+    assert sink.recv() == b"news"
+    stop(process)
 
 
 @pytest.mark.parametrize(
@@ -402,7 +407,7 @@ def test_proxy_forwarder(open_socket, tmp_path):
         (["monitor", "--bind", "nonsense"], "monitor: "),
     ],
 )
-def test_proxy_errors(argv, message):
+def test_proxy_errors(proxy, argv, message):
     process = proxy(*argv)
     out, err = process.communicate(timeout=30)
     assert process.returncode == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -77,6 +78,31 @@ def _open(
     return sock
 
 
+def _run_until_interrupted(
+    ctx: zmq.Context[Any],
+    work: Callable[..., object],
+    *socks: zmq.Socket[bytes],
+) -> None:
+    # In a thread of its own: a signal that arrives while zmq_proxy() handles a
+    # message, and so interrupts no system call, would be noticed by nobody.
+    def run() -> None:
+        try:
+            work(*socks)
+        except zmq.ContextTerminated:
+            pass
+        finally:
+            for sock in socks:
+                sock.close(linger=0)
+
+    thread = threading.Thread(target=run)
+    try:
+        thread.start()
+        thread.join()
+    except KeyboardInterrupt:
+        ctx.term()  # ends what the thread waits for
+        thread.join()
+
+
 def serve_proxy(options: argparse.Namespace, ctx: zmq.Context[Any]) -> int:
     """Pass messages between the two sides until interrupted; the exit status."""
     for side in "front", "back":
@@ -92,7 +118,7 @@ def serve_proxy(options: argparse.Namespace, ctx: zmq.Context[Any]) -> int:
     ]
     if options.monitor_bind or options.monitor_connect:
         socks.append(_open(ctx, zmq.PUB, options.monitor_bind, options.monitor_connect))
-    zmq.proxy(*socks)
+    _run_until_interrupted(ctx, zmq.proxy, *socks)
     return 0
 
 
@@ -103,11 +129,17 @@ def monitor(options: argparse.Namespace, ctx: zmq.Context[Any]) -> int:
     if not (bind or connect):
         print("No monitor socket address specified!", file=sys.stderr)
         return 1
+
+    def dump(sock: zmq.Socket[bytes]) -> None:
+        while True:
+            data = sock.recv()
+            now = datetime.now().isoformat()
+            print(now, f"Message received: {data!r}", flush=True)
+
     sock = _open(ctx, zmq.SUB, bind, connect)
     sock.subscribe(b"")
-    while True:
-        data = sock.recv()
-        print(datetime.now().isoformat(), f"Message received: {data!r}", flush=True)
+    _run_until_interrupted(ctx, dump, sock)
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
