@@ -95,8 +95,8 @@ module_exec(PyObject *mod)
     if (PyModule_AddStringConstant(mod, "BUILD_FLAVOUR", AZS_BUILD_FLAVOUR) < 0)
         return -1;
     if (azs_loop_init(mod, st) < 0 || azs_selector_init(mod, st) < 0 ||
-        azs_transport_init(mod, st) < 0 || azs_reader_init(mod, st) < 0 || azs_stream_init(mod, st) < 0 ||
-        azs_server_init(mod, st) < 0 ||
+        azs_transport_init(mod, st) < 0 || azs_reader_init(mod, st) < 0 ||
+        azs_stream_init(mod, st) < 0 || azs_server_init(mod, st) < 0 ||
         azs_zmq_transport_init(mod, st) < 0)
         return -1;
     return 0;

@@ -768,7 +768,8 @@ azs_loop_init(PyObject *mod, azs_state *st)
         return -1;
     st->kwnames_loop = PyTuple_Pack(1, st->str_loop);
     st->kwnames_name_loop = PyTuple_Pack(2, st->str_name, st->str_loop);
-    st->kwnames_resolve = Py_BuildValue("(sssO)", "family", "type", "proto", st->str_loop);
+    st->kwnames_resolve =
+        Py_BuildValue("(sssO)", "family", "type", "proto", st->str_loop);
     if (st->kwnames_loop == NULL || st->kwnames_name_loop == NULL ||
         st->kwnames_resolve == NULL)
         return -1;

@@ -359,8 +359,7 @@ static inline bool
 fd_is_of(const azs_fd *entry, const PyObject *file)
 {
     /* Compared only: the referent may be dead, and then it is None. */
-    return entry->file != NULL &&
-           ((PyWeakReference *)entry->file)->wr_object == file;
+    return entry->file != NULL && ((PyWeakReference *)entry->file)->wr_object == file;
 }
 
 /* Starts a wait with epoll told. */
@@ -396,8 +395,8 @@ wait_start_registering(LoopObject *loop, azs_watcher *wait, int fd, uint32_t dir
         /* Reading goes on, writing seldom waits again. */
         bool in = entry->in_wait != NULL ||
                   ((entry->kept & EPOLLIN) && fd_is_of(entry, file));
-        entry->kept = EPOLLET | (in ? WAIT_IN : 0) |
-                      (entry->out_wait != NULL ? WAIT_OUT : 0);
+        entry->kept =
+            EPOLLET | (in ? WAIT_IN : 0) | (entry->out_wait != NULL ? WAIT_OUT : 0);
     }
     PyObject *old_file = entry->file;
     if (!fd_is_of(entry, file))
@@ -605,8 +604,8 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
         poller_verify(poller);
     if (timeout_ns > MAX_WAIT_NS)
         timeout_ns = MAX_WAIT_NS;
-    bool verify = poller->nunverified > 0 &&
-                  (timeout_ns < 0 || timeout_ns > VERIFY_IDLE_NS);
+    bool verify =
+        poller->nunverified > 0 && (timeout_ns < 0 || timeout_ns > VERIFY_IDLE_NS);
     if (verify)
         timeout_ns = VERIFY_IDLE_NS;
     int n;

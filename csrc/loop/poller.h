@@ -21,12 +21,12 @@ typedef struct {
     /* Edge-triggered events that stay registered between waits, 0 for none; not
      * 0 only where there is neither watcher nor handle. */
     uint32_t kept;
-    uint32_t registered;   /* what the kernel was told; 0 where not in epoll */
-    bool dirty;            /* in the poller's dirty list */
-    bool unverified;       /* in the poller's unverified list */
-    bool drained;          /* see azs_wait_set_drained */
-    bool more_than_data;   /* an event said error, hang-up or urgent data */
-    bool unwanted;         /* an event found nobody waiting */
+    uint32_t registered; /* what the kernel was told; 0 where not in epoll */
+    bool dirty;          /* in the poller's dirty list */
+    bool unverified;     /* in the poller's unverified list */
+    bool drained;        /* see azs_wait_set_drained */
+    bool more_than_data; /* an event said error, hang-up or urgent data */
+    bool unwanted;       /* an event found nobody waiting */
 } azs_fd;
 
 typedef struct {
@@ -40,7 +40,7 @@ typedef struct {
     /* fds where a wait began without asking the kernel: see fdwait.h. */
     int *unverified; /* owned */
     int nunverified, unverified_capacity;
-    int64_t verify_due_ns; /* while there are any */
+    int64_t verify_due_ns;      /* while there are any */
     struct epoll_event *events; /* owned: AZS_POLL_EVENTS */
     unsigned polls_with_gil;    /* in a row: see azs_poller_poll */
 } azs_poller;

@@ -103,8 +103,8 @@ sockop_on_ready(azs_watcher *wait, uint32_t events)
     if (self->future == NULL)
         return 0;
     PyObject *args[] = {Py_NewRef(self->future), Py_None};
-    PyObject *res = PyObject_VectorcallMethod(
-        self->st->str_set_result, args, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    PyObject *res = PyObject_VectorcallMethod(self->st->str_set_result, args,
+                                              2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     Py_DECREF(args[0]);
     if (res == NULL) {
         /* Cancelled, or completed by whoever drives this coroutine. */
@@ -126,9 +126,9 @@ sockop_wait(SockOpObject *self)
         return -1;
     PyAsyncMethods *async = Py_TYPE(future)->tp_as_async;
     PyObject *iter = async->am_await(future);
-    if (iter == NULL || azs_wait_start(self->loop, &self->wait,
-                                       azs_sockop_socket(self)->fd,
-                                       self->kind->direction, self->sock) < 0) {
+    if (iter == NULL ||
+        azs_wait_start(self->loop, &self->wait, azs_sockop_socket(self)->fd,
+                       self->kind->direction, self->sock) < 0) {
         Py_XDECREF(iter);
         Py_DECREF(future);
         return -1;
@@ -148,7 +148,8 @@ sockop_await(SockOpObject *self, PyObject *coro)
     }
     PyAsyncMethods *async = Py_TYPE(coro)->tp_as_async;
     if (async == NULL || async->am_await == NULL)
-        PyErr_Format(PyExc_TypeError, "object %.100s can't be used in 'await' expression",
+        PyErr_Format(PyExc_TypeError,
+                     "object %.100s can't be used in 'await' expression",
                      Py_TYPE(coro)->tp_name);
     else
         self->awaiting = async->am_await(coro);
@@ -401,7 +402,8 @@ static PyObject *
 SockOp_throw(SockOpObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
     if (nargs < 1 || nargs > 3) {
-        PyErr_Format(PyExc_TypeError, "throw expected 1 to 3 arguments, got %zd", nargs);
+        PyErr_Format(PyExc_TypeError, "throw expected 1 to 3 arguments, got %zd",
+                     nargs);
         return NULL;
     }
     if (sockop_enter(self) < 0)
@@ -557,18 +559,12 @@ PyDoc_STRVAR(sockop_doc,
 "What sock_recv() and its like return: a coroutine.");
 
 static PyType_Slot sockop_slots[] = {
-    {Py_tp_doc, (void *)sockop_doc},
-    {Py_tp_dealloc, sockop_dealloc},
-    {Py_tp_traverse, sockop_traverse},
-    {Py_tp_clear, sockop_clear},
-    {Py_tp_repr, sockop_repr},
-    {Py_tp_iternext, sockop_iternext},
-    {Py_tp_methods, sockop_methods},
-    {Py_tp_members, sockop_members},
-    {Py_tp_getset, sockop_getset},
-    {Py_am_await, sockop_await_self},
-    {Py_am_send, sockop_send},
-    {0, NULL},
+    {Py_tp_doc, (void *)sockop_doc},   {Py_tp_dealloc, sockop_dealloc},
+    {Py_tp_traverse, sockop_traverse}, {Py_tp_clear, sockop_clear},
+    {Py_tp_repr, sockop_repr},         {Py_tp_iternext, sockop_iternext},
+    {Py_tp_methods, sockop_methods},   {Py_tp_members, sockop_members},
+    {Py_tp_getset, sockop_getset},     {Py_am_await, sockop_await_self},
+    {Py_am_send, sockop_send},         {0, NULL},
 };
 
 static PyType_Spec azs_sockop_spec = {

@@ -235,9 +235,9 @@ attempt_sendall(SockOpObject *op, PyObject **result)
         return AZS_SOCKOP_ERROR;
     do {
         const azs_socket *sock = azs_sockop_socket(op);
-        ssize_t n = send(sock->fd, (const char *)op->view.buf + op->count,
-                         (size_t)(op->view.len - op->count),
-                         MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n =
+            send(sock->fd, (const char *)op->view.buf + op->count,
+                 (size_t)(op->view.len - op->count), MSG_DONTWAIT | MSG_NOSIGNAL);
         if (azs_likely(n >= 0)) {
             op->count += n;
             continue;

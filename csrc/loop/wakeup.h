@@ -7,7 +7,7 @@
 /* The ready queue is only touched with the GIL held, so other threads append to it
  * directly and order is kept; all that is left is to end the poll, once. */
 typedef struct {
-    int efd; /* -1 while closed */
+    int efd;       /* -1 while closed */
     bool sleeping; /* the loop waits, or is about to, and was not woken yet */
 } azs_wakeup;
 

@@ -13,8 +13,8 @@
 /* One listening socket. It watches from the start and until close(). */
 typedef struct {
     PyObject_HEAD
-    azs_state *st;     /* borrowed: the type keeps the module alive */
-    LoopObject *loop;  /* owned */
+    azs_state *st;    /* borrowed: the type keeps the module alive */
+    LoopObject *loop; /* owned */
     azs_watcher io;
     int fd;            /* borrowed: of `sock` */
     int batch;         /* connections accepted in a turn at most */
@@ -81,9 +81,9 @@ serve(ListenerObject *self, int fd, const azs_addr *peer)
         return -1;
     }
     if (azs_unlikely(self->loop->debug)) {
-        PyObject *ok = PyObject_CallMethod((PyObject *)self->loop, "_transport_debug",
-                                           "sOO", "%r got a new connection: %r",
-                                           self->server, transport);
+        PyObject *ok =
+            PyObject_CallMethod((PyObject *)self->loop, "_transport_debug", "sOO",
+                                "%r got a new connection: %r", self->server, transport);
         if (ok == NULL)
             PyErr_WriteUnraisable((PyObject *)self);
         Py_XDECREF(ok);
@@ -208,12 +208,9 @@ listener_dealloc(ListenerObject *self)
 PyDoc_STRVAR(listener_doc, "A listening socket that accepts into StreamTransports.");
 
 static PyType_Slot listener_slots[] = {
-    {Py_tp_doc, (void *)listener_doc},
-    {Py_tp_dealloc, listener_dealloc},
-    {Py_tp_traverse, listener_traverse},
-    {Py_tp_clear, listener_clear},
-    {Py_tp_methods, listener_methods},
-    {0, NULL},
+    {Py_tp_doc, (void *)listener_doc},   {Py_tp_dealloc, listener_dealloc},
+    {Py_tp_traverse, listener_traverse}, {Py_tp_clear, listener_clear},
+    {Py_tp_methods, listener_methods},   {0, NULL},
 };
 
 static PyType_Spec azs_listener_spec = {

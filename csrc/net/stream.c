@@ -113,8 +113,8 @@ stream_eof_received(StreamObject *self)
     Py_XDECREF(keep);
     Py_DECREF(protocol);
     if (keep_open < 0)
-        return azs_transport_fatal(
-            base, "Fatal error: protocol.eof_received() call failed.");
+        return azs_transport_fatal(base,
+                                   "Fatal error: protocol.eof_received() call failed.");
     if (!keep_open)
         return azs_transport_close(base);
     /* Half-closed: nothing more will come, but output may go on. */
@@ -165,10 +165,9 @@ stream_read_buffered(StreamObject *self)
     if (n > 0) {
         PyObject *size = PyLong_FromSsize_t(n);
         PyObject *update_args[] = {protocol, size};
-        PyObject *ok = size == NULL
-                           ? NULL
-                           : PyObject_VectorcallMethod(st->str_buffer_updated,
-                                                       update_args, 2, NULL);
+        PyObject *ok = size == NULL ? NULL
+                                    : PyObject_VectorcallMethod(st->str_buffer_updated,
+                                                                update_args, 2, NULL);
         Py_XDECREF(size);
         Py_XDECREF(ok);
         res = ok != NULL ? 0
@@ -540,22 +539,18 @@ PyDoc_STRVAR(stream_doc,
 "A connected TCP or Unix stream socket: an asyncio.Transport.");
 
 static PyType_Slot stream_slots[] = {
-    {Py_tp_doc, (void *)stream_doc},
-    {Py_tp_dealloc, stream_dealloc},
-    {Py_tp_traverse, azs_transport_traverse},
-    {Py_tp_clear, azs_transport_clear},
-    {Py_tp_finalize, azs_transport_finalize},
-    {Py_tp_repr, azs_transport_repr},
-    {Py_tp_methods, stream_methods},
-    {Py_tp_members, azs_transport_members},
-    {Py_tp_getset, azs_transport_getset},
-    {0, NULL},
+    {Py_tp_doc, (void *)stream_doc},          {Py_tp_dealloc, stream_dealloc},
+    {Py_tp_traverse, azs_transport_traverse}, {Py_tp_clear, azs_transport_clear},
+    {Py_tp_finalize, azs_transport_finalize}, {Py_tp_repr, azs_transport_repr},
+    {Py_tp_methods, stream_methods},          {Py_tp_members, azs_transport_members},
+    {Py_tp_getset, azs_transport_getset},     {0, NULL},
 };
 
 static PyType_Spec azs_stream_spec = {
     .name = "aiozmq_speedups._core.StreamTransport",
     .basicsize = sizeof(StreamObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = stream_slots,
 };
 
@@ -582,9 +577,8 @@ Loop__make_socket_transport(LoopObject *self, PyObject *args, PyObject *kwargs)
         PyObject *first = PyTuple_Pack(1, self);
         PyObject *full = first == NULL ? NULL : PySequence_Concat(first, args);
         Py_XDECREF(first);
-        PyObject *res = method == NULL || full == NULL
-                            ? NULL
-                            : PyObject_Call(method, full, kwargs);
+        PyObject *res =
+            method == NULL || full == NULL ? NULL : PyObject_Call(method, full, kwargs);
         Py_XDECREF(full);
         Py_XDECREF(method);
         return res;
@@ -607,8 +601,7 @@ Loop__make_socket_transport(LoopObject *self, PyObject *args, PyObject *kwargs)
 }
 
 static PyMethodDef loop_methods[] = {
-    {"_make_socket_transport",
-     (PyCFunction)(void (*)(void))Loop__make_socket_transport,
+    {"_make_socket_transport", (PyCFunction)(void (*)(void))Loop__make_socket_transport,
      METH_VARARGS | METH_KEYWORDS, make_socket_transport_doc},
     {NULL},
 };
@@ -644,5 +637,6 @@ azs_stream_init(PyObject *mod, azs_state *st)
         return -1;
     int res = PyObject_SetAttrString(type, "_sendfile_compatible", native);
     Py_DECREF(native);
-    return res < 0 ? -1 : PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
+    return res < 0 ? -1
+                   : PyObject_SetAttrString(type, "_start_tls_compatible", Py_True);
 }

@@ -8,8 +8,8 @@
 typedef struct {
     TransportObject base;
     azs_bufq queue;
-    bool eof;       /* write_eof() was called */
-    bool buffered;  /* the protocol is an asyncio.BufferedProtocol */
+    bool eof;          /* write_eof() was called */
+    bool buffered;     /* the protocol is an asyncio.BufferedProtocol */
     bool feeds_reader; /* the protocol is exactly a StreamReaderProtocol */
 } StreamObject;
 

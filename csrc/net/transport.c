@@ -312,8 +312,8 @@ int
 azs_transport_drained(TransportObject *self)
 {
     if (self->empty_waiter != NULL) {
-        PyObject *res = PyObject_CallMethod(self->empty_waiter, "set_result", "O",
-                                            Py_None);
+        PyObject *res =
+            PyObject_CallMethod(self->empty_waiter, "set_result", "O", Py_None);
         if (res == NULL)
             return -1;
         Py_DECREF(res);
@@ -385,9 +385,9 @@ run_connection_lost(TransportObject *self)
         Py_CLEAR(self->server);
     }
     if (self->empty_waiter != NULL) {
-        PyObject *ok = PyObject_CallMethod((PyObject *)self->loop,
-                                           "_transport_sendfile_lost", "O",
-                                           self->empty_waiter);
+        PyObject *ok =
+            PyObject_CallMethod((PyObject *)self->loop, "_transport_sendfile_lost", "O",
+                                self->empty_waiter);
         if (ok == NULL)
             PyErr_WriteUnraisable((PyObject *)self);
         Py_XDECREF(ok);
@@ -428,8 +428,8 @@ run_connection_made(TransportObject *self)
     PyObject *waiter = self->waiter;
     self->waiter = NULL;
     if (waiter != NULL) {
-        PyObject *done =
-            PyObject_CallMethod((PyObject *)self->loop, "_transport_ready", "O", waiter);
+        PyObject *done = PyObject_CallMethod((PyObject *)self->loop, "_transport_ready",
+                                             "O", waiter);
         if (done == NULL && report_callback(self, "A waiter could not be woken") < 0)
             res = -1;
         Py_XDECREF(done);
@@ -589,9 +589,9 @@ Transport_pause_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
         if (azs_transport_update_reading(self) < 0)
             return NULL;
         if (azs_unlikely(self->loop->debug)) {
-            PyObject *ok = PyObject_CallMethod((PyObject *)self->loop,
-                                               "_transport_debug", "sO",
-                                               "%r pauses reading", self);
+            PyObject *ok =
+                PyObject_CallMethod((PyObject *)self->loop, "_transport_debug", "sO",
+                                    "%r pauses reading", self);
             if (ok == NULL)
                 return NULL;
             Py_DECREF(ok);
@@ -612,9 +612,9 @@ Transport_resume_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
         if (azs_transport_update_reading(self) < 0)
             return NULL;
         if (azs_unlikely(self->loop->debug)) {
-            PyObject *ok = PyObject_CallMethod((PyObject *)self->loop,
-                                               "_transport_debug", "sO",
-                                               "%r resumes reading", self);
+            PyObject *ok =
+                PyObject_CallMethod((PyObject *)self->loop, "_transport_debug", "sO",
+                                    "%r resumes reading", self);
             if (ok == NULL)
                 return NULL;
             Py_DECREF(ok);
@@ -791,8 +791,8 @@ Transport__make_empty_waiter(TransportObject *self, PyObject *Py_UNUSED(ignored)
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
         return NULL;
     }
-    PyObject *waiter = PyObject_CallMethod((PyObject *)self->loop, "create_future",
-                                           NULL);
+    PyObject *waiter =
+        PyObject_CallMethod((PyObject *)self->loop, "create_future", NULL);
     if (waiter == NULL)
         return NULL;
     if (self->queued == 0) {
@@ -833,8 +833,8 @@ PyMethodDef azs_transport_methods[] = {
     {"close", (PyCFunction)Transport_close, METH_NOARGS, close_doc},
     {"abort", (PyCFunction)Transport_abort, METH_NOARGS, abort_doc},
     {"_force_close", (PyCFunction)Transport__force_close, METH_O, force_close_doc},
-    {"_fatal_error", (PyCFunction)(void (*)(void))Transport__fatal_error,
-     METH_FASTCALL, fatal_error_doc},
+    {"_fatal_error", (PyCFunction)(void (*)(void))Transport__fatal_error, METH_FASTCALL,
+     fatal_error_doc},
     {"is_closing", (PyCFunction)Transport_is_closing, METH_NOARGS, is_closing_doc},
     {"is_reading", (PyCFunction)Transport_is_reading, METH_NOARGS, is_reading_doc},
     {"pause_reading", (PyCFunction)Transport_pause_reading, METH_NOARGS,
@@ -849,8 +849,8 @@ PyMethodDef azs_transport_methods[] = {
 };
 
 PyMethodDef azs_write_flow_methods[] = {
-    {"get_write_buffer_size", (PyCFunction)Transport_get_write_buffer_size,
-     METH_NOARGS, get_write_buffer_size_doc},
+    {"get_write_buffer_size", (PyCFunction)Transport_get_write_buffer_size, METH_NOARGS,
+     get_write_buffer_size_doc},
     {"get_write_buffer_limits", (PyCFunction)Transport_get_write_buffer_limits,
      METH_NOARGS, get_write_buffer_limits_doc},
     {"set_write_buffer_limits",
@@ -1027,8 +1027,7 @@ azs_transport_init(PyObject *Py_UNUSED(mod), azs_state *st)
     PyObject *attach = PyObject_GetAttrString(server, "_attach");
     Py_DECREF(server);
     PyObject *code = attach == NULL ? NULL : PyObject_GetAttrString(attach, "__code__");
-    PyObject *argc =
-        code == NULL ? NULL : PyObject_GetAttrString(code, "co_argcount");
+    PyObject *argc = code == NULL ? NULL : PyObject_GetAttrString(code, "co_argcount");
     long n = argc == NULL ? -1 : PyLong_AsLong(argc);
     Py_XDECREF(attach);
     Py_XDECREF(code);

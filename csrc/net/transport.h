@@ -35,7 +35,7 @@ typedef struct {
 struct TransportObject {
     PyObject_HEAD
     void *base_words[AZS_TRANSPORT_BASE_WORDS]; /* always NULL */
-    PyObject *dict;     /* owned or NULL: attributes that users set */
+    PyObject *dict; /* owned or NULL: attributes that users set */
     PyObject *weakrefs;
 
     azs_state *st; /* borrowed: the type keeps the module alive */
@@ -50,23 +50,23 @@ struct TransportObject {
     bool closing;
     bool lost_posted;
     bool gone;
-    bool paused;           /* pause_reading() was called */
-    bool reading;          /* the loop watches for input */
-    bool protocol_paused;  /* pause_writing() was called */
-    bool connected;        /* connection_made was called */
-    bool is_socket;        /* recv/send work on the fd */
-    unsigned conn_lost;    /* writes after the end, for the warning */
-    unsigned gather;       /* depth of protocol callbacks: writes are gathered */
-    size_t queued;         /* bytes in the write queue, as water marks count */
+    bool paused;          /* pause_reading() was called */
+    bool reading;         /* the loop watches for input */
+    bool protocol_paused; /* pause_writing() was called */
+    bool connected;       /* connection_made was called */
+    bool is_socket;       /* recv/send work on the fd */
+    unsigned conn_lost;   /* writes after the end, for the warning */
+    unsigned gather;      /* depth of protocol callbacks: writes are gathered */
+    size_t queued;        /* bytes in the write queue, as water marks count */
     size_t high_water, low_water;
 
     /* Cold. */
-    PyObject *sock;   /* owned: a socket or pipe object, NULL where nobody asked */
-    PyObject *waiter; /* owned: a Future for the end of set-up, or NULL */
-    PyObject *lost_exc;     /* owned: what connection_lost gets, or NULL */
+    PyObject *sock;     /* owned: a socket or pipe object, NULL where nobody asked */
+    PyObject *waiter;   /* owned: a Future for the end of set-up, or NULL */
+    PyObject *lost_exc; /* owned: what connection_lost gets, or NULL */
     PyObject *empty_waiter; /* owned: sendfile waits for an empty queue, or NULL */
-    PyObject *extra;  /* owned: dict */
-    PyObject *server; /* owned: asyncio's Server, or NULL */
+    PyObject *extra;        /* owned: dict */
+    PyObject *server;       /* owned: asyncio's Server, or NULL */
     azs_inet_addr peername, sockname; /* shown by get_extra_info() on demand */
 };
 
@@ -79,13 +79,13 @@ typedef struct {
     PyTypeObject *type;
     const azs_transport_ops *ops;
     LoopObject *loop;
-    int fd;             /* taken over where sock is NULL, also on failure */
-    PyObject *sock;     /* borrowed or NULL */
-    PyObject *protocol; /* borrowed */
-    PyObject *waiter;   /* borrowed, NULL or None for none */
-    PyObject *extra;    /* borrowed dict, NULL or None for none */
-    PyObject *server;   /* borrowed, NULL or None for none */
-    PyObject *context;  /* borrowed; NULL for a copy of the current one */
+    int fd;               /* taken over where sock is NULL, also on failure */
+    PyObject *sock;       /* borrowed or NULL */
+    PyObject *protocol;   /* borrowed */
+    PyObject *waiter;     /* borrowed, NULL or None for none */
+    PyObject *extra;      /* borrowed dict, NULL or None for none */
+    PyObject *server;     /* borrowed, NULL or None for none */
+    PyObject *context;    /* borrowed; NULL for a copy of the current one */
     const azs_addr *peer; /* borrowed: from accept(2), or NULL */
     bool is_socket;
 } azs_transport_args;

@@ -127,7 +127,7 @@ typedef struct {
 typedef struct azs_state {
     azs_free_list free_handles, free_timers; /* see loop/handle.c */
     struct azs_zmq_state *zmq;               /* owned: see zmq/transport_object.h */
-    bool server_takes_transport; /* asyncio's Server._attach(transport) */
+    bool server_takes_transport;             /* asyncio's Server._attach(transport) */
     azs_free_list free_sockops;
     int socket_layout; /* see loop/sockop.c */
 

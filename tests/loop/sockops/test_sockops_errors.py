@@ -66,14 +66,14 @@ def test_arguments_are_refused_with_the_same_words(pair, udp_pair):
     def outcome(loop, name, args):
         try:
             coro = getattr(loop, name)(*args)
-        except Exception as exc:  # noqa: BLE001
+        except Exception as exc:
             at = "call"
             caught = exc
         else:
             at = "await"
             try:
                 loop.run_until_complete(coro)
-            except Exception as exc:  # noqa: BLE001
+            except Exception as exc:
                 caught = exc
             else:
                 caught = None
