@@ -12,6 +12,7 @@ Without the extension ``Loop`` is asyncio's loop with ``create_zmq_connection``.
 from __future__ import annotations
 
 import asyncio
+import errno
 import inspect
 import selectors
 import signal
@@ -63,8 +64,10 @@ ASYNCIO_HOOKS = {
         "_check_thread",
         "_set_coroutine_origin_tracking",
         "_add_callback",
+        "_make_read_pipe_transport",
         "_make_socket_transport",
         "_make_ssl_transport",
+        "_make_write_pipe_transport",
         "_write_to_self",
     ),
     "asyncio.selector_events.BaseSelectorEventLoop": (
@@ -383,7 +386,11 @@ if _ext.core is not None:
         def _transport_fatal(
             self, transport: Any, exc: BaseException, message: str
         ) -> None:
-            if not isinstance(exc, OSError):
+            quiet = isinstance(exc, OSError)
+            if message == "Fatal read error on pipe transport":
+                # A terminal whose other side has gone reads EIO: an end, no error.
+                quiet = quiet and exc.errno == errno.EIO
+            if not quiet:
                 self._transport_failed(transport, exc, message)
             elif self.get_debug():
                 selector_events.logger.debug("%r: %s", transport, message, exc_info=exc)

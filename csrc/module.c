@@ -4,6 +4,7 @@
 #include "loop/loop.h"
 #include "loop/selector.h"
 #include "loop/sockop.h"
+#include "net/pipe.h"
 #include "net/reader.h"
 #include "net/server.h"
 #include "net/stream.h"
@@ -82,6 +83,12 @@ static PyMethodDef module_methods[] = {
     {NULL},
 };
 
+/* In the order of the layers: a part may use the types of those before it. */
+static int (*const parts[])(PyObject *mod, azs_state *st) = {
+    azs_loop_init,   azs_selector_init, azs_transport_init, azs_reader_init,
+    azs_stream_init, azs_pipe_init,     azs_server_init,    azs_zmq_transport_init,
+};
+
 static int
 module_exec(PyObject *mod)
 {
@@ -94,11 +101,10 @@ module_exec(PyObject *mod)
 #undef X
     if (PyModule_AddStringConstant(mod, "BUILD_FLAVOUR", AZS_BUILD_FLAVOUR) < 0)
         return -1;
-    if (azs_loop_init(mod, st) < 0 || azs_selector_init(mod, st) < 0 ||
-        azs_transport_init(mod, st) < 0 || azs_reader_init(mod, st) < 0 ||
-        azs_stream_init(mod, st) < 0 || azs_server_init(mod, st) < 0 ||
-        azs_zmq_transport_init(mod, st) < 0)
-        return -1;
+    for (size_t i = 0; i < AZS_ARRAY_LEN(parts); i++) {
+        if (parts[i](mod, st) < 0)
+            return -1;
+    }
     return 0;
 }
 

@@ -4,6 +4,7 @@
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 #include <structmember.h>
 
 #include "net/reader.h"
@@ -16,9 +17,6 @@ enum { MAX_IOV = 64 };
 /* Gathered output goes out before it is more than this: the peer can start. */
 enum { GATHER_MAX = 64 * 1024 };
 
-static const char READ_FAILED[] = "Fatal read error on socket transport";
-static const char WRITE_FAILED[] = "Fatal write error on socket transport";
-
 /* ---- output ---- */
 
 static inline StreamObject *
@@ -27,8 +25,8 @@ stream_of(TransportObject *self)
     return (StreamObject *)self;
 }
 
-static void
-stream_drop_queue(TransportObject *self)
+void
+azs_stream_drop_queue(TransportObject *self)
 {
     azs_bufq_clear(&stream_of(self)->queue);
     self->queued = 0;
@@ -42,7 +40,9 @@ send_queue(StreamObject *self)
     int n = azs_bufq_iov(&self->queue, iov, MAX_IOV);
     ssize_t sent;
     do {
-        if (n == 1) {
+        if (!self->base.is_socket) {
+            sent = writev(self->base.fd, iov, n);
+        } else if (n == 1) {
             sent = send(self->base.fd, iov[0].iov_base, iov[0].iov_len, MSG_NOSIGNAL);
         } else {
             struct msghdr msg = {.msg_iov = iov, .msg_iovlen = (size_t)n};
@@ -61,14 +61,14 @@ stream_ran_empty(StreamObject *self)
         return -1;
     if (self->eof && !base->closing && shutdown(base->fd, SHUT_WR) < 0 &&
         errno != ENOTCONN)
-        return azs_transport_fatal_errno(base, -errno, WRITE_FAILED);
+        return azs_transport_fatal_errno(base, -errno, base->ops->write_failed);
     return 0;
 }
 
 /* Sends what the kernel takes now. 0, or -1 with an exception that must leave
  * the loop. */
-static int
-stream_send(StreamObject *self)
+int
+azs_stream_send(StreamObject *self)
 {
     TransportObject *base = &self->base;
     while (self->queue.count > 0) {
@@ -76,9 +76,10 @@ stream_send(StreamObject *self)
         ssize_t sent = send_queue(self);
         if (sent < 0) {
             if (sent != -EAGAIN)
-                return azs_transport_fatal_errno(base, (int)sent, WRITE_FAILED);
+                return azs_transport_fatal_errno(base, (int)sent,
+                                                 base->ops->write_failed);
             if (azs_transport_want_write(base, true) < 0)
-                return azs_transport_fatal(base, WRITE_FAILED);
+                return azs_transport_fatal(base, base->ops->write_failed);
             return azs_transport_grew(base);
         }
         azs_bufq_advance(&self->queue, (size_t)sent);
@@ -93,12 +94,12 @@ stream_send(StreamObject *self)
 }
 
 /* For the end of a protocol callback: an exception stays set. */
-static void
-stream_flush(TransportObject *self)
+void
+azs_stream_flush(TransportObject *self)
 {
     /* Waiting for the kernel already? It will say. */
     if (!(self->io.interest & EPOLLOUT))
-        (void)stream_send(stream_of(self));
+        (void)azs_stream_send(stream_of(self));
 }
 
 /* ---- input ---- */
@@ -122,13 +123,14 @@ stream_eof_received(StreamObject *self)
     return azs_transport_update_reading(base);
 }
 
-/* recv(2) into `buf`: its result, or -errno. */
+/* recv(2) or read(2) into `buf`: its result, or -errno. */
 static ssize_t
 stream_recv(StreamObject *self, void *buf, size_t len)
 {
     ssize_t n;
     do {
-        n = recv(self->base.fd, buf, len, 0);
+        n = self->base.is_socket ? recv(self->base.fd, buf, len, 0)
+                                 : read(self->base.fd, buf, len);
     } while (n < 0 && errno == EINTR);
     return n < 0 ? -errno : n;
 }
@@ -177,7 +179,9 @@ stream_read_buffered(StreamObject *self)
     } else if (n == 0) {
         res = stream_eof_received(self);
     } else {
-        res = n == -EAGAIN ? 0 : azs_transport_fatal_errno(base, (int)n, READ_FAILED);
+        res = n == -EAGAIN
+                  ? 0
+                  : azs_transport_fatal_errno(base, (int)n, base->ops->read_failed);
     }
     Py_DECREF(protocol);
     return res;
@@ -189,20 +193,23 @@ done:
     return res;
 }
 
-static int
-stream_read(StreamObject *self)
+int
+azs_stream_read(StreamObject *self)
 {
     TransportObject *base = &self->base;
     if (self->buffered)
         return stream_read_buffered(self);
     char *scratch = azs_loop_scratch(base->loop);
     if (scratch == NULL)
-        return azs_transport_fatal(base, READ_FAILED);
+        return azs_transport_fatal(base, base->ops->read_failed);
     ssize_t n = stream_recv(self, scratch, AZS_SCRATCH_SIZE);
     if (n == 0)
-        return stream_eof_received(self);
+        return base->is_socket ? stream_eof_received(self)
+                               : azs_transport_eof_lost(base);
     if (n < 0)
-        return n == -EAGAIN ? 0 : azs_transport_fatal_errno(base, (int)n, READ_FAILED);
+        return n == -EAGAIN
+                   ? 0
+                   : azs_transport_fatal_errno(base, (int)n, base->ops->read_failed);
     static const char failed[] = "Fatal error: protocol.data_received() call failed.";
     PyObject *protocol = Py_NewRef(base->protocol);
     if (self->feeds_reader) {
@@ -215,7 +222,7 @@ stream_read(StreamObject *self)
     PyObject *data = PyBytes_FromStringAndSize(scratch, n);
     if (data == NULL) {
         Py_DECREF(protocol);
-        return azs_transport_fatal(base, READ_FAILED);
+        return azs_transport_fatal(base, base->ops->read_failed);
     }
     PyObject *args[] = {protocol, data};
     PyObject *ok =
@@ -233,19 +240,22 @@ stream_on_ready(TransportObject *base, uint32_t events)
 {
     /* As asyncio: errors and hang-ups wake whoever waits, the reader first. */
     if ((events & ~(uint32_t)EPOLLOUT) && (base->io.interest & EPOLLIN) &&
-        stream_read(stream_of(base)) < 0)
+        azs_stream_read(stream_of(base)) < 0)
         return -1;
     if ((events & ~(uint32_t)EPOLLIN) && (base->io.interest & EPOLLOUT) &&
         !base->lost_posted)
-        return stream_send(stream_of(base));
+        return azs_stream_send(stream_of(base));
     return 0;
 }
 
 static const azs_transport_ops stream_ops = {
     .name = "StreamTransport",
+    .read_failed = "Fatal read error on socket transport",
+    .write_failed = "Fatal write error on socket transport",
+    .lost_write = "socket.send() raised exception.",
     .on_ready = stream_on_ready,
-    .flush = stream_flush,
-    .drop_queue = stream_drop_queue,
+    .flush = azs_stream_flush,
+    .drop_queue = azs_stream_drop_queue,
 };
 
 /* ---- methods ---- */
@@ -290,30 +300,31 @@ stream_write(StreamObject *self, PyObject *data, const char *buf, size_t len)
 {
     TransportObject *base = &self->base;
     if (base->lost_posted || base->gone)
-        return azs_transport_write_lost(base, "socket.send() raised exception.");
+        return azs_transport_write_lost(base);
     bool blocked = base->io.interest & EPOLLOUT;
     if (base->gather > 0 && !blocked &&
         (PyBytes_CheckExact(data) || len <= GATHER_MAX)) {
         if (stream_queue(self, data, buf, len) < 0)
             return -1;
-        return base->queued > GATHER_MAX ? stream_send(self) : 0;
+        return base->queued > GATHER_MAX ? azs_stream_send(self) : 0;
     }
-    if (self->queue.count > 0 && !blocked && stream_send(self) < 0)
+    if (self->queue.count > 0 && !blocked && azs_stream_send(self) < 0)
         return -1;
     if (self->queue.count == 0 && !base->lost_posted) {
         ssize_t sent;
         do {
-            sent = send(base->fd, buf, len, MSG_NOSIGNAL);
+            sent = base->is_socket ? send(base->fd, buf, len, MSG_NOSIGNAL)
+                                   : write(base->fd, buf, len);
         } while (sent < 0 && errno == EINTR);
         if (azs_likely(sent == (ssize_t)len))
             return 0;
         if (sent < 0) {
             if (errno != EAGAIN)
-                return azs_transport_fatal_errno(base, -errno, WRITE_FAILED);
+                return azs_transport_fatal_errno(base, -errno, base->ops->write_failed);
             sent = 0;
         }
         if (azs_transport_want_write(base, true) < 0)
-            return azs_transport_fatal(base, WRITE_FAILED);
+            return azs_transport_fatal(base, base->ops->write_failed);
         buf += sent;
         len -= (size_t)sent;
     }
@@ -324,17 +335,17 @@ stream_write(StreamObject *self, PyObject *data, const char *buf, size_t len)
     return azs_transport_grew(base);
 }
 
-PyDoc_STRVAR(write_doc,
-"write(data)\n--\n\n"
-"Send bytes, a bytearray or a memoryview; never blocks (asyncio\n"
-"WriteTransport.write).\n\n"
-"What the kernel does not take at once is buffered: bytes objects as they are, a\n"
-"copy of anything else. Writes made inside one of the protocol's callbacks go out\n"
-"together when it returns. Raises TypeError for other types, RuntimeError after\n"
-"write_eof().");
+const char azs_stream_write_doc[] =
+    "write(data)\n--\n\n"
+    "Send bytes, a bytearray or a memoryview; never blocks (asyncio\n"
+    "WriteTransport.write).\n\n"
+    "What the kernel does not take at once is buffered: bytes objects as they are, a\n"
+    "copy of anything else. Writes made inside one of the protocol's callbacks go out\n"
+    "together when it returns. Raises TypeError for other types, RuntimeError after\n"
+    "write_eof().";
 
-static PyObject *
-Stream_write(StreamObject *self, PyObject *data)
+PyObject *
+azs_stream_write(StreamObject *self, PyObject *data)
 {
     if (azs_likely(PyBytes_CheckExact(data))) {
         if (check_writable(self, "write") < 0)
@@ -402,7 +413,7 @@ Stream_writelines(StreamObject *self, PyObject *lines)
     if (check_writable(self, "writelines") < 0)
         goto fail;
     if (count > 0 && (base->lost_posted || base->gone)) {
-        if (azs_transport_write_lost(base, "socket.send() raised exception.") < 0)
+        if (azs_transport_write_lost(base) < 0)
             goto fail;
         count = 0;
     }
@@ -421,7 +432,7 @@ Stream_writelines(StreamObject *self, PyObject *lines)
         if (blocked)
             res = azs_transport_grew(base);
         else if (base->gather == 0 || base->queued > GATHER_MAX)
-            res = stream_send(self);
+            res = azs_stream_send(self);
         if (res < 0)
             return NULL;
     }
@@ -450,7 +461,7 @@ Stream_write_eof(StreamObject *self, PyObject *Py_UNUSED(ignored))
         if (shutdown(base->fd, SHUT_WR) < 0)
             res = azs_set_errno(-errno);
     } else if (!blocked) {
-        res = stream_send(self);
+        res = azs_stream_send(self);
     }
     if (res < 0)
         return NULL;
@@ -467,8 +478,8 @@ Stream_can_write_eof(StreamObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored)
 }
 
 /* 0 or -1. */
-static int
-stream_adopt_protocol(StreamObject *self, PyObject *protocol)
+int
+azs_stream_adopt_protocol(StreamObject *self, PyObject *protocol)
 {
     int buffered =
         PyObject_IsInstance(protocol, self->base.st->asyncio_buffered_protocol);
@@ -479,15 +490,15 @@ stream_adopt_protocol(StreamObject *self, PyObject *protocol)
     return 0;
 }
 
-PyDoc_STRVAR(set_protocol_doc,
-"set_protocol(protocol)\n--\n\n"
-"Switch to another Protocol or BufferedProtocol (asyncio\n"
-"BaseTransport.set_protocol).");
+const char azs_stream_set_protocol_doc[] =
+    "set_protocol(protocol)\n--\n\n"
+    "Switch to another Protocol or BufferedProtocol (asyncio\n"
+    "BaseTransport.set_protocol).";
 
-static PyObject *
-Stream_set_protocol(StreamObject *self, PyObject *protocol)
+PyObject *
+azs_stream_set_protocol(StreamObject *self, PyObject *protocol)
 {
-    if (stream_adopt_protocol(self, protocol) < 0)
+    if (azs_stream_adopt_protocol(self, protocol) < 0)
         return NULL;
     if (!self->base.gone)
         Py_XSETREF(self->base.protocol, Py_NewRef(protocol));
@@ -495,12 +506,13 @@ Stream_set_protocol(StreamObject *self, PyObject *protocol)
 }
 
 static PyMethodDef stream_methods[] = {
-    {"write", (PyCFunction)Stream_write, METH_O, write_doc},
+    {"write", (PyCFunction)azs_stream_write, METH_O, azs_stream_write_doc},
     {"writelines", (PyCFunction)Stream_writelines, METH_O, writelines_doc},
     {"write_eof", (PyCFunction)Stream_write_eof, METH_NOARGS, write_eof_doc},
     {"can_write_eof", (PyCFunction)Stream_can_write_eof, METH_NOARGS,
      can_write_eof_doc},
-    {"set_protocol", (PyCFunction)Stream_set_protocol, METH_O, set_protocol_doc},
+    {"set_protocol", (PyCFunction)azs_stream_set_protocol, METH_O,
+     azs_stream_set_protocol_doc},
     {NULL},
 };
 
@@ -512,6 +524,7 @@ azs_stream_new(azs_transport_args *args)
     args->type = args->loop->st->stream_transport_type;
     args->ops = &stream_ops;
     args->is_socket = true;
+    args->input = EPOLLIN;
     TransportObject *self = azs_transport_new(args);
     /* Accepted sockets have it from the listening one. */
     if (self != NULL && self->sockname.len > 0 && args->sock != NULL) {
@@ -520,13 +533,13 @@ azs_stream_new(azs_transport_args *args)
         int on = 1;
         setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     }
-    if (self != NULL && stream_adopt_protocol(stream_of(self), args->protocol) < 0)
+    if (self != NULL && azs_stream_adopt_protocol(stream_of(self), args->protocol) < 0)
         Py_CLEAR(self);
     return self;
 }
 
-static void
-stream_dealloc(StreamObject *self)
+void
+azs_stream_dealloc(StreamObject *self)
 {
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
         return; /* resurrected */
@@ -539,7 +552,7 @@ PyDoc_STRVAR(stream_doc,
 "A connected TCP or Unix stream socket: an asyncio.Transport.");
 
 static PyType_Slot stream_slots[] = {
-    {Py_tp_doc, (void *)stream_doc},          {Py_tp_dealloc, stream_dealloc},
+    {Py_tp_doc, (void *)stream_doc},          {Py_tp_dealloc, azs_stream_dealloc},
     {Py_tp_traverse, azs_transport_traverse}, {Py_tp_clear, azs_transport_clear},
     {Py_tp_finalize, azs_transport_finalize}, {Py_tp_repr, azs_transport_repr},
     {Py_tp_methods, stream_methods},          {Py_tp_members, azs_transport_members},

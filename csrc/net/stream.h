@@ -1,4 +1,4 @@
-/* The stream transport: TCP and Unix sockets. */
+/* The stream transport: TCP and Unix sockets; pipes share its queue. */
 #ifndef AZS_NET_STREAM_H
 #define AZS_NET_STREAM_H
 
@@ -15,6 +15,27 @@ typedef struct {
 
 /* New reference; arguments as azs_transport_new, `type` and `ops` filled in. */
 TransportObject *azs_stream_new(azs_transport_args *args);
+
+/* ---- shared with pipes ---- */
+
+/* Sends what the kernel takes now. 0, or -1 with what must leave the loop. */
+int azs_stream_send(StreamObject *self);
+
+/* Reads once and delivers. 0, or -1 with what must leave the loop. */
+int azs_stream_read(StreamObject *self);
+
+void azs_stream_flush(TransportObject *self);
+void azs_stream_drop_queue(TransportObject *self);
+
+/* How input is delivered to this protocol. 0 or -1. */
+int azs_stream_adopt_protocol(StreamObject *self, PyObject *protocol);
+
+/* The methods write() and set_protocol(). */
+PyObject *azs_stream_write(StreamObject *self, PyObject *data);
+PyObject *azs_stream_set_protocol(StreamObject *self, PyObject *protocol);
+extern const char azs_stream_write_doc[], azs_stream_set_protocol_doc[];
+
+void azs_stream_dealloc(StreamObject *self);
 
 int azs_stream_init(PyObject *mod, azs_state *st);
 

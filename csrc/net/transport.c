@@ -1,5 +1,6 @@
 #include "net/transport.h"
 
+#include <fcntl.h>
 #include <string.h>
 
 #include "base/sys.h"
@@ -86,7 +87,9 @@ azs_transport_new(const azs_transport_args *args)
     self->loop = (LoopObject *)Py_NewRef(args->loop);
     self->fd = args->fd;
     self->sock = Py_XNewRef(args->sock);
+    self->dup_fd = -1;
     self->is_socket = args->is_socket;
+    self->input = args->input;
     self->high_water = DEFAULT_HIGH_WATER;
     self->low_water = DEFAULT_HIGH_WATER / 4;
     azs_watcher_init(&self->io, (PyObject *)self, transport_io);
@@ -134,27 +137,37 @@ fail:
 
 /* ---- watching ---- */
 
-int
-azs_transport_update_reading(TransportObject *self)
+/* Has the loop watch for `interest`. 0 or -1. */
+static int
+watch(TransportObject *self, uint32_t interest)
 {
-    bool want = self->reading && !self->paused && !self->closing;
-    uint32_t interest = (self->io.interest & EPOLLOUT) | (want ? EPOLLIN : 0u);
     if (self->io.fd >= 0)
         return azs_watcher_modify(self->loop, &self->io, interest);
     if (interest == 0 || self->gone || self->lost_posted)
         return 0;
-    return azs_watcher_start(self->loop, &self->io, self->fd, interest);
+    /* One terminal may have a reading and a writing transport: epoll takes each
+     * descriptor once, but a duplicate is another. */
+    if (self->dup_fd < 0 && azs_poller_owner(&self->loop->poller, self->fd) != NULL) {
+        self->dup_fd = fcntl(self->fd, F_DUPFD_CLOEXEC, 0);
+        if (self->dup_fd < 0)
+            return azs_set_errno(-errno);
+    }
+    return azs_watcher_start(self->loop, &self->io,
+                             self->dup_fd >= 0 ? self->dup_fd : self->fd, interest);
+}
+
+int
+azs_transport_update_reading(TransportObject *self)
+{
+    bool want = self->reading && !self->paused && !self->closing;
+    return watch(self, (self->io.interest & EPOLLOUT) | (want ? self->input : 0u));
 }
 
 int
 azs_transport_want_write(TransportObject *self, bool want)
 {
-    uint32_t interest = (self->io.interest & EPOLLIN) | (want ? EPOLLOUT : 0u);
-    if (self->io.fd >= 0)
-        return azs_watcher_modify(self->loop, &self->io, interest);
-    if (interest == 0)
-        return 0;
-    return azs_watcher_start(self->loop, &self->io, self->fd, interest);
+    return watch(self, (self->io.interest & ~(uint32_t)EPOLLOUT) |
+                           (want ? (uint32_t)EPOLLOUT : 0u));
 }
 
 /* ---- protocol callbacks ---- */
@@ -271,7 +284,7 @@ azs_transport_shrank(TransportObject *self)
 
 /* Schedules connection_lost, once. */
 static int
-post_lost(TransportObject *self, PyObject *exc)
+post_lost(TransportObject *self, PyObject *exc, uint32_t also)
 {
     if (self->lost_posted || self->gone)
         return 0;
@@ -279,7 +292,7 @@ post_lost(TransportObject *self, PyObject *exc)
     self->conn_lost++;
     Py_XSETREF(self->lost_exc, Py_XNewRef(exc));
     azs_watcher_stop(self->loop, &self->io);
-    return azs_watcher_post(self->loop, &self->later, AZS_LATER_LOST);
+    return azs_watcher_post(self->loop, &self->later, AZS_LATER_LOST | also);
 }
 
 int
@@ -294,7 +307,7 @@ azs_transport_close(TransportObject *self)
         return PyErr_Occurred() ? -1 : 0;
     self->closing = true;
     if (self->queued == 0)
-        return post_lost(self, NULL);
+        return post_lost(self, NULL, 0);
     return azs_transport_update_reading(self);
 }
 
@@ -305,7 +318,14 @@ azs_transport_force_close(TransportObject *self, PyObject *exc)
         return 0;
     self->closing = true;
     self->ops->drop_queue(self);
-    return post_lost(self, exc);
+    return post_lost(self, exc, 0);
+}
+
+int
+azs_transport_eof_lost(TransportObject *self)
+{
+    self->closing = true;
+    return post_lost(self, NULL, AZS_LATER_EOF);
 }
 
 int
@@ -318,16 +338,16 @@ azs_transport_drained(TransportObject *self)
             return -1;
         Py_DECREF(res);
     }
-    return self->closing ? post_lost(self, NULL) : 0;
+    return self->closing ? post_lost(self, NULL, 0) : 0;
 }
 
 int
-azs_transport_write_lost(TransportObject *self, const char *warning)
+azs_transport_write_lost(TransportObject *self)
 {
     int res = 0;
     if (self->conn_lost >= CONNLOST_WRITES_THRESHOLD) {
         PyObject *ok = PyObject_CallMethod((PyObject *)self->loop, "_transport_warn",
-                                           "s", warning);
+                                           "s", self->ops->lost_write);
         Py_XDECREF(ok);
         res = ok == NULL ? -1 : 0;
     }
@@ -341,6 +361,8 @@ transport_close_fd(TransportObject *self)
 {
     int fd = self->fd;
     self->fd = -1;
+    azs_sys_close(self->dup_fd);
+    self->dup_fd = -1;
     PyObject *sock = self->sock;
     self->sock = NULL;
     if (sock != NULL) {
@@ -900,9 +922,12 @@ azs_transport_repr(TransportObject *self)
     const char *state = self->gone ? " closed" : self->closing ? " closing" : "";
     if (self->gone)
         return PyUnicode_FromFormat("<%s%s>", self->ops->name, state);
+    if (self->loop->closed)
+        return PyUnicode_FromFormat("<%s%s open fd=%d>", self->ops->name, state,
+                                    self->fd);
     return PyUnicode_FromFormat(
         "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", self->ops->name, state,
-        self->fd, self->io.interest & EPOLLIN ? "polling" : "idle",
+        self->fd, self->io.interest & self->input ? "polling" : "idle",
         self->io.interest & EPOLLOUT ? "polling" : "idle", self->queued);
 }
 

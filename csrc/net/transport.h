@@ -16,7 +16,10 @@ typedef struct TransportObject TransportObject;
 /* How kinds of transport differ. Each runs with a reference to the transport
  * held by the caller. */
 typedef struct {
-    const char *name; /* for repr */
+    const char *name;        /* for repr */
+    const char *read_failed; /* messages of fatal errors */
+    const char *write_failed;
+    const char *lost_write; /* warning for writes after the end */
     /* Readiness; as azs_watcher_cb. */
     int (*on_ready)(TransportObject *self, uint32_t events);
     /* Sends what is queued as far as the kernel takes it; NULL where nothing is
@@ -46,6 +49,8 @@ struct TransportObject {
     azs_watcher io;     /* the fd's readiness */
     azs_watcher later;  /* never has an fd: posts AZS_LATER_* to the ready queue */
     int fd;             /* -1 once gone; owned by `sock`, else by the transport */
+    int dup_fd;         /* owned: watched in place of fd; -1 for none */
+    uint32_t input;     /* EPOLL* bits that mean input; 0: never watch for it */
 
     bool closing;
     bool lost_posted;
@@ -88,6 +93,7 @@ typedef struct {
     PyObject *context;    /* borrowed; NULL for a copy of the current one */
     const azs_addr *peer; /* borrowed: from accept(2), or NULL */
     bool is_socket;
+    uint32_t input; /* EPOLL* bits that mean input */
 } azs_transport_args;
 
 /* New reference, or NULL. connection_made is posted for the next turn; then
@@ -131,12 +137,16 @@ int azs_transport_close(TransportObject *self);
  * borrowed, NULL for None. 0 or -1. */
 int azs_transport_force_close(TransportObject *self, PyObject *exc);
 
+/* The input of a pipe has ended: eof_received, then connection_lost(None), in the
+ * next turn. 0 or -1. */
+int azs_transport_eof_lost(TransportObject *self);
+
 /* The queue of a closing transport has run empty. 0 or -1. */
 int azs_transport_drained(TransportObject *self);
 
 /* A write on a transport that lost its connection: counts and warns as asyncio
  * does. 0 or -1. */
-int azs_transport_write_lost(TransportObject *self, const char *warning);
+int azs_transport_write_lost(TransportObject *self);
 
 /* ---- type plumbing ---- */
 

@@ -20,6 +20,8 @@
     X(epoll_selector_type)                                                             \
     X(selector_map_type)                                                               \
     X(zmq_transport_type)                                                              \
+    X(read_pipe_type)                                                                  \
+    X(write_pipe_type)                                                                \
     X(stream_transport_type)                                                           \
     X(listener_type)
 
