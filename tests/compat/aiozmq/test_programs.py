@@ -4,7 +4,6 @@ Each runs on PyPI's aiozmq, under ``python -m aiozmq_speedups run`` and after
 ``install(aiozmq=True)``, and prints the same.
 """
 
-import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -82,8 +81,6 @@ def output(env, *args):
 def way(request):
     if request.param == "aiozmq":
         pytest.importorskip("aiozmq.core", exc_type=ImportError)
-    elif importlib.util.find_spec("aiozmq_speedups._alias") is None:
-        pytest.skip("the alias of aiozmq is not here yet")
     return WAYS[request.param]
 
 
@@ -99,8 +96,6 @@ def test_program(child_environment, way, name):
 
 @pytest.mark.parametrize("pure", ["", "1"], ids=["C", "pure"])
 def test_aiozmq_is_this_package(child_environment, tmp_path, pure):
-    if importlib.util.find_spec("aiozmq_speedups._alias") is None:
-        pytest.skip("the alias of aiozmq is not here yet")
     program = tmp_path / "program.py"
     program.write_text(
         "import asyncio, sys, aiozmq, aiozmq.rpc.rpc\n"
