@@ -615,7 +615,7 @@ char *
 azs_loop_scratch(LoopObject *loop)
 {
     if (azs_unlikely(loop->scratch == NULL)) {
-        loop->scratch = malloc(AZS_SCRATCH_SIZE);
+        loop->scratch = malloc(AZS_SCRATCH_AREA);
         if (loop->scratch == NULL)
             PyErr_NoMemory();
     }

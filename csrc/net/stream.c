@@ -583,19 +583,8 @@ Loop__make_socket_transport(LoopObject *self, PyObject *args, PyObject *kwargs)
                                      keywords, &sock, &protocol, &waiter, &extra,
                                      &server))
         return NULL;
-    if (!PyObject_TypeCheck(sock, (PyTypeObject *)self->st->socket_type)) {
-        /* Something with a socket's methods: only Python can call those. */
-        PyObject *method = PyObject_GetAttrString(self->st->selector_event_loop,
-                                                  "_make_socket_transport");
-        PyObject *first = PyTuple_Pack(1, self);
-        PyObject *full = first == NULL ? NULL : PySequence_Concat(first, args);
-        Py_XDECREF(first);
-        PyObject *res =
-            method == NULL || full == NULL ? NULL : PyObject_Call(method, full, kwargs);
-        Py_XDECREF(full);
-        Py_XDECREF(method);
-        return res;
-    }
+    if (!PyObject_TypeCheck(sock, (PyTypeObject *)self->st->socket_type))
+        return azs_transport_by_asyncio(self, "_make_socket_transport", args, kwargs);
     int fd = PyObject_AsFileDescriptor(sock);
     if (fd < 0)
         return NULL;

@@ -135,6 +135,21 @@ fail:
     return NULL;
 }
 
+PyObject *
+azs_transport_by_asyncio(LoopObject *loop, const char *method, PyObject *args,
+                         PyObject *kwargs)
+{
+    PyObject *func = PyObject_GetAttrString(loop->st->selector_event_loop, method);
+    PyObject *first = PyTuple_Pack(1, loop);
+    PyObject *all = first == NULL ? NULL : PySequence_Concat(first, args);
+    Py_XDECREF(first);
+    PyObject *res =
+        func == NULL || all == NULL ? NULL : PyObject_Call(func, all, kwargs);
+    Py_XDECREF(all);
+    Py_XDECREF(func);
+    return res;
+}
+
 /* ---- watching ---- */
 
 /* Has the loop watch for `interest`. 0 or -1. */
@@ -419,10 +434,8 @@ run_connection_lost(TransportObject *self)
     return res;
 }
 
-/* An exception of a callback that asyncio makes through call_soon: reported, and
- * the transport lives on. 0, or -1 with what must leave the loop. */
-static int
-report_callback(TransportObject *self, const char *message)
+int
+azs_transport_failed(TransportObject *self, const char *message)
 {
     if (azs_exc_leaves_loop())
         return -1;
@@ -442,7 +455,7 @@ run_connection_made(TransportObject *self)
         PyObject_VectorcallMethod(self->st->str_connection_made, args, 2, NULL);
     Py_DECREF(protocol);
     if (ok == NULL &&
-        report_callback(self, "Exception in protocol.connection_made()") < 0)
+        azs_transport_failed(self, "Exception in protocol.connection_made()") < 0)
         return -1;
     Py_XDECREF(ok);
     self->reading = true;
@@ -452,7 +465,8 @@ run_connection_made(TransportObject *self)
     if (waiter != NULL) {
         PyObject *done = PyObject_CallMethod((PyObject *)self->loop, "_transport_ready",
                                              "O", waiter);
-        if (done == NULL && report_callback(self, "A waiter could not be woken") < 0)
+        if (done == NULL &&
+            azs_transport_failed(self, "A waiter could not be woken") < 0)
             res = -1;
         Py_XDECREF(done);
         Py_DECREF(waiter);
@@ -469,7 +483,7 @@ run_eof_received(TransportObject *self)
     PyObject *ok = PyObject_CallMethodNoArgs(protocol, self->st->str_eof_received);
     Py_DECREF(protocol);
     if (ok == NULL)
-        return report_callback(self, "Exception in protocol.eof_received()");
+        return azs_transport_failed(self, "Exception in protocol.eof_received()");
     Py_DECREF(ok);
     return 0;
 }
@@ -489,7 +503,7 @@ transport_later(azs_watcher *watcher, uint32_t events)
         PyObject *raised = res < 0 ? azs_exc_take() : NULL;
         int lost = run_connection_lost(self);
         if (lost < 0)
-            lost = report_callback(self, "Exception in protocol.connection_lost()");
+            lost = azs_transport_failed(self, "Exception in protocol.connection_lost()");
         if (raised != NULL) {
             PyErr_Clear();
             azs_exc_restore_steal(raised);
@@ -631,7 +645,8 @@ Transport_resume_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
     if (!self->closing && self->paused) {
         self->paused = false;
-        if (azs_transport_update_reading(self) < 0)
+        if (azs_transport_update_reading(self) < 0 ||
+            (self->ops->resumed != NULL && self->ops->resumed(self) < 0))
             return NULL;
         if (azs_unlikely(self->loop->debug)) {
             PyObject *ok =
@@ -1001,34 +1016,58 @@ azs_transport_dealloc(TransportObject *self)
     AZS_DEALLOC_FREE(self);
 }
 
-int
-azs_transport_type_add(PyObject *mod, azs_state *st, PyTypeObject **slot,
-                       PyType_Spec *spec, const char *base_name, bool flow)
+/* A class of asyncio.transports; NULL with ImportError where it has no room for us. */
+static PyObject *
+import_base(PyObject *transports, const char *name)
 {
-    PyObject *transports = PyImport_ImportModule("asyncio.transports");
-    if (transports == NULL)
-        return -1;
-    PyObject *base = PyObject_GetAttrString(transports, base_name);
-    Py_DECREF(transports);
+    PyObject *base = PyObject_GetAttrString(transports, name);
     if (base == NULL)
-        return -1;
-    int res = -1;
+        return NULL;
     if (!PyType_Check(base) || ((PyTypeObject *)base)->tp_basicsize >
                                    (Py_ssize_t)offsetof(TransportObject, dict)) {
         PyErr_Format(PyExc_ImportError,
                      "asyncio.%s of this Python is larger than this extension knows",
-                     base_name);
-        goto done;
+                     name);
+        Py_CLEAR(base);
     }
-    if (azs_type_add(mod, slot, spec, base, true) < 0)
+    return base;
+}
+
+int
+azs_transport_type_add(PyObject *mod, azs_state *st, PyTypeObject **slot,
+                       PyType_Spec *spec, const char *base_name, bool flow)
+{
+    int res = -1;
+    PyObject *base = NULL, *mixin = NULL, *bases = NULL;
+    PyObject *transports = PyImport_ImportModule("asyncio.transports");
+    if (transports == NULL)
+        return -1;
+    base = import_base(transports, base_name);
+    if (base == NULL)
         goto done;
-    PyTypeObject *type = *slot;
-    if (azs_type_add_methods(type, azs_transport_methods) < 0 ||
-        (flow && azs_type_add_methods(type, azs_write_flow_methods) < 0))
+    if (flow) {
+        mixin = import_base(transports, "_FlowControlMixin");
+        if (mixin == NULL)
+            goto done;
+        /* It is an asyncio.Transport itself. */
+        if (PyType_IsSubtype((PyTypeObject *)mixin, (PyTypeObject *)base))
+            bases = PyTuple_Pack(1, mixin);
+        else
+            bases = PyTuple_Pack(2, mixin, base);
+    } else {
+        bases = PyTuple_Pack(1, base);
+    }
+    if (bases == NULL || azs_type_add(mod, slot, spec, bases, true) < 0)
+        goto done;
+    if (azs_type_add_methods(*slot, azs_transport_methods) < 0 ||
+        (flow && azs_type_add_methods(*slot, azs_write_flow_methods) < 0))
         goto done;
     res = 0;
 done:
-    Py_DECREF(base);
+    Py_XDECREF(bases);
+    Py_XDECREF(mixin);
+    Py_XDECREF(base);
+    Py_DECREF(transports);
     return res;
 }
 

@@ -27,6 +27,8 @@ typedef struct {
     void (*flush)(TransportObject *self);
     /* Drops the write queue. */
     void (*drop_queue)(TransportObject *self);
+    /* resume_reading() was called: 0 or -1. NULL where the fd's readiness says all. */
+    int (*resumed)(TransportObject *self);
 } azs_transport_ops;
 
 /* Life: made -> (connection_made) open -> closing -> (connection_lost) gone.
@@ -100,6 +102,11 @@ typedef struct {
  * reading starts and the waiter is done. */
 TransportObject *azs_transport_new(const azs_transport_args *args);
 
+/* asyncio's own transport, made by `method` of its loop: for something with a socket's
+ * methods that is no socket, since only Python can call those. New reference. */
+PyObject *azs_transport_by_asyncio(LoopObject *loop, const char *method, PyObject *args,
+                                   PyObject *kwargs);
+
 /* Watches for input or stops, as `reading`, `paused` and `closing` say. */
 int azs_transport_update_reading(TransportObject *self);
 
@@ -121,6 +128,10 @@ int azs_transport_fatal(TransportObject *self, const char *message);
 /* The same for -errno of a system call. Always 0 but for a failing report. */
 int azs_transport_fatal_errno(TransportObject *self, int neg_errno,
                               const char *message);
+
+/* As azs_transport_fatal, but the transport lives on: for what asyncio would report
+ * as the exception of a handle. */
+int azs_transport_failed(TransportObject *self, const char *message);
 
 /* The queue grew: pause_writing() above the high mark. It shrank: the other way
  * round at the low mark. The protocol may do anything in there. 0, or -1 with
@@ -162,8 +173,9 @@ extern PyGetSetDef azs_transport_getset[];
 extern PyMemberDef azs_transport_members[];
 PyObject *azs_transport_repr(TransportObject *self);
 
-/* Makes a transport type below `base_name` of asyncio.transports, with the
- * methods above (`flow` for those that write) and `methods`. 0 or -1. */
+/* Makes a transport type below `base_name` of asyncio.transports, with the methods
+ * above; `flow` adds the water marks and the mix-in that asyncio has them from. 0 or
+ * -1. */
 int azs_transport_type_add(PyObject *mod, azs_state *st, PyTypeObject **slot,
                            PyType_Spec *spec, const char *base_name, bool flow);
 

@@ -23,7 +23,8 @@
     X(read_pipe_type)                                                                  \
     X(write_pipe_type)                                                                \
     X(stream_transport_type)                                                           \
-    X(listener_type)
+    X(listener_type)                                                                   \
+    X(datagram_transport_type)
 
 /* X(name): interned strings, reached as st->str_<name>. */
 #define AZS_STATE_NAMES(X)                                                             \
@@ -62,7 +63,9 @@
     X(context)                                                                         \
     X(create_task)                                                                     \
     X(data_received)                                                                   \
+    X(datagram_received)                                                               \
     X(eof_received)                                                                    \
+    X(error_received)                                                                  \
     X(fileno)                                                                          \
     X(get_buffer)                                                                      \
     X(gettimeout)                                                                      \
@@ -74,6 +77,7 @@
     X(peername)                                                                        \
     X(recv_into)                                                                       \
     X(resume_writing)                                                                  \
+    X(sendto)                                                                          \
     X(set_result)                                                                      \
     X(sock_connect)                                                                    \
     X(sock_recv)                                                                       \

@@ -60,14 +60,4 @@ TESTS = {
             FAILS, "counts the calls of loop._process_events"
         ),
     }.items()
-} | {
-    f"test_base_events.BaseEventLoopWithSelectorTests.{name}": Exclusion(
-        FAILS, "the socket is a mock, and our transport needs its descriptor"
-    )
-    for name in (
-        "test_create_connection_ip_addr",
-        "test_create_connection_ipv6_scope",
-        "test_create_connection_no_inet_pton",
-        "test_create_connection_service_name",
-    )
 }
