@@ -53,6 +53,16 @@ def why_no_extension() -> str | None:
     return None if ext.core is not None else str(ext.reason)
 
 
+def why_no_c_transport() -> str | None:
+    """None where ZeroMQ messages go through C, otherwise the reason."""
+    reason = why_no_extension()
+    if reason is not None:
+        return reason
+    core = importlib.import_module("aiozmq_speedups.core")
+    info = str(core.transport_info)
+    return None if info.startswith("C") else f"the zmq transport is {info}"
+
+
 def versions(peers: Iterable[str]) -> dict[str, str]:
     found = {
         "python": platform.python_version(),

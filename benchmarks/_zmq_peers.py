@@ -269,15 +269,21 @@ class Trips(End):
 
 
 class Pull(End):
-    received = 0
+    def start(self) -> None:
+        self.measuring = False
+        self.left = self.job.warm_up
 
     def msg_received(self, msg: Any) -> None:
-        self.received += 1
-        if self.received == self.job.warm_up:
-            self.started = time.perf_counter()
-        elif self.received == self.job.total:
+        self.left -= 1
+        if self.left:
+            return
+        if self.measuring:
             report(self.started)
             self.done.set_result(None)
+        else:
+            self.measuring = True
+            self.started = time.perf_counter()
+            self.left = self.job.count
 
 
 class Push(End):

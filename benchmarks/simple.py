@@ -97,7 +97,7 @@ def why_skipped(row: Row) -> str | None:
         if reason is not None:
             return reason
     if row.family == "speedups-c":
-        return _common.why_no_extension()
+        return _common.why_no_c_transport()
     return None
 
 

@@ -300,7 +300,7 @@ def why_skipped(peer: Peer) -> str | None:
         reason = _common.why_missing(module) if module else None
         if reason is not None:
             return reason
-    return _common.why_no_extension() if peer.family == "speedups-c" else None
+    return _common.why_no_c_transport() if peer.family == "speedups-c" else None
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
