@@ -271,6 +271,7 @@ class Trips(End):
 class Pull(End):
     def start(self) -> None:
         self.measuring = False
+        self.started = 0.0
         self.left = self.job.warm_up
 
     def msg_received(self, msg: Any) -> None:

@@ -46,7 +46,7 @@ def ratio(value: float | None) -> str:
 def of_simple(report: Report) -> list[str]:
     settings = report["settings"]
     rows = sorted(report["rows"], key=lambda row: -float(row["rps"]["mean"]))
-    header = ["row", "round trips/s", "95 % interval", "mean µs", "sd µs"]
+    header = ["row", "round trips/s", "95 % interval", "mean µs", "sd µs", "median µs"]
     table = simple_table(
         [*header, "× raw", "× aiozmq"],
         [
@@ -56,6 +56,7 @@ def of_simple(report: Report) -> list[str]:
                 f"{row['rps']['low']:,.0f} … {row['rps']['high']:,.0f}",
                 f"{row['us']['mean']:.1f}",
                 f"{row['us']['stdev']:.1f}",
+                f"{row['us']['median']:.1f}",
                 ratio(row["ratio"]["raw"]),
                 ratio(row["ratio"]["aiozmq"]),
             ]

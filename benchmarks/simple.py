@@ -347,7 +347,8 @@ def print_results(rows: Sequence[dict[str, Any]], verbose: int) -> None:
     )
     print("x raw: to 'single thread raw zmq'; x aiozmq: to aiozmq on asyncio.")
     print()
-    header = ["", "RPS", "95 % CI", "mean us", "sd us", "x raw", "x aiozmq"]
+    header = ["", "RPS", "95 % CI", "mean us", "sd us", "median us"]
+    header += ["x raw", "x aiozmq"]
     ordered = sorted(rows, key=lambda row: float(row["rps"]["mean"]), reverse=True)
     lines = [
         [
@@ -356,6 +357,7 @@ def print_results(rows: Sequence[dict[str, Any]], verbose: int) -> None:
             f"{row['rps']['low']:,.0f} .. {row['rps']['high']:,.0f}",
             f"{row['us']['mean']:.1f}",
             f"{row['us']['stdev']:.1f}",
+            f"{row['us']['median']:.1f}",
             ratio(row["ratio"]["raw"]),
             ratio(row["ratio"]["aiozmq"]),
         ]

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 if not __package__:
     # A script's own folder comes first, and this file would hide pyzmq.
@@ -162,6 +162,7 @@ def c_program() -> Iterator[tuple[str | None, str]]:
             [*compiler, *_load.FLAGS, "-o", program, source, "-lzmq"],
             capture_output=True,
             text=True,
+            check=False,
         )
         if done.returncode:
             yield None, "no libzmq headers (on Debian: apt install libzmq3-dev)"
@@ -271,7 +272,7 @@ class _End:
         lines = self._errors.read().strip().splitlines()
         return f"the {self._role} ended with {code}: {lines[-1] if lines else ''}"
 
-    def __enter__(self) -> _End:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -374,13 +375,14 @@ def measure(
                     errors[label] = str(exc)
                     progress.say(f"{label}: {exc}")
                 else:
-                    if round_number == 0:
-                        # Known to the nearest power of two, so that a rerun
-                        # is likely to have the same size.
-                        wanted = max(int(rate * args.seconds), 10)
-                        counts[key] = 1 << (wanted.bit_length() - 1)
-                    else:
+                    if round_number:
                         rates[key].append(rate)
+                    # By the best rate so far: a slow trial must not leave the
+                    # later runs too short to be measured. A power of two, so
+                    # that another run is likely to have the same size.
+                    wanted = max(int(rate * args.seconds), 10)
+                    count = 1 << (wanted.bit_length() - 1)
+                    counts[key] = max(count, counts.get(key, 0))
             progress.step(label)
     progress.close()
     report["errors"] = errors
