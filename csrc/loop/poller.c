@@ -598,6 +598,9 @@ int
 azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
 {
     azs_poller *poller = &loop->poller;
+    /* A callback forked, and this is the child: epoll is the parent's. */
+    if (azs_unlikely(loop->fork_generation != azs_fork_generation))
+        return azs_loop_fail_forked();
     poller_flush(poller);
     if (azs_unlikely(poller->nunverified > 0 &&
                      loop->poll_due_ns >= poller->verify_due_ns))

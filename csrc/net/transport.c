@@ -200,11 +200,18 @@ void
 azs_transport_leave(TransportObject *self)
 {
     assert(self->gather > 0);
+    /* What a callback raised is kept aside: sending may run Python code. */
+    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
     /* Sent in the Context still: pause_writing() may come of it. */
     if (--self->gather == 0 && self->queued > 0 && self->ops->flush != NULL &&
         !self->lost_posted)
         self->ops->flush(self);
-    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
+    if (PyErr_Occurred()) {
+        if (exc != NULL)
+            PyErr_WriteUnraisable((PyObject *)self);
+        else
+            exc = azs_exc_take();
+    }
     if (PyContext_Exit(self->context) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
     if (exc != NULL)
