@@ -40,7 +40,7 @@ dev: ## the tests on the debug build: asserts and live-object counters
 
 asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@.ci/venv $(VENV)-asan asan test $(PYTHON)
-	$(ASAN_ENV) $(VENV)-asan/bin/pytest -p no:cacheprovider $(T)
+	$(ASAN_ENV) $(VENV)-asan/bin/pytest -p no:cacheprovider -m "not slow" $(T)
 
 leaks: ## the leak tests on the debug build: memory flat over a million operations
 	@.ci/venv $(VENV)-debug debug test $(PYTHON)

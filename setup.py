@@ -7,12 +7,14 @@
 Each flavour has a build directory of its own, build/<flavour>.
 """
 
+import contextlib
 import glob
 import os
 import sys
 
 from setuptools import Extension, setup
 from setuptools.command.build import build
+from setuptools.command.build_ext import build_ext
 
 FLAVOURS = {
     "release": (["-O3", "-DNDEBUG"], []),
@@ -52,6 +54,17 @@ class build_of_flavour(build):
         super().run()
 
 
+class build_ext_afresh(build_ext):
+    def build_extension(self, ext):
+        try:
+            super().build_extension(ext)
+        except Exception:
+            # The last build's must not be installed in place of this one.
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(self.get_ext_fullpath(ext.name))
+            raise
+
+
 def extensions():
     if no_extensions or not sys.platform.startswith("linux"):
         return []
@@ -77,4 +90,7 @@ def extensions():
     ]
 
 
-setup(ext_modules=extensions(), cmdclass={"build": build_of_flavour})
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build": build_of_flavour, "build_ext": build_ext_afresh},
+)

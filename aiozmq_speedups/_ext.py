@@ -6,6 +6,7 @@ is None, in one sentence that ``python -m aiozmq_speedups info`` prints.
 
 from __future__ import annotations
 
+import importlib
 import os
 from typing import Any
 
@@ -16,8 +17,8 @@ if os.environ.get("AIOZMQ_SPEEDUPS_PURE", "") not in ("", "0"):
     reason = "switched off by AIOZMQ_SPEEDUPS_PURE"
 else:
     try:
-        from aiozmq_speedups import _core
+        core = importlib.import_module("aiozmq_speedups._core")
+    except ModuleNotFoundError:
+        reason = "the C extension was not built"
     except ImportError as exc:
         reason = f"the C extension could not be imported: {exc}"
-    else:
-        core = _core

@@ -118,9 +118,6 @@ class _CorePoller:
     def get_map(self) -> Mapping[int, Any]:
         return {}
 
-    def get_key(self, fileobj: Any) -> Any:
-        raise KeyError(f"{fileobj!r} is not registered: the C core polls")
-
     def close(self) -> None:
         pass
 
