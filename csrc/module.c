@@ -86,9 +86,9 @@ static PyMethodDef module_methods[] = {
 
 /* In the order of the layers: a part may use the types of those before it. */
 static int (*const parts[])(PyObject *mod, azs_state *st) = {
-    azs_loop_init,   azs_selector_init, azs_transport_init, azs_reader_init,
-    azs_stream_init, azs_pipe_init,     azs_server_init,    azs_udp_init,
-    azs_zmq_transport_init,
+    azs_loop_init,   azs_selector_init, azs_transport_init,
+    azs_reader_init, azs_stream_init,   azs_pipe_init,
+    azs_server_init, azs_udp_init,      azs_zmq_transport_init,
 };
 
 static int

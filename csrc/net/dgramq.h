@@ -5,8 +5,8 @@
 #include "py/addr.h"
 
 typedef struct {
-    PyObject *data; /* owned: exact bytes */
-    PyObject *addr; /* owned or NULL: the connected peer's */
+    PyObject *data;    /* owned: exact bytes */
+    PyObject *addr;    /* owned or NULL: the connected peer's */
     azs_inet_addr raw; /* of `addr`; len 0 where that must be converted first */
 } azs_dgram;
 

@@ -510,7 +510,8 @@ transport_later(azs_watcher *watcher, uint32_t events)
         PyObject *raised = res < 0 ? azs_exc_take() : NULL;
         int lost = run_connection_lost(self);
         if (lost < 0)
-            lost = azs_transport_failed(self, "Exception in protocol.connection_lost()");
+            lost =
+                azs_transport_failed(self, "Exception in protocol.connection_lost()");
         if (raised != NULL) {
             PyErr_Clear();
             azs_exc_restore_steal(raised);

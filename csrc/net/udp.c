@@ -167,8 +167,7 @@ send_converted(DatagramObject *self, PyObject *data, const void *buf, size_t len
                PyObject *addr)
 {
     azs_addr converted;
-    int known =
-        addr == NULL ? 0 : azs_addr_from_python(self->family, addr, &converted);
+    int known = addr == NULL ? 0 : azs_addr_from_python(self->family, addr, &converted);
     if (known < 0)
         PyErr_Clear(); /* the socket module says it in its own words */
     if (known <= 0 || self->base.fd < 0)
@@ -210,9 +209,9 @@ send_batch(DatagramObject *self, size_t max)
         n++;
     }
     if (n == 1) {
-        int err = send_raw(self, iov[0].iov_base, iov[0].iov_len,
-                           messages[0].msg_hdr.msg_name,
-                           messages[0].msg_hdr.msg_namelen);
+        int err =
+            send_raw(self, iov[0].iov_base, iov[0].iov_len,
+                     messages[0].msg_hdr.msg_name, messages[0].msg_hdr.msg_namelen);
         return err < 0 ? err : 1;
     }
     int sent;
@@ -379,7 +378,8 @@ deliver(DatagramObject *self)
         azs_dgram_drop(&dgram);
         Py_DECREF(protocol);
         if (azs_unlikely(ok == NULL))
-            res = azs_transport_failed(base, "Exception in protocol.datagram_received()");
+            res =
+                azs_transport_failed(base, "Exception in protocol.datagram_received()");
         Py_XDECREF(ok);
     }
     if (res < 0)
@@ -541,8 +541,8 @@ receive(DatagramObject *self)
         if (scratch == NULL)
             return azs_transport_fatal(base, READ_FAILED);
         unsigned want = receive_count(self);
-        res = want == 1 ? receive_one(self, scratch)
-                        : receive_many(self, scratch, want);
+        res =
+            want == 1 ? receive_one(self, scratch) : receive_many(self, scratch, want);
     }
     return res > 0 ? deliver(self) : res;
 }
@@ -801,7 +801,8 @@ static PyType_Slot datagram_slots[] = {
 static PyType_Spec azs_datagram_spec = {
     .name = "aiozmq_speedups._core.DatagramTransport",
     .basicsize = sizeof(DatagramObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .flags =
+        Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = datagram_slots,
 };
 

@@ -8,19 +8,19 @@
 
 typedef struct {
     TransportObject base;
-    int family; /* AF_*: the socket module converts those that py/addr.h does not */
-    bool has_peer;   /* get_extra_info('peername') is true: addresses are ignored */
+    int family;    /* AF_*: the socket module converts those that py/addr.h does not */
+    bool has_peer; /* get_extra_info('peername') is true: addresses are ignored */
     bool is_connected; /* the kernel knows a peer, named or not */
-    bool flushing;   /* in send_queue: writes are queued behind */
-    unsigned batch;  /* datagrams to ask for at once: what lately came, doubled */
-    unsigned lone;   /* receptions of a single one: see receive() */
+    bool flushing;     /* in send_queue: writes are queued behind */
+    unsigned batch;    /* datagrams to ask for at once: what lately came, doubled */
+    unsigned lone;     /* receptions of a single one: see receive() */
     /* Of the datagram being delivered: its address is the likeliest one to be
      * sent to. `delivering` is borrowed from the call's arguments. */
     PyObject *delivering;
     azs_inet_addr delivering_raw;
     azs_addr_cache cache;
-    azs_dgramq in;  /* received, not delivered yet */
-    azs_dgramq out; /* to be sent; their sizes make up base.queued */
+    azs_dgramq in;     /* received, not delivered yet */
+    azs_dgramq out;    /* to be sent; their sizes make up base.queued */
     PyObject *address; /* owned: the remote address given, or NULL */
 } DatagramObject;
 
