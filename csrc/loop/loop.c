@@ -779,7 +779,9 @@ azs_loop_init(PyObject *mod, azs_state *st)
         azs_type_add_methods(st->loop_type, azs_fdwatch_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_wakeup_methods) < 0 ||
         azs_sockop_init(mod, st) < 0 ||
-        azs_type_add_methods(st->loop_type, azs_sockop_methods) < 0)
+        azs_type_add_methods(st->loop_type, azs_sockop_methods) < 0 ||
+        azs_type_add_methods(st->loop_type, azs_sockop_connect_methods) < 0 ||
+        azs_type_add_methods(st->loop_type, azs_sockop_datagram_methods) < 0)
         return -1;
     return 0;
 }

@@ -122,6 +122,8 @@ extern PyMethodDef azs_timer_methods[]; /* call_later, call_at, time */
 extern PyMethodDef azs_fdwatch_methods[];
 extern PyMethodDef azs_wakeup_methods[];
 extern PyMethodDef azs_sockop_methods[]; /* sock_recv and its like */
+extern PyMethodDef azs_sockop_connect_methods[];
+extern PyMethodDef azs_sockop_datagram_methods[];
 
 /* Splits METH_FASTCALL arguments of call_soon and its like: `context` from the
  * keywords (borrowed, NULL for none) and at least `min_args` positional ones.

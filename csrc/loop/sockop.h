@@ -10,6 +10,8 @@
 #ifndef AZS_LOOP_SOCKOP_H
 #define AZS_LOOP_SOCKOP_H
 
+#include <sys/socket.h>
+
 #include "loop/loop.h"
 
 enum { AZS_SOCKOP_ARGS = 2 };
@@ -31,6 +33,7 @@ typedef struct {
      * last before the system call, since Python code may have closed it. */
     azs_sockop_outcome (*attempt)(SockOpObject *op, PyObject **result);
     uint32_t direction; /* EPOLLIN or EPOLLOUT: what it waits for */
+    bool gives_address; /* only for families that azs_addr_to_python knows */
 } azs_sockop_kind;
 
 struct SockOpObject {

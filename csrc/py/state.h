@@ -76,13 +76,18 @@
     X(pause_writing)                                                                   \
     X(peername)                                                                        \
     X(recv_into)                                                                       \
+    X(recvfrom_into)                                                                   \
     X(resume_writing)                                                                  \
     X(sendto)                                                                          \
     X(set_result)                                                                      \
+    X(sock_accept)                                                                     \
     X(sock_connect)                                                                    \
     X(sock_recv)                                                                       \
     X(sock_recv_into)                                                                  \
+    X(sock_recvfrom)                                                                   \
+    X(sock_recvfrom_into)                                                              \
     X(sock_sendall)                                                                    \
+    X(sock_sendto)                                                                     \
     X(sockname)                                                                        \
     X(throw)
 

@@ -30,6 +30,17 @@ async def readable(sock):
             loop.remove_reader(other)
 
 
+async def polls(n=4):
+    """Lets the loop ask the kernel `n` times: it does not do so every turn."""
+    a, b = socket.socketpair()
+    with a, b:
+        b.setblocking(False)
+        for _ in range(n):
+            a.send(b"x")
+            await readable(b)
+            b.recv(1)
+
+
 async def pending(task):
     await turns()
     assert not task.done()

@@ -4,11 +4,13 @@ import asyncio
 import errno
 import gc
 import os
+import pathlib
+import select
 import socket
 import weakref
 
 import pytest
-from sockops_cases import CANCELLED, fill, turns
+from sockops_cases import CANCELLED, fill, pending, polls, turns
 
 from aiozmq_speedups.loop import Loop
 
@@ -210,7 +212,25 @@ def test_a_duplicate_keeps_the_file_open(loop, pair):
     loop.run_until_complete(main())
 
 
-def test_an_unread_socket_does_not_keep_the_loop_busy(loop, pair):
+def registrations(fd):
+    """The events for which `fd` is registered, in each epoll of this process."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}") != "anon_inode:[eventpoll]":
+                continue
+            info = pathlib.Path(f"/proc/self/fdinfo/{name}").read_text()
+        except OSError:
+            continue  # listdir's own
+        for line in info.splitlines():
+            words = line.split()
+            if words[:2] == ["tfd:", str(fd)]:
+                found.append(int(words[3], 16))
+    return found
+
+
+def test_an_unread_socket_does_not_keep_the_loop_busy(loop, ours, pair):
+    """What is kept registered is edge-triggered, and goes where nobody waits."""
     a, b = pair
 
     async def main():
@@ -218,16 +238,46 @@ def test_an_unread_socket_does_not_keep_the_loop_busy(loop, pair):
         await turns()
         b.send(b"abc")
         assert await task == b"abc"
-        for _ in range(10):
+        (events,) = registrations(a.fileno())
+        assert events & select.EPOLLET & 0xFFFFFFFF
+        for _ in range(2):
             b.send(b"unread")
-            await turns()
-        times = os.times()
-        await asyncio.sleep(0.2)
-        spent = os.times()
-        assert spent.user + spent.system - times.user - times.system < 0.15
-        assert await loop.sock_recv(a, 100) == b"unread" * 10
+            await polls()
+        assert registrations(a.fileno()) == []
+        assert await loop.sock_recv(a, 100) == b"unread" * 2
+        # It comes back.
+        task = asyncio.create_task(loop.sock_recv(a, 100))
+        await turns()
+        b.send(b"def")
+        assert await task == b"def"
+        assert len(registrations(a.fileno())) == 1
 
     loop.run_until_complete(main())
+
+
+def test_room_to_write_is_forgotten_where_nobody_waits(loop, ours):
+    """A Unix socket would have an event for each message that its peer reads."""
+    a, b = socket.socketpair()
+
+    async def main():
+        size = fill(a)
+        task = asyncio.create_task(loop.sock_sendall(a, b"x" * 10))
+        await pending(task)
+        (events,) = registrations(a.fileno())
+        assert events & select.EPOLLOUT
+        left = size + 10
+        while left:
+            left -= len(await loop.sock_recv(b, 65536))
+        await task
+        await loop.sock_sendall(a, b"abc")
+        assert await loop.sock_recv(b, 65536) == b"abc"
+        await polls()
+        assert not any(e & select.EPOLLOUT for e in registrations(a.fileno()))
+
+    with a, b:
+        a.setblocking(False)
+        b.setblocking(False)
+        loop.run_until_complete(main())
 
 
 def test_a_descriptor_replaced_by_dup2(loop, pair):

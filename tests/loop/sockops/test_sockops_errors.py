@@ -224,6 +224,36 @@ def test_subclasses_of_socket_keep_their_methods(loop):
         loop.run_until_complete(main())
 
 
+def test_a_blocking_listener_does_not_block_the_loop(loop, ours, listener):
+    """asyncio would."""
+
+    async def main():
+        for timeout in (None, 30.0):
+            listener.settimeout(timeout)
+            task = asyncio.create_task(loop.sock_accept(listener))
+            await pending(task)
+            with socket.create_connection(listener.getsockname()):
+                conn, _ = await task
+                conn.close()
+
+    loop.run_until_complete(main())
+
+
+def test_blocking_datagram_sockets_do_not_block_the_loop(loop, ours, udp_pair):
+    """asyncio would."""
+    a, b = udp_pair
+
+    async def main():
+        for timeout in (None, 30.0):
+            b.settimeout(timeout)
+            task = asyncio.create_task(loop.sock_recvfrom(b, 10))
+            await pending(task)
+            await loop.sock_sendto(a, b"abc", b.getsockname())
+            assert (await task)[0] == b"abc"
+
+    loop.run_until_complete(main())
+
+
 def test_blocking_sockets_do_not_block_the_loop(loop, ours):
     """asyncio would."""
     a, b = socket.socketpair()
