@@ -568,6 +568,7 @@ datagram_resumed(TransportObject *base)
 
 static const azs_transport_ops datagram_ops = {
     .name = "DatagramTransport",
+    .lost_write = "socket.send() raised exception.",
     .on_ready = datagram_on_ready,
     .flush = datagram_flush,
     .drop_queue = datagram_drop_queue,
@@ -694,7 +695,7 @@ Datagram_sendto(DatagramObject *self, PyObject *const *args, Py_ssize_t nargs,
         addr = self->address;
     }
     if (azs_unlikely(base->gone || (base->lost_posted && self->address != NULL))) {
-        if (azs_transport_write_lost(base, "socket.send() raised exception.") < 0)
+        if (azs_transport_write_lost(base) < 0)
             return NULL;
         Py_RETURN_NONE;
     }
