@@ -68,6 +68,20 @@ def test_simple(tmp_path, how):
     assert next(r for r in report["rows"] if r["id"] == "raw")["ratio"]["raw"] == 1
 
 
+@pytest.mark.parametrize("how", [[], ["--without-multiprocessing"]])
+def test_simple_measures_both_variants(tmp_path, how):
+    """C and pure Python, in one process too, without a mix-up or a leak."""
+    out = tmp_path / "out.json"
+    rows = ["python-*"] + (["c-*-own", "c-*-asyncio"] if _ext.core is not None else [])
+    run("benchmarks/simple.py", "-n20", "-t3", "--json", out, *how, *rows)
+    report = load(out, "simple")
+    assert not report["errors"]
+    warnings = [text for text in report["warnings"] if "build" not in text]
+    assert not warnings
+    assert len(report["rows"]) == (9 if _ext.core is not None else 3)
+    assert all(len(row["samples_s"]) == 3 for row in report["rows"])
+
+
 def test_simple_as_a_module(tmp_path):
     out = tmp_path / "out.json"
     run("-m", "benchmarks.simple", "-n5", "-t1", "--json", out, "raw")
