@@ -90,6 +90,7 @@ class _PyZmqTransport(_BaseTransport):
         self._closing = False
         self._paused = False
         self._conn_lost = 0  # of close and abort one, then one a lost write
+        self._told = False  # connection_lost was called
         self._protocol_paused = False
         self._buffer: deque[tuple[int, list[Any]]] = deque()
         self._buffer_size = 0
@@ -389,8 +390,9 @@ class _PyZmqTransport(_BaseTransport):
 
     def _call_connection_lost(self, exc: BaseException | None) -> None:
         loop, zmq_sock = self._loop, self._sock
-        if loop is None or zmq_sock is None:
-            return  # the loop was closed in between
+        if loop is None or zmq_sock is None or not self._conn_lost or self._told:
+            return  # the loop was closed in between, or the caller should not call
+        self._told = True
         try:
             self._protocol.connection_lost(exc)
         finally:

@@ -39,6 +39,13 @@ def loop_kind(request):
 
 
 @pytest.fixture
+def make_loop(loop_kind):
+    """Makes more loops of the kind in hand, which the test closes."""
+    new_loop(loop_kind).close()  # skips here, not in a thread
+    return lambda: new_loop(loop_kind)
+
+
+@pytest.fixture
 def loop(loop_kind):
     """A new loop of the kind in hand, closed after the test."""
     loop = new_loop(loop_kind)
@@ -172,7 +179,8 @@ def leak_guard(request, _process_warm_up):
     try:
         yield
         # pytest keeps the fixtures' values, the loop among them, until later.
-        request.node.funcargs.clear()
+        if request.node.funcargs:  # None where the session was interrupted
+            request.node.funcargs.clear()
         gc.collect()
     finally:
         sys.unraisablehook = hook
