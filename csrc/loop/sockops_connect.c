@@ -221,13 +221,23 @@ attempt_accept(SockOpObject *op, PyObject **result)
         if (outcome != AZS_SOCKOP_DONE)
             return outcome;
     }
+    /* The socket comes last: what fails before it leaves none to be closed. */
+    PyObject *pair = PyTuple_New(2);
+    PyObject *address = pair == NULL ? NULL : azs_addr_to_python(&addr.sa, addr.len);
+    if (address == NULL) {
+        close(fd);
+        Py_XDECREF(pair);
+        return AZS_SOCKOP_ERROR;
+    }
+    PyTuple_SET_ITEM(pair, 1, address);
     PyObject *conn = accept_make_socket(op, fd);
-    PyObject *address = conn == NULL ? NULL : azs_addr_to_python(&addr.sa, addr.len);
-    if (address != NULL)
-        *result = PyTuple_Pack(2, conn, address);
-    Py_XDECREF(conn);
-    Py_XDECREF(address);
-    return *result == NULL ? AZS_SOCKOP_ERROR : AZS_SOCKOP_DONE;
+    if (conn == NULL) {
+        Py_DECREF(pair);
+        return AZS_SOCKOP_ERROR;
+    }
+    PyTuple_SET_ITEM(pair, 0, conn);
+    *result = pair;
+    return AZS_SOCKOP_DONE;
 }
 
 static const azs_sockop_kind accept_kind = {"sock_accept", attempt_accept, EPOLLIN,
