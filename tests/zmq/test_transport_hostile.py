@@ -670,7 +670,7 @@ def test_two_loops_in_two_threads(make_loop, transport_kind):
 
         try:
             loop.run_until_complete(go())
-        except BaseException as exc:  # noqa: BLE001 - shown by the main thread
+        except BaseException as exc:
             failures.append(exc)
         finally:
             loop.close()
