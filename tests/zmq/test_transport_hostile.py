@@ -128,6 +128,7 @@ def test_closing_inside_flow_control(run, how, where, errors):
     async def go():
         peer, _ = await open_transport(zmq.PULL, bind="tcp://127.0.0.1:*")
         tr, pr = await open_transport(zmq.PUSH, Hostile)
+        tr.setsockopt(zmq.LINGER, 0)  # the peer may be gone first
         tr.set_write_buffer_limits(high=0)
         tr.write([b"1"])
         zmq_sock = tr.get_extra_info("zmq_socket")
