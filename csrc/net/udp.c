@@ -896,6 +896,7 @@ Loop__make_datagram_transport(LoopObject *self, PyObject *args, PyObject *kwargs
         .waiter = waiter,
         .extra = extra,
         .is_socket = true,
+        .input = EPOLLIN,
     };
     TransportObject *transport = azs_transport_new(&targs);
     if (transport == NULL)
