@@ -203,7 +203,7 @@ def test_echo_in_batches_keeps_order(loop):
                 sent = [b"%d" % i for i in range(start, start + 50)]
                 for data in sent:
                     peer.send(data)
-                await until(lambda: len(pr.got) == start + 50)
+                await until(lambda end=start + 50: len(pr.got) == end)
                 assert [peer.recv(9) for _ in sent] == sent
             await close(tr, pr)
 
