@@ -7,8 +7,11 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+import aiozmq_speedups
+
 HERE = pathlib.Path(__file__).resolve().parent
-ROOT = HERE.parents[2]
+# Of the package under test: an installed one, or the checkout's.
+ROOT = pathlib.Path(aiozmq_speedups.__file__).resolve().parents[1]
 SECONDS_PER_PROCESS = 900
 
 
