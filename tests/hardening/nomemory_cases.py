@@ -13,10 +13,9 @@ import gc
 import socket
 import sys
 import warnings
+from _testcapi import remove_mem_hooks, set_nomemory
 from functools import partial
 from selectors import EVENT_READ, EVENT_WRITE
-
-from _testcapi import remove_mem_hooks, set_nomemory
 
 from aiozmq_speedups import EpollSelector, Loop
 

@@ -96,7 +96,7 @@ def test_before_it_runs_and_after_it_is_closed():
     for make in KINDS.values():
         loop = make()
         seen = []
-        [thread] = start(lambda: loop.call_soon_threadsafe(seen.append, 1))  # noqa: B023
+        [thread] = start(lambda: loop.call_soon_threadsafe(seen.append, 1))
         thread.join()
         loop.call_soon(loop.stop)
         loop.run_forever()
@@ -116,9 +116,9 @@ def test_closed_while_threads_send():
             def send():
                 try:
                     while True:
-                        loop.call_soon_threadsafe(refused.append, 1)  # noqa: B023
+                        loop.call_soon_threadsafe(refused.append, 1)
                 except RuntimeError as exc:
-                    refused.append(str(exc))  # noqa: B023
+                    refused.append(str(exc))
 
             threads = start(send, send)
             for _ in range(10):
