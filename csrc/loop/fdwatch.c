@@ -46,7 +46,7 @@ azs_loop_ensure_free_fd(LoopObject *loop, int fd, PyObject *shown)
 }
 
 PyDoc_STRVAR(ensure_fd_no_transport_doc,
-"_ensure_fd_no_transport(fd)\n--\n\n"
+"_ensure_fd_no_transport($self, fd, /)\n--\n\n"
 "RuntimeError where an open transport uses `fd`, ValueError where it is no fd.");
 
 static PyObject *
@@ -139,7 +139,7 @@ watch_public(LoopObject *self, bool writer, PyObject *const *args, Py_ssize_t na
 }
 
 PyDoc_STRVAR(add_reader_doc,
-"add_reader(fd, callback, *args)\n--\n\n"
+"add_reader($self, fd, callback, /, *args)\n--\n\n"
 "Call callback(*args) whenever `fd` (int, or an object with fileno()) is readable.\n\n"
 "Replaces an earlier reader of the fd. Level-triggered. Raises OSError where\n"
 "epoll_ctl(2) refuses the fd, RuntimeError where a transport uses it\n"
@@ -152,7 +152,7 @@ Loop_add_reader(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
 }
 
 PyDoc_STRVAR(add_writer_doc,
-"add_writer(fd, callback, *args)\n--\n\n"
+"add_writer($self, fd, callback, /, *args)\n--\n\n"
 "Call callback(*args) whenever `fd` (int, or an object with fileno()) is writable.\n\n"
 "Replaces an earlier writer of the fd. Level-triggered. Raises OSError where\n"
 "epoll_ctl(2) refuses the fd, RuntimeError where a transport uses it\n"
@@ -165,7 +165,7 @@ Loop_add_writer(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
 }
 
 PyDoc_STRVAR(remove_reader_doc,
-"remove_reader(fd)\n--\n\n"
+"remove_reader($self, fd, /)\n--\n\n"
 "Stop watching `fd` for reading. True if it was (asyncio loop.remove_reader).");
 
 static PyObject *
@@ -175,7 +175,7 @@ Loop_remove_reader(LoopObject *self, PyObject *fd)
 }
 
 PyDoc_STRVAR(remove_writer_doc,
-"remove_writer(fd)\n--\n\n"
+"remove_writer($self, fd, /)\n--\n\n"
 "Stop watching `fd` for writing. True if it was (asyncio loop.remove_writer).");
 
 static PyObject *
@@ -185,7 +185,7 @@ Loop_remove_writer(LoopObject *self, PyObject *fd)
 }
 
 PyDoc_STRVAR(_add_reader_doc,
-"_add_reader(fd, callback, *args)\n--\n\n"
+"_add_reader($self, fd, callback, /, *args)\n--\n\n"
 "add_reader() without the transport check; returns the Handle. asyncio's own\n"
 "transports and sock_* methods call it.");
 
@@ -196,7 +196,7 @@ Loop__add_reader(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
 }
 
 PyDoc_STRVAR(_add_writer_doc,
-"_add_writer(fd, callback, *args)\n--\n\n"
+"_add_writer($self, fd, callback, /, *args)\n--\n\n"
 "add_writer() without the transport check; returns the Handle. asyncio's own\n"
 "transports and sock_* methods call it.");
 
@@ -207,7 +207,7 @@ Loop__add_writer(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
 }
 
 PyDoc_STRVAR(_remove_reader_doc,
-"_remove_reader(fd)\n--\n\nremove_reader() without the transport check.");
+"_remove_reader($self, fd, /)\n--\n\nremove_reader() without the transport check.");
 
 static PyObject *
 Loop__remove_reader(LoopObject *self, PyObject *fd)
@@ -216,7 +216,7 @@ Loop__remove_reader(LoopObject *self, PyObject *fd)
 }
 
 PyDoc_STRVAR(_remove_writer_doc,
-"_remove_writer(fd)\n--\n\nremove_writer() without the transport check.");
+"_remove_writer($self, fd, /)\n--\n\nremove_writer() without the transport check.");
 
 static PyObject *
 Loop__remove_writer(LoopObject *self, PyObject *fd)
@@ -225,7 +225,7 @@ Loop__remove_writer(LoopObject *self, PyObject *fd)
 }
 
 PyDoc_STRVAR(_watched_doc,
-"_watched(fd)\n--\n\n"
+"_watched($self, fd, /)\n--\n\n"
 "(fd, reader Handle or None, writer Handle or None) of a watched fd, else None.");
 
 static PyObject *

@@ -375,7 +375,7 @@ Handle__repr_info(HandleObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(cancel_doc,
-"cancel()\n--\n\n"
+"cancel($self, /)\n--\n\n"
 "Cancel the callback; harmless if it ran or was cancelled already.\n\n"
 "Not thread-safe: call it in the loop's thread (asyncio.Handle.cancel).");
 
@@ -388,7 +388,8 @@ Handle_cancel(HandleObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(cancelled_doc,
-"cancelled()\n--\n\nTrue if the callback was cancelled (asyncio.Handle.cancelled).");
+"cancelled($self, /)\n--\n\n"
+"True if the callback was cancelled (asyncio.Handle.cancelled).");
 
 static PyObject *
 Handle_cancelled(HandleObject *self, PyObject *Py_UNUSED(ignored))
@@ -397,7 +398,7 @@ Handle_cancelled(HandleObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(get_context_doc,
-"get_context()\n--\n\n"
+"get_context($self, /)\n--\n\n"
 "The contextvars.Context the callback runs in (asyncio.Handle.get_context).");
 
 static PyObject *
@@ -407,7 +408,7 @@ Handle_get_context(HandleObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(run_doc,
-"_run()\n--\n\nRun the callback now, as the loop does.");
+"_run($self, /)\n--\n\nRun the callback now, as the loop does.");
 
 static PyObject *
 Handle__run(HandleObject *self, PyObject *Py_UNUSED(ignored))
@@ -418,7 +419,7 @@ Handle__run(HandleObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(when_doc,
-"when()\n--\n\n"
+"when($self, /)\n--\n\n"
 "When the callback is due, in seconds of loop.time() (asyncio.TimerHandle.when).");
 
 static PyObject *

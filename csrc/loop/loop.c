@@ -231,7 +231,7 @@ loop_enter(LoopObject *self)
 }
 
 PyDoc_STRVAR(run_doc,
-"_run()\n--\n\n"
+"_run($self, /)\n--\n\n"
 "Run turns until stop() was called. run_forever() sets up and cleans up around it.");
 
 static PyObject *
@@ -250,7 +250,7 @@ Loop__run(LoopObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(run_once_doc,
-"_run_once()\n--\n\n"
+"_run_once($self, /)\n--\n\n"
 "Run a single turn: poll, then every callback that is ready.");
 
 static PyObject *
@@ -282,7 +282,7 @@ azs_loop_call_soon(LoopObject *loop, PyObject *callback, PyObject *const *args,
 }
 
 PyDoc_STRVAR(call_soon_doc,
-"call_soon(callback, *args, context=None)\n--\n\n"
+"call_soon($self, callback, *args, context=None)\n--\n\n"
 "Call callback(*args) in the next turn, in the order of the calls.\n\n"
 "`context` is a contextvars.Context, or None for a copy of the current one.\n"
 "Returns a Handle. Raises RuntimeError where the loop is closed. Not\n"
@@ -306,7 +306,7 @@ Loop_call_soon(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
 }
 
 PyDoc_STRVAR(add_callback_doc,
-"_add_callback(handle)\n--\n\n"
+"_add_callback($self, handle, /)\n--\n\n"
 "Queue a Handle: one of this loop's, or an asyncio.Handle made by asyncio's code.");
 
 static PyObject *
@@ -340,7 +340,7 @@ Loop__add_callback(LoopObject *self, PyObject *handle)
 }
 
 PyDoc_STRVAR(stop_doc,
-"stop()\n--\n\n"
+"stop($self, /)\n--\n\n"
 "Leave run_forever() after the turn that runs now (asyncio loop.stop).");
 
 static PyObject *
@@ -351,7 +351,8 @@ Loop_stop(LoopObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(create_future_doc,
-"create_future()\n--\n\nA new asyncio.Future of this loop (asyncio loop.create_future).");
+"create_future($self, /)\n--\n\n"
+"A new asyncio.Future of this loop (asyncio loop.create_future).");
 
 PyObject *
 azs_loop_create_future(LoopObject *loop)
@@ -368,7 +369,7 @@ Loop_create_future(LoopObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(create_task_doc,
-"create_task(coro, **kwargs)\n--\n\n"
+"create_task($self, coro, **kwargs)\n--\n\n"
 "Schedule a coroutine: a new asyncio.Task, or what the task factory makes of it.\n\n"
 "Takes the keywords that asyncio.Task takes in the running version: name, context,\n"
 "eager_start (3.12+). Raises RuntimeError where the loop is closed\n"
@@ -439,7 +440,7 @@ Loop_create_task(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
 /* ---- state as asyncio's inherited code sees it ---- */
 
 PyDoc_STRVAR(is_running_doc,
-"is_running()\n--\n\nTrue while run_forever() runs (asyncio loop.is_running).");
+"is_running($self, /)\n--\n\nTrue while run_forever() runs (asyncio loop.is_running).");
 
 static PyObject *
 Loop_is_running(LoopObject *self, PyObject *Py_UNUSED(ignored))
@@ -448,7 +449,7 @@ Loop_is_running(LoopObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(is_closed_doc,
-"is_closed()\n--\n\nTrue once close() was called (asyncio loop.is_closed).");
+"is_closed($self, /)\n--\n\nTrue once close() was called (asyncio loop.is_closed).");
 
 static PyObject *
 Loop_is_closed(LoopObject *self, PyObject *Py_UNUSED(ignored))
@@ -457,7 +458,7 @@ Loop_is_closed(LoopObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(get_debug_doc,
-"get_debug()\n--\n\nTrue in debug mode (asyncio loop.get_debug).");
+"get_debug($self, /)\n--\n\nTrue in debug mode (asyncio loop.get_debug).");
 
 static PyObject *
 Loop_get_debug(LoopObject *self, PyObject *Py_UNUSED(ignored))
@@ -466,7 +467,7 @@ Loop_get_debug(LoopObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(check_closed_doc,
-"_check_closed()\n--\n\n"
+"_check_closed($self, /)\n--\n\n"
 "Raise RuntimeError where the loop is closed or is a forked parent's.");
 
 static PyObject *
@@ -480,7 +481,7 @@ Loop__check_closed(LoopObject *self, PyObject *Py_UNUSED(ignored))
 static int loop_clear(LoopObject *self);
 
 PyDoc_STRVAR(dispose_doc,
-"_dispose()\n--\n\n"
+"_dispose($self, /)\n--\n\n"
 "Let go of every callback, timer and descriptor. close() ends with it.");
 
 static PyObject *

@@ -504,7 +504,7 @@ fail:
 /* ---- the rest ---- */
 
 PyDoc_STRVAR(selector_close_doc,
-"close($self)\n--\n\n"
+"close($self, /)\n--\n\n"
 "Closes the epoll descriptor and forgets all file objects. May be called again.");
 
 static PyObject *
@@ -544,7 +544,7 @@ Selector_get_key(SelectorObject *self, PyObject *const *args, Py_ssize_t nargs,
 }
 
 PyDoc_STRVAR(selector_get_map_doc,
-"get_map($self)\n--\n\n"
+"get_map($self, /)\n--\n\n"
 "A live read-only mapping of file objects to their SelectorKey; None where the\n"
 "selector is closed.");
 
@@ -557,7 +557,7 @@ Selector_get_map(SelectorObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(selector_fileno_doc,
-"fileno($self)\n--\n\n"
+"fileno($self, /)\n--\n\n"
 "The epoll descriptor. ValueError where the selector is closed.");
 
 static PyObject *

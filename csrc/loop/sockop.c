@@ -318,7 +318,7 @@ sockop_iternext(SockOpObject *self)
 }
 
 PyDoc_STRVAR(send_doc,
-"send(value)\n--\n\nResume the coroutine (collections.abc.Coroutine.send).");
+"send($self, value, /)\n--\n\nResume the coroutine (collections.abc.Coroutine.send).");
 
 static PyObject *
 SockOp_send(SockOpObject *self, PyObject *arg)
@@ -394,7 +394,7 @@ stop_iteration_take(void)
 }
 
 PyDoc_STRVAR(throw_doc,
-"throw(type[, value[, traceback]])\n--\n\n"
+"throw($self, type, value=None, traceback=None, /)\n--\n\n"
 "Raise an exception inside the coroutine, which ends the operation: it has taken\n"
 "no data and no connection (collections.abc.Coroutine.throw).");
 
@@ -436,7 +436,7 @@ SockOp_throw(SockOpObject *self, PyObject *const *args, Py_ssize_t nargs)
 }
 
 PyDoc_STRVAR(close_doc,
-"close()\n--\n\n"
+"close($self, /)\n--\n\n"
 "End the operation, which does nothing more (collections.abc.Coroutine.close).");
 
 static PyObject *

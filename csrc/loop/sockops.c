@@ -168,7 +168,7 @@ attempt_recv(SockOpObject *op, PyObject **result)
 static const azs_sockop_kind recv_kind = {"sock_recv", attempt_recv, EPOLLIN};
 
 PyDoc_STRVAR(sock_recv_doc,
-"sock_recv(sock, nbytes)\n--\n\n"
+"sock_recv($self, sock, nbytes)\n--\n\n"
 "Receive up to `nbytes` bytes from a non-blocking socket; b'' at end of file.\n\n"
 "A coroutine; one that is cancelled has received nothing\n"
 "(asyncio loop.sock_recv).");
@@ -210,7 +210,7 @@ static const azs_sockop_kind recv_into_kind = {"sock_recv_into", attempt_recv_in
                                                EPOLLIN};
 
 PyDoc_STRVAR(sock_recv_into_doc,
-"sock_recv_into(sock, buf)\n--\n\n"
+"sock_recv_into($self, sock, buf)\n--\n\n"
 "Receive from a non-blocking socket into `buf`, a writable buffer; returns the\n"
 "number of bytes, 0 at end of file.\n\n"
 "A coroutine; one that is cancelled has received nothing\n"
@@ -256,7 +256,7 @@ attempt_sendall(SockOpObject *op, PyObject **result)
 static const azs_sockop_kind sendall_kind = {"sock_sendall", attempt_sendall, EPOLLOUT};
 
 PyDoc_STRVAR(sock_sendall_doc,
-"sock_sendall(sock, data)\n--\n\n"
+"sock_sendall($self, sock, data)\n--\n\n"
 "Send all of `data`, a bytes-like object, to a non-blocking socket.\n\n"
 "A coroutine. Where it raises or is cancelled, there is no way to tell how much\n"
 "was sent (asyncio loop.sock_sendall).");

@@ -158,7 +158,7 @@ attempt_connect(SockOpObject *op, PyObject **result)
 static const azs_sockop_kind connect_kind = {"sock_connect", attempt_connect, EPOLLOUT};
 
 PyDoc_STRVAR(sock_connect_doc,
-"sock_connect(sock, address)\n--\n\n"
+"sock_connect($self, sock, address)\n--\n\n"
 "Connect a non-blocking socket to `address`, of which the host is resolved first.\n\n"
 "A coroutine (asyncio loop.sock_connect).");
 
@@ -244,7 +244,7 @@ static const azs_sockop_kind accept_kind = {"sock_accept", attempt_accept, EPOLL
                                             true};
 
 PyDoc_STRVAR(sock_accept_doc,
-"sock_accept(sock)\n--\n\n"
+"sock_accept($self, sock)\n--\n\n"
 "Accept a connection: returns (socket, address), the socket non-blocking.\n\n"
 "A coroutine. One that is cancelled has accepted nothing: no connection is lost\n"
 "(asyncio loop.sock_accept).");

@@ -72,7 +72,7 @@ static const azs_sockop_kind recvfrom_kind = {"sock_recvfrom", attempt_recvfrom,
                                               EPOLLIN, true};
 
 PyDoc_STRVAR(sock_recvfrom_doc,
-"sock_recvfrom(sock, bufsize)\n--\n\n"
+"sock_recvfrom($self, sock, bufsize)\n--\n\n"
 "Receive a datagram of up to `bufsize` bytes: returns (bytes, address).\n\n"
 "A coroutine; one that is cancelled has received nothing\n"
 "(asyncio loop.sock_recvfrom).");
@@ -134,7 +134,7 @@ len_is_size(PyObject *buf)
 }
 
 PyDoc_STRVAR(sock_recvfrom_into_doc,
-"sock_recvfrom_into(sock, buf, nbytes=0)\n--\n\n"
+"sock_recvfrom_into($self, sock, buf, nbytes=0)\n--\n\n"
 "Receive a datagram of up to `nbytes` bytes (0: as many as there is room for) into\n"
 "`buf`, a writable buffer: returns (number of bytes, address).\n\n"
 "A coroutine; one that is cancelled has received nothing\n"
@@ -196,7 +196,7 @@ attempt_sendto(SockOpObject *op, PyObject **result)
 static const azs_sockop_kind sendto_kind = {"sock_sendto", attempt_sendto, EPOLLOUT};
 
 PyDoc_STRVAR(sock_sendto_doc,
-"sock_sendto(sock, data, address)\n--\n\n"
+"sock_sendto($self, sock, data, address)\n--\n\n"
 "Send a datagram, a bytes-like object, to `address`: returns the number of bytes.\n\n"
 "A coroutine (asyncio loop.sock_sendto).");
 

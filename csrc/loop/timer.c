@@ -159,7 +159,7 @@ seconds_arg(PyObject *arg, const char *name, double *seconds)
 }
 
 PyDoc_STRVAR(call_later_doc,
-"call_later(delay, callback, *args, context=None)\n--\n\n"
+"call_later($self, delay, callback, *args, context=None)\n--\n\n"
 "Call callback(*args) after `delay` seconds (float; <= 0 means in the next turn).\n\n"
 "Returns a TimerHandle. Never early; equal times run in the order of the calls.\n"
 "Raises RuntimeError where the loop is closed (asyncio loop.call_later).");
@@ -181,7 +181,7 @@ Loop_call_later(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
 }
 
 PyDoc_STRVAR(call_at_doc,
-"call_at(when, callback, *args, context=None)\n--\n\n"
+"call_at($self, when, callback, *args, context=None)\n--\n\n"
 "Call callback(*args) at `when`, in seconds of loop.time().\n\n"
 "Returns a TimerHandle. Never early; equal times run in the order of the calls.\n"
 "Raises RuntimeError where the loop is closed (asyncio loop.call_at).");
@@ -207,7 +207,7 @@ Loop_call_at(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
 }
 
 PyDoc_STRVAR(time_doc,
-"time()\n--\n\n"
+"time($self, /)\n--\n\n"
 "The loop's clock in seconds: CLOCK_MONOTONIC, as time.monotonic().");
 
 static PyObject *

@@ -20,7 +20,7 @@ azs_wakeup_close(azs_wakeup *wakeup)
 }
 
 PyDoc_STRVAR(call_soon_threadsafe_doc,
-"call_soon_threadsafe(callback, *args, context=None)\n--\n\n"
+"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
 "Like call_soon(), from any thread: wakes the loop if it sleeps.\n\n"
 "Returns a Handle. Raises RuntimeError where the loop is closed\n"
 "(asyncio loop.call_soon_threadsafe).");
@@ -57,7 +57,7 @@ Loop_call_soon_threadsafe(LoopObject *self, PyObject *const *args, Py_ssize_t na
 }
 
 PyDoc_STRVAR(write_to_self_doc,
-"_write_to_self()\n--\n\nWake the loop up. May be called from any thread.");
+"_write_to_self($self, /)\n--\n\nWake the loop up. May be called from any thread.");
 
 static PyObject *
 Loop__write_to_self(LoopObject *self, PyObject *Py_UNUSED(ignored))

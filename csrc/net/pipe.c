@@ -66,7 +66,7 @@ WritePipe_write(StreamObject *self, PyObject *data)
 }
 
 PyDoc_STRVAR(write_eof_doc,
-"write_eof()\n--\n\n"
+"write_eof($self, /)\n--\n\n"
 "Close the pipe once what is buffered has been written, which is how its reader\n"
 "sees the end (asyncio WriteTransport.write_eof).");
 
@@ -79,7 +79,7 @@ WritePipe_write_eof(TransportObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(can_write_eof_doc,
-"can_write_eof()\n--\n\nTrue (asyncio WriteTransport.can_write_eof).");
+"can_write_eof($self, /)\n--\n\nTrue (asyncio WriteTransport.can_write_eof).");
 
 static PyObject *
 WritePipe_can_write_eof(TransportObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
@@ -202,7 +202,7 @@ make_pipe(LoopObject *self, PyObject *args, PyObject *kwargs, bool writing)
 }
 
 PyDoc_STRVAR(make_read_pipe_transport_doc,
-"_make_read_pipe_transport(pipe, protocol, waiter=None, extra=None)\n--\n\n"
+"_make_read_pipe_transport($self, pipe, protocol, waiter=None, extra=None)\n--\n\n"
 "A ReadPipeTransport; connect_read_pipe() calls it. ValueError unless `pipe` is a\n"
 "FIFO, a socket or a character device.");
 
@@ -213,7 +213,7 @@ Loop__make_read_pipe_transport(LoopObject *self, PyObject *args, PyObject *kwarg
 }
 
 PyDoc_STRVAR(make_write_pipe_transport_doc,
-"_make_write_pipe_transport(pipe, protocol, waiter=None, extra=None)\n--\n\n"
+"_make_write_pipe_transport($self, pipe, protocol, waiter=None, extra=None)\n--\n\n"
 "A WritePipeTransport; connect_write_pipe() calls it. ValueError unless `pipe` is a\n"
 "FIFO, a socket or a character device.");
 

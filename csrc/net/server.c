@@ -138,7 +138,8 @@ listener_on_ready(azs_watcher *watcher, uint32_t Py_UNUSED(events))
 }
 
 PyDoc_STRVAR(start_doc,
-"start()\n--\n\nWatch for connections (again, after an accept() out of resources).");
+"start($self, /)\n--\n\n"
+"Watch for connections (again, after an accept() out of resources).");
 
 static PyObject *
 Listener_start(ListenerObject *self, PyObject *Py_UNUSED(ignored))
@@ -157,7 +158,8 @@ listener_stop(ListenerObject *self)
 }
 
 PyDoc_STRVAR(stop_doc,
-"stop()\n--\n\nAccept nothing more, for good; the socket is the caller's to close.");
+"stop($self, /)\n--\n\n"
+"Accept nothing more, for good; the socket is the caller's to close.");
 
 static PyObject *
 Listener_stop(ListenerObject *self, PyObject *Py_UNUSED(ignored))
@@ -222,7 +224,7 @@ static PyType_Spec azs_listener_spec = {
 };
 
 PyDoc_STRVAR(listen_doc,
-"_listen(protocol_factory, sock, server, backlog)\n--\n\n"
+"_listen($self, protocol_factory, sock, server, backlog, /)\n--\n\n"
 "A started Listener on a listening, non-blocking stream socket: each connection\n"
 "gets a protocol and a StreamTransport, at most `backlog` of them a turn.");
 

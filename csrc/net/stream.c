@@ -336,7 +336,7 @@ stream_write(StreamObject *self, PyObject *data, const char *buf, size_t len)
 }
 
 const char azs_stream_write_doc[] =
-    "write(data)\n--\n\n"
+    "write($self, data, /)\n--\n\n"
     "Send bytes, a bytearray or a memoryview; never blocks (asyncio\n"
     "WriteTransport.write).\n\n"
     "What the kernel does not take at once is buffered: bytes objects as they are, a\n"
@@ -389,7 +389,7 @@ line_bytes(PyObject *item)
 }
 
 PyDoc_STRVAR(writelines_doc,
-"writelines(list_of_data)\n--\n\n"
+"writelines($self, list_of_data, /)\n--\n\n"
 "write() for each bytes-like object of an iterable, in one system call where\n"
 "possible (asyncio WriteTransport.writelines). Nothing is sent where one of them\n"
 "is of a wrong type.");
@@ -444,7 +444,7 @@ fail:
 }
 
 PyDoc_STRVAR(write_eof_doc,
-"write_eof()\n--\n\n"
+"write_eof($self, /)\n--\n\n"
 "Shut the sending side down once what is buffered has been sent\n"
 "(asyncio WriteTransport.write_eof).");
 
@@ -469,7 +469,7 @@ Stream_write_eof(StreamObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(can_write_eof_doc,
-"can_write_eof()\n--\n\nTrue (asyncio WriteTransport.can_write_eof).");
+"can_write_eof($self, /)\n--\n\nTrue (asyncio WriteTransport.can_write_eof).");
 
 static PyObject *
 Stream_can_write_eof(StreamObject *Py_UNUSED(self), PyObject *Py_UNUSED(ignored))
@@ -491,7 +491,7 @@ azs_stream_adopt_protocol(StreamObject *self, PyObject *protocol)
 }
 
 const char azs_stream_set_protocol_doc[] =
-    "set_protocol(protocol)\n--\n\n"
+    "set_protocol($self, protocol, /)\n--\n\n"
     "Switch to another Protocol or BufferedProtocol (asyncio\n"
     "BaseTransport.set_protocol).";
 

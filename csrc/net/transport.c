@@ -537,7 +537,7 @@ transport_io(azs_watcher *watcher, uint32_t events)
 /* ---- methods ---- */
 
 PyDoc_STRVAR(close_doc,
-"close()\n--\n\n"
+"close($self, /)\n--\n\n"
 "Stop reading, send what is buffered, then call protocol.connection_lost(None).\n\n"
 "Twice is harmless (asyncio BaseTransport.close).");
 
@@ -550,7 +550,7 @@ Transport_close(TransportObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(abort_doc,
-"abort()\n--\n\n"
+"abort($self, /)\n--\n\n"
 "Close at once: buffered data is lost; protocol.connection_lost(None) is called in\n"
 "the next turn (asyncio WriteTransport.abort).");
 
@@ -568,7 +568,7 @@ Transport_abort(TransportObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(force_close_doc,
-"_force_close(exc)\n--\n\n"
+"_force_close($self, exc, /)\n--\n\n"
 "abort() with the exception that connection_lost gets. asyncio's sslproto calls it.");
 
 static PyObject *
@@ -580,7 +580,7 @@ Transport__force_close(TransportObject *self, PyObject *exc)
 }
 
 PyDoc_STRVAR(fatal_error_doc,
-"_fatal_error(exc, message='Fatal error on transport')\n--\n\n"
+"_fatal_error($self, exc, message='Fatal error on transport', /)\n--\n\n"
 "Report an exception and abort. asyncio's sslproto calls it.");
 
 static PyObject *
@@ -601,7 +601,7 @@ Transport__fatal_error(TransportObject *self, PyObject *const *args, Py_ssize_t 
 }
 
 PyDoc_STRVAR(is_closing_doc,
-"is_closing()\n--\n\n"
+"is_closing($self, /)\n--\n\n"
 "True once the transport closes or is closed (asyncio BaseTransport.is_closing).");
 
 static PyObject *
@@ -611,7 +611,7 @@ Transport_is_closing(TransportObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(is_reading_doc,
-"is_reading()\n--\n\n"
+"is_reading($self, /)\n--\n\n"
 "True while input is delivered (asyncio ReadTransport.is_reading).");
 
 static PyObject *
@@ -621,7 +621,7 @@ Transport_is_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(pause_reading_doc,
-"pause_reading()\n--\n\n"
+"pause_reading($self, /)\n--\n\n"
 "Deliver no input until resume_reading(). Twice, or on a closing transport, it does\n"
 "nothing (asyncio ReadTransport.pause_reading).");
 
@@ -645,7 +645,7 @@ Transport_pause_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(resume_reading_doc,
-"resume_reading()\n--\n\n"
+"resume_reading($self, /)\n--\n\n"
 "Deliver input again after pause_reading() (asyncio ReadTransport.resume_reading).");
 
 static PyObject *
@@ -669,7 +669,7 @@ Transport_resume_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
 }
 
 PyDoc_STRVAR(get_protocol_doc,
-"get_protocol()\n--\n\n"
+"get_protocol($self, /)\n--\n\n"
 "The protocol, or None after connection_lost (asyncio BaseTransport.get_protocol).");
 
 static PyObject *
@@ -700,7 +700,7 @@ transport_sock(TransportObject *self)
 }
 
 PyDoc_STRVAR(get_extra_info_doc,
-"get_extra_info(name, default=None)\n--\n\n"
+"get_extra_info($self, name, default=None)\n--\n\n"
 "Information on the transport: 'socket', 'sockname', 'peername' for sockets, 'pipe'\n"
 "for pipes, and what was put in when it was made (asyncio\n"
 "BaseTransport.get_extra_info).");
@@ -743,7 +743,7 @@ Transport_get_extra_info(TransportObject *self, PyObject *args, PyObject *kwargs
 /* ---- water marks ---- */
 
 PyDoc_STRVAR(get_write_buffer_size_doc,
-"get_write_buffer_size()\n--\n\n"
+"get_write_buffer_size($self, /)\n--\n\n"
 "Bytes written but not yet taken by the kernel\n"
 "(asyncio WriteTransport.get_write_buffer_size).");
 
@@ -761,7 +761,7 @@ Transport_get_write_buffer_size(TransportObject *self, PyObject *Py_UNUSED(ignor
 }
 
 PyDoc_STRVAR(get_write_buffer_limits_doc,
-"get_write_buffer_limits()\n--\n\n"
+"get_write_buffer_limits($self, /)\n--\n\n"
 "The water marks in bytes: (low, high)\n"
 "(asyncio WriteTransport.get_write_buffer_limits).");
 
@@ -802,7 +802,7 @@ set_limits(TransportObject *self, PyObject *high_obj, PyObject *low_obj)
 }
 
 PyDoc_STRVAR(set_write_buffer_limits_doc,
-"set_write_buffer_limits(high=None, low=None)\n--\n\n"
+"set_write_buffer_limits($self, high=None, low=None)\n--\n\n"
 "Set the water marks in bytes: pause_writing() above `high`, resume_writing() at\n"
 "`low` or below. ValueError unless high >= low >= 0\n"
 "(asyncio WriteTransport.set_write_buffer_limits).");
@@ -825,7 +825,7 @@ Transport_set_write_buffer_limits(TransportObject *self, PyObject *args,
 /* ---- for asyncio's sendfile ---- */
 
 PyDoc_STRVAR(make_empty_waiter_doc,
-"_make_empty_waiter()\n--\n\n"
+"_make_empty_waiter($self, /)\n--\n\n"
 "A Future for the write queue running empty; writes are refused until\n"
 "_reset_empty_waiter(). loop.sendfile() calls it.");
 
@@ -853,7 +853,7 @@ Transport__make_empty_waiter(TransportObject *self, PyObject *Py_UNUSED(ignored)
 }
 
 PyDoc_STRVAR(reset_empty_waiter_doc,
-"_reset_empty_waiter()\n--\n\nAllow writes again after _make_empty_waiter().");
+"_reset_empty_waiter($self, /)\n--\n\nAllow writes again after _make_empty_waiter().");
 
 static PyObject *
 Transport__reset_empty_waiter(TransportObject *self, PyObject *Py_UNUSED(ignored))
@@ -863,7 +863,7 @@ Transport__reset_empty_waiter(TransportObject *self, PyObject *Py_UNUSED(ignored
 }
 
 PyDoc_STRVAR(release_fd_doc,
-"_release_fd()\n--\n\n"
+"_release_fd($self, /)\n--\n\n"
 "Leave the descriptor to sock_* for a while: it is not watched until reading is\n"
 "resumed or something is written. loop.sendfile() calls it.");
 

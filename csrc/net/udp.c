@@ -656,7 +656,7 @@ type_name(PyObject *obj)
 }
 
 PyDoc_STRVAR(sendto_doc,
-"sendto(data, addr=None)\n--\n\n"
+"sendto($self, data, addr=None)\n--\n\n"
 "Send a datagram: bytes, a bytearray or a memoryview, to `addr` or, where that is\n"
 "None, to the remote address the transport was made with; never blocks (asyncio\n"
 "DatagramTransport.sendto).\n\n"
@@ -718,7 +718,7 @@ Datagram_sendto(DatagramObject *self, PyObject *const *args, Py_ssize_t nargs,
 }
 
 PyDoc_STRVAR(set_protocol_doc,
-"set_protocol(protocol)\n--\n\n"
+"set_protocol($self, protocol, /)\n--\n\n"
 "Switch to another DatagramProtocol (asyncio BaseTransport.set_protocol).");
 
 static PyObject *
@@ -730,7 +730,7 @@ Datagram_set_protocol(DatagramObject *self, PyObject *protocol)
 }
 
 PyDoc_STRVAR(close_doc,
-"close()\n--\n\n"
+"close($self, /)\n--\n\n"
 "Stop receiving, send what is buffered, then call protocol.connection_lost(None).\n\n"
 "Twice is harmless (asyncio BaseTransport.close).");
 
