@@ -1,5 +1,8 @@
 /* The module object: state, init of each part, nothing else. */
 #include "py/state.h"
+
+#include <stdlib.h>
+
 #include "loop/handle.h"
 #include "loop/loop.h"
 #include "loop/selector.h"
@@ -19,6 +22,8 @@ static int
 module_traverse(PyObject *mod, visitproc visit, void *arg)
 {
     azs_state *st = azs_state_of_module(mod);
+    if (st == NULL)
+        return 0; /* not executed yet */
 #define X(field) Py_VISIT(st->field);
     AZS_STATE_TYPES(X)
     AZS_STATE_OBJECTS(X)
@@ -26,10 +31,23 @@ module_traverse(PyObject *mod, visitproc visit, void *arg)
     return 0;
 }
 
-static int
-module_clear(PyObject *mod)
+void
+azs_state_release(azs_state *st)
+{
+    if (--st->holders > 0)
+        return;
+    azs_zmq_transport_free(st);
+    free(st);
+}
+
+/* There is no m_clear: the collector breaks the cycles at the types, which own the
+ * module, and until then nobody meets a state without types and names. */
+static void
+module_free(void *mod)
 {
     azs_state *st = azs_state_of_module(mod);
+    if (st == NULL)
+        return;
     azs_handle_free_lists_clear(st); /* before the types they need */
     azs_sockop_free_list_clear(st);
 #define X(field) Py_CLEAR(st->field);
@@ -39,14 +57,7 @@ module_clear(PyObject *mod)
 #define X(name) Py_CLEAR(st->str_##name);
     AZS_STATE_NAMES(X)
 #undef X
-    return 0;
-}
-
-static void
-module_free(void *mod)
-{
-    (void)module_clear((PyObject *)mod);
-    azs_zmq_transport_free(azs_state_of_module(mod));
+    azs_state_release(st);
 }
 
 #ifdef AZS_DEBUG
@@ -94,7 +105,12 @@ static int (*const parts[])(PyObject *mod, azs_state *st) = {
 static int
 module_exec(PyObject *mod)
 {
-    azs_state *st = azs_state_of_module(mod);
+    azs_state *st = calloc(1, sizeof(azs_state));
+    if (st == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    *(azs_state **)PyModule_GetState(mod) = azs_state_hold(st);
 #define X(name)                                                                        \
     st->str_##name = PyUnicode_InternFromString(#name);                                \
     if (st->str_##name == NULL)                                                        \
@@ -121,11 +137,10 @@ struct PyModuleDef azs_module = {
     .m_base = PyModuleDef_HEAD_INIT,
     .m_name = "aiozmq_speedups._core",
     .m_doc = module_doc,
-    .m_size = sizeof(azs_state),
+    .m_size = sizeof(azs_state *),
     .m_methods = module_methods,
     .m_slots = module_slots,
     .m_traverse = module_traverse,
-    .m_clear = module_clear,
     .m_free = module_free,
 };
 

@@ -189,6 +189,9 @@ run_before_poll(LoopObject *self)
 static int
 loop_turn(LoopObject *self)
 {
+    /* A callback may have forked and come back in the child. */
+    if (azs_unlikely(self->fork_generation != azs_fork_generation))
+        return azs_loop_fail_forked();
     bool block = self->ready.count == 0 && !self->stopping;
     int64_t now_ns = azs_clock_ns();
     if (block || now_ns >= self->poll_due_ns) {
@@ -634,7 +637,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     LoopObject *self = (LoopObject *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    self->st = st;
+    self->st = azs_state_hold(st);
     self->fork_generation = azs_fork_generation;
     azs_heap_init(&self->timers);
     AZS_LIVE(st, loop, 1);
@@ -711,8 +714,10 @@ loop_dealloc(LoopObject *self)
     azs_ring_free(&self->ready);
     free(self->scratch);
     Py_CLEAR(self->thread_id);
-    AZS_LIVE(self->st, loop, -1);
+    azs_state *st = self->st;
+    AZS_LIVE(st, loop, -1);
     AZS_DEALLOC_FREE(self);
+    azs_state_release(st);
 }
 
 PyDoc_STRVAR(loop_doc,

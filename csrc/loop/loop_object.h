@@ -16,7 +16,7 @@
 
 struct LoopObject {
     PyObject_HEAD
-    azs_state *st; /* borrowed: the type keeps the module alive */
+    azs_state *st; /* held: handles and transports reach it through their loop */
 
     /* The ready queue: owned references to handles (no tag) or to the owners of
      * queued watchers (tag 1, the pointer is the watcher's). */

@@ -20,7 +20,7 @@ typedef struct {
     /* owned: the buffer of epoll_wait; NULL while a select() uses it, so that a
      * second one (a signal handler's, another thread's) takes its own */
     struct epoll_event *events;
-    azs_state *st; /* borrowed: the type keeps the module alive */
+    azs_state *st; /* held */
     PyObject *dict;
     PyObject *weakrefs;
 } SelectorObject;
@@ -36,7 +36,7 @@ selector_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     SelectorObject *self = (SelectorObject *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    self->st = st;
+    self->st = azs_state_hold(st);
     self->epfd = -1;
     AZS_LIVE(st, selector, 1);
     self->map = azs_selector_map_new(st);
@@ -95,8 +95,10 @@ selector_dealloc(SelectorObject *self)
     Py_CLEAR(self->map);
     Py_CLEAR(self->dict);
     PyMem_Free(self->events);
-    AZS_LIVE(self->st, selector, -1);
+    azs_state *st = self->st;
+    AZS_LIVE(st, selector, -1);
     AZS_DEALLOC_FREE(self);
+    azs_state_release(st);
 }
 
 /* The words are select.epoll's. */

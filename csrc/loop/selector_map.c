@@ -16,7 +16,7 @@ azs_selector_map_new(azs_state *st)
     SelectorMapObject *self = (SelectorMapObject *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    self->st = st;
+    self->st = azs_state_hold(st);
     AZS_LIVE(st, selector_map, 1);
     self->keys = PyDict_New();
     if (self->keys == NULL) {
@@ -71,8 +71,10 @@ selector_map_dealloc(SelectorMapObject *self)
     PyObject_GC_UnTrack(self);
     azs_selector_map_clear(self);
     Py_CLEAR(self->keys);
-    AZS_LIVE(self->st, selector_map, -1);
+    azs_state *st = self->st;
+    AZS_LIVE(st, selector_map, -1);
     AZS_DEALLOC_FREE(self);
+    azs_state_release(st);
 }
 
 /* ---- from file objects to fds ---- */

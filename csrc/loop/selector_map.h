@@ -27,7 +27,7 @@ typedef struct {
      * registration and its checks; its keys are exact ints, so that no look-up
      * runs Python code */
     PyObject *keys;
-    azs_state *st; /* borrowed: the type keeps the module alive */
+    azs_state *st; /* held */
 } SelectorMapObject;
 
 int azs_selector_map_init(PyObject *mod, azs_state *st);

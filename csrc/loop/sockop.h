@@ -39,7 +39,7 @@ typedef struct {
 struct SockOpObject {
     PyObject_HEAD
     const azs_sockop_kind *kind;
-    azs_state *st;    /* borrowed: the type keeps the module alive */
+    azs_state *st;    /* borrowed: the loop holds it */
     LoopObject *loop; /* owned */
     PyObject *sock;   /* owned: an exact socket.socket; NULL when finished */
     PyObject *args[AZS_SOCKOP_ARGS]; /* owned or NULL */

@@ -13,7 +13,7 @@
 /* One listening socket. It watches from the start and until close(). */
 typedef struct {
     PyObject_HEAD
-    azs_state *st;    /* borrowed: the type keeps the module alive */
+    azs_state *st;    /* borrowed: the loop holds it */
     LoopObject *loop; /* owned */
     azs_watcher io;
     int fd;            /* borrowed: of `sock` */
@@ -200,10 +200,10 @@ listener_dealloc(ListenerObject *self)
 {
     PyObject_GC_UnTrack(self);
     assert(self->io.fd < 0 && !self->io.queued);
+    AZS_LIVE(self->st, listener, -1);
     listener_clear(self);
     Py_CLEAR(self->context);
     Py_CLEAR(self->loop);
-    AZS_LIVE(self->st, listener, -1);
     AZS_DEALLOC_FREE(self);
 }
 

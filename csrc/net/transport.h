@@ -43,7 +43,7 @@ struct TransportObject {
     PyObject *dict; /* owned or NULL: attributes that users set */
     PyObject *weakrefs;
 
-    azs_state *st; /* borrowed: the type keeps the module alive */
+    azs_state *st; /* borrowed: the loop holds it */
     const azs_transport_ops *ops;
     LoopObject *loop;   /* owned */
     PyObject *protocol; /* owned; NULL once gone */

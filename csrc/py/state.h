@@ -136,6 +136,9 @@ typedef struct {
 } azs_free_list;
 
 typedef struct azs_state {
+    /* The module and each object that may outlive it: the collector can free the
+     * module before the objects of the same garbage. See azs_state_hold. */
+    Py_ssize_t holders;
     azs_free_list free_handles, free_timers; /* see loop/handle.c */
     struct azs_zmq_state *zmq;               /* owned: see zmq/transport_object.h */
     bool server_takes_transport;             /* asyncio's Server._attach(transport) */
@@ -170,8 +173,20 @@ extern struct PyModuleDef azs_module;
 static inline azs_state *
 azs_state_of_module(PyObject *mod)
 {
-    return (azs_state *)PyModule_GetState(mod);
+    return *(azs_state **)PyModule_GetState(mod);
 }
+
+/* For objects that keep no Loop alive; those that do use the state before they
+ * drop it. Returns `st`. */
+static inline azs_state *
+azs_state_hold(azs_state *st)
+{
+    st->holders++;
+    return st;
+}
+
+/* The last thing a holder's dealloc does. */
+void azs_state_release(azs_state *st);
 
 /* For tp_new of a type that Python code may subclass. Borrowed; NULL with
  * TypeError where no base of `type` is ours. */

@@ -651,7 +651,7 @@ transport_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     ZmqTransportObject *self = (ZmqTransportObject *)type->tp_alloc(type, 0);
     if (self == NULL)
         return NULL;
-    self->st = st;
+    self->st = azs_state_hold(st);
     azs_watcher_init(&self->watcher, (PyObject *)self, on_watcher);
     self->fork_generation = azs_fork_generation;
     self->fd = -1;
@@ -771,8 +771,10 @@ transport_dealloc(ZmqTransportObject *self)
     assert(self->watcher.fd == -1 && !self->watcher.queued);
     (void)transport_clear(self);
     azs_ring_free(&self->queue);
-    AZS_LIVE(self->st, zmq_transport, -1);
+    azs_state *st = self->st;
+    AZS_LIVE(st, zmq_transport, -1);
     AZS_DEALLOC_FREE(self);
+    azs_state_release(st);
 }
 
 PyDoc_STRVAR(transport_doc,

@@ -25,7 +25,7 @@ struct azs_zmq_state {
 typedef struct {
     PyObject_HEAD
     PyObject *base_extra; /* the slot of asyncio.BaseTransport, hidden by _extra */
-    azs_state *st;        /* borrowed: the type keeps the module alive */
+    azs_state *st;        /* held */
 
     /* Every message. */
     void *handle;       /* borrowed from zmq_sock, which must not be closed */

@@ -1,0 +1,234 @@
+"""Debug mode beside asyncio's: the same checks, logs and tracebacks."""
+
+import asyncio
+import logging
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from aiozmq_speedups import new_event_loop
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
+
+
+@pytest.fixture(params=KINDS)
+def loop(request):
+    loop = KINDS[request.param]()
+    loop.set_debug(True)
+    yield loop
+    loop.close()
+
+
+def run_ready(loop):
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+def test_switch(loop):
+    assert loop.get_debug() is True
+    loop.set_debug(0)
+    assert loop.get_debug() in (False, 0)
+    loop.set_debug(True)
+    assert loop.slow_callback_duration == 0.1
+
+
+@pytest.mark.parametrize("value, expected", [("1", "True"), ("", "False")])
+def test_environment(value, expected):
+    program = (
+        "import aiozmq_speedups as a; l = a.Loop(); print(l.get_debug()); l.close()"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONASYNCIODEBUG": value}
+    out = subprocess.check_output([sys.executable, "-c", program], env=env, text=True)
+    assert out.strip() == expected
+
+
+def test_development_mode():
+    program = (
+        "import aiozmq_speedups as a; l = a.Loop(); print(l.get_debug()); l.close()"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    out = subprocess.check_output(
+        [sys.executable, "-X", "dev", "-c", program], env=env, text=True
+    )
+    assert out.strip() == "True"
+
+
+def test_slow_callback(loop, caplog):
+    def slow_one():
+        pass
+
+    loop.slow_callback_duration = 0
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        loop.call_soon(slow_one)
+        run_ready(loop)
+    messages = [r.getMessage() for r in caplog.records]
+    [message] = [m for m in messages if "slow_one" in m]
+    assert message.startswith(
+        "Executing <Handle test_slow_callback.<locals>.slow_one()"
+    )
+    assert " created at " in message and "test_debug_mode.py" in message
+    assert message.split(" took ")[1].endswith(" seconds")
+
+
+def test_slow_task_is_named(loop, caplog):
+    async def slow_coroutine():
+        pass
+
+    loop.slow_callback_duration = 0
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        loop.run_until_complete(loop.create_task(slow_coroutine(), name="my task"))
+    messages = [r.getMessage() for r in caplog.records]
+    assert any(
+        m.startswith("Executing <Task ") and "my task" in m and "slow_coroutine" in m
+        for m in messages
+    )
+    caplog.clear()
+
+
+def test_quick_callbacks_are_not_logged(loop, caplog):
+    loop.slow_callback_duration = 1000
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        loop.run_until_complete(asyncio.sleep(0))
+    assert not caplog.records
+
+
+def test_no_log_without_debug(loop, caplog):
+    loop.set_debug(False)
+    loop.slow_callback_duration = 0
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        loop.run_until_complete(asyncio.sleep(0))
+    assert not caplog.records
+
+
+def test_source_traceback(loop):
+    contexts = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+
+    def fail():
+        raise ZeroDivisionError
+
+    def schedule(how, *args):
+        return getattr(loop, how)(*args, fail)
+
+    handles = [
+        schedule("call_soon"),
+        schedule("call_later", 0),
+        schedule("call_at", loop.time()),
+        schedule("call_soon_threadsafe"),
+    ]
+    for handle in handles:
+        assert handle._source_traceback[-1].name == "schedule"
+        assert "created at" in repr(handle) and "test_debug_mode.py" in repr(handle)
+    for _ in range(3):
+        run_ready(loop)
+    assert len(contexts) == 4
+    for context in contexts:
+        assert context["source_traceback"][-1].name == "schedule"
+    contexts.clear()
+
+
+def test_no_source_traceback_without_debug(loop):
+    loop.set_debug(False)
+    assert loop.call_soon(print)._source_traceback is None
+    run_ready(loop)
+
+
+def test_exception_is_logged_with_its_origin(loop, caplog):
+    loop.call_soon([].pop)
+    run_ready(loop)
+    text = caplog.text
+    assert "Exception in callback list.pop()" in text
+    assert "Object created at (most recent call last):" in text
+    assert "test_exception_is_logged_with_its_origin" in text
+    caplog.clear()
+
+
+def test_callbacks_that_are_coroutines(loop):
+    async def coroutine():
+        pass
+
+    for how, args in (
+        ("call_soon", ()),
+        ("call_later", (0,)),
+        ("call_at", (0,)),
+        ("call_soon_threadsafe", ()),
+    ):
+        with pytest.raises(TypeError, match="coroutines cannot be used with"):
+            getattr(loop, how)(*args, coroutine)
+        with pytest.raises(TypeError, match="a callable object was expected"):
+            getattr(loop, how)(*args, "x")
+
+
+def test_task_that_was_never_retrieved(loop, caplog):
+    async def fail():
+        raise ZeroDivisionError
+
+    async def main():
+        asyncio.ensure_future(fail())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
+    import gc
+
+    gc.collect()
+    assert "Task exception was never retrieved" in caplog.text
+    assert "source_traceback: Object created at" in caplog.text
+    caplog.clear()
+
+
+def test_origin_of_coroutines(loop):
+    """Debug mode has coroutines remember where they were made, while it runs."""
+
+    async def coroutine():
+        pass
+
+    async def main():
+        inside = coroutine()
+        origin = inside.cr_origin
+        inside.close()
+        return origin
+
+    assert loop.run_until_complete(main()) is not None
+    outside = coroutine()
+    assert outside.cr_origin is None
+    outside.close()
+    loop.set_debug(False)
+    assert loop.run_until_complete(main()) is None
+
+
+def test_switched_on_while_running(loop):
+    loop.set_debug(False)
+
+    async def coroutine():
+        pass
+
+    async def main():
+        loop.set_debug(True)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        c = coroutine()
+        origin = c.cr_origin
+        c.close()
+        return origin
+
+    assert loop.run_until_complete(main()) is not None
+
+
+def test_slow_callback_that_fails(loop, caplog):
+    loop.slow_callback_duration = 0
+    loop.call_soon([].pop)
+    run_ready(loop)
+    assert "Executing <Handle list.pop()" in caplog.text
+    caplog.clear()
+
+
+def test_callback_that_switches_it_off(loop):
+    loop.call_soon(loop.set_debug, False)
+    loop.call_soon(loop.set_debug, True)
+    run_ready(loop)
+    assert loop.get_debug()
