@@ -168,7 +168,7 @@ def test_task_that_was_never_retrieved(loop, caplog):
         raise ZeroDivisionError
 
     async def main():
-        asyncio.ensure_future(fail())
+        asyncio.ensure_future(fail())  # noqa: RUF006
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
