@@ -9,12 +9,28 @@ import os
 import sys
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 
 from aiozmq_speedups import _ext
 
 faulthandler.enable()
+
+#: The directory that `import aiozmq_speedups` found the package in.
+PACKAGE_ROOT = Path(_ext.__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _children_import_the_same_package(tmp_path_factory):
+    """A child started in the checkout would import the package without its
+    extension, where the one under test is installed, and test nothing."""
+    path = [str(PACKAGE_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        patch.chdir(tmp_path_factory.mktemp("cwd"))
+        yield
+
 
 LOOP_KINDS = ("speedups", "asyncio", "uvloop")
 TRANSPORT_KINDS = ("C", "pure")

@@ -7,30 +7,22 @@ import sys
 import textwrap
 import threading
 import zipfile
-from pathlib import Path
 
 import pytest
 import zmq
 
-import aiozmq_speedups
-
+INSTALLED = "site-packages" in aiozmq_speedups.__file__
 RUN = [sys.executable, "-m", "aiozmq_speedups", "run"]
-ROOT = str(Path(__file__).parents[1])
-INSTALLED = Path(aiozmq_speedups.__file__).parents[1] != Path(ROOT)
 
 
 def call(argv, *, cwd=None, **env):
-    # Where the package is not installed it is found from other directories too.
-    path = os.environ.get("PYTHONPATH", "")
-    if not INSTALLED:
-        path = os.pathsep.join(filter(None, [ROOT, path]))
     return subprocess.run(
         list(map(str, argv)),
         capture_output=True,
         text=True,
         cwd=cwd,
         stdin=subprocess.DEVNULL,
-        env=os.environ | {"PYTHONPATH": path} | env,
+        env=os.environ | env,
     )
 
 
@@ -306,7 +298,6 @@ def proxy():
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            cwd=None if INSTALLED else ROOT,
         )
         processes.append(process)
         return process

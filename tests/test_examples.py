@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import aiozmq_speedups
-
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 OUTPUT = {
@@ -34,14 +32,12 @@ the router is closed
 
 def run(*args, **env):
     """The output of a Python that imports the same aiozmq_speedups."""
-    root = str(Path(aiozmq_speedups.__file__).parent.parent)
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
     result = subprocess.run(
         [sys.executable, "-X", "dev", *map(str, args)],
         capture_output=True,
         text=True,
         timeout=50,
-        env={**os.environ, "PYTHONPATH": path, **env},
+        env={**os.environ, **env},
     )
     assert result.returncode == 0, result.stderr
     assert "ResourceWarning" not in result.stderr, result.stderr

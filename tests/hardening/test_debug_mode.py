@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -11,7 +10,6 @@ import pytest
 
 from aiozmq_speedups import new_event_loop
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
 
 
@@ -41,7 +39,7 @@ def test_environment(value, expected):
     program = (
         "import aiozmq_speedups as a; l = a.Loop(); print(l.get_debug()); l.close()"
     )
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONASYNCIODEBUG": value}
+    env = os.environ | {"PYTHONASYNCIODEBUG": value}
     out = subprocess.check_output([sys.executable, "-c", program], env=env, text=True)
     assert out.strip() == expected
 
@@ -50,9 +48,8 @@ def test_development_mode():
     program = (
         "import aiozmq_speedups as a; l = a.Loop(); print(l.get_debug()); l.close()"
     )
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
     out = subprocess.check_output(
-        [sys.executable, "-X", "dev", "-c", program], env=env, text=True
+        [sys.executable, "-X", "dev", "-c", program], text=True
     )
     assert out.strip() == "True"
 

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import os
-import pathlib
 import signal
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import pytest
 
 from aiozmq_speedups import Loop, new_event_loop
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
 
 
@@ -271,7 +269,6 @@ def test_a_program_ends_at_ctrl_c(body):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         text=True,
     )
     with process:

@@ -1,7 +1,5 @@
 """The extension in more than one interpreter of a process."""
 
-import os
-import pathlib
 import subprocess
 import sys
 
@@ -11,7 +9,6 @@ from aiozmq_speedups._ext import core
 
 pytestmark = pytest.mark.skipif(core is None, reason="needs the C extension")
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 # The package without its __init__, which imports pyzmq: that refuses
 # sub-interpreters.
@@ -74,7 +71,6 @@ print("done")
 def test_interpreters_come_and_go():
     process = subprocess.run(
         [sys.executable, "-c", PROGRAM.format(inner=INNER)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=50,
@@ -120,7 +116,6 @@ print("done")
 def test_copies_of_the_module_are_collected():
     process = subprocess.run(
         [sys.executable, "-c", COPIES],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=50,

@@ -1,11 +1,8 @@
 import os
 import sys
-from pathlib import Path
 
 import pytest
 from parity import impl, loop_kind, ours, rpc_log
-
-import aiozmq_speedups
 
 __all__ = ["impl", "loop_kind", "ours", "rpc_log"]
 
@@ -18,11 +15,8 @@ def run(loop):
 @pytest.fixture(scope="session")
 def child_environment():
     """For a Python child that imports the same aiozmq_speedups."""
-    root = str(Path(aiozmq_speedups.__file__).parent.parent)
-    path = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join(path),
         "PYTHONWARNINGS": "ignore" if sys.version_info >= (3, 14) else "default",
     }
 
