@@ -1,11 +1,7 @@
-/* ZmqTransport: its life, its states and its methods; transport_io.c has the
- * message path, core.py what is called seldom. */
+/* The states of a ZmqTransport: watching its socket, closing, failing. */
 #include "zmq/transport_object.h"
 
-#include <structmember.h>
-
 #include "py/errors.h"
-#include "py/type.h"
 
 /* ---- small helpers ---- */
 
@@ -124,7 +120,6 @@ stop_watching(ZmqTransportObject *self)
     }
 }
 
-/* 0, or -1 with an exception. */
 static int
 start_watching(ZmqTransportObject *self)
 {
@@ -149,10 +144,16 @@ start_watching(ZmqTransportObject *self)
     return azs_zmq_transport_arm(self);
 }
 
-static int
-on_watcher(azs_watcher *watcher, uint32_t Py_UNUSED(events))
+int
+azs_zmq_transport_start(ZmqTransportObject *self)
 {
-    return azs_zmq_transport_turn((ZmqTransportObject *)watcher->owner);
+    if (self->loop == NULL || self->conn_lost > 0 || self->watcher.fd >= 0 ||
+        self->reading_fd)
+        return 0;
+    if (start_watching(self) == 0)
+        return 0;
+    return azs_zmq_transport_fatal(
+        self, "Fatal error on zmq socket transport: it cannot be watched");
 }
 
 /* ---- ending ---- */
@@ -180,10 +181,8 @@ azs_zmq_transport_report(ZmqTransportObject *self, const char *message, PyObject
     return 0;
 }
 
-/* Leaves the loop: from now on the transport is dead. The socket is closed,
- * without a word to the protocol. */
-static int
-abandon(ZmqTransportObject *self)
+int
+azs_zmq_transport_abandon(ZmqTransportObject *self)
 {
     stop_watching(self);
     int usable = azs_zmq_transport_usable(self);
@@ -242,15 +241,14 @@ azs_zmq_transport_lose(ZmqTransportObject *self, PyObject *exc)
         /* No callback can run any more, but the socket must not stay open. */
         if (azs_zmq_transport_forgive_closed_loop(self) < 0)
             return -1;
-        return abandon(self);
+        return azs_zmq_transport_abandon(self);
     }
     Py_DECREF(res);
     return 0;
 }
 
-/* `exc` borrowed, NULL for None. */
-static int
-force_close(ZmqTransportObject *self, PyObject *exc)
+int
+azs_zmq_transport_force_close(ZmqTransportObject *self, PyObject *exc)
 {
     if (self->conn_lost > 0 || self->loop == NULL)
         return 0;
@@ -275,11 +273,11 @@ azs_zmq_transport_fatal(ZmqTransportObject *self, const char *message)
     }
     int result = azs_zmq_transport_report(self, message, exc);
     if (result == 0) {
-        result = force_close(self, exc);
+        result = azs_zmq_transport_force_close(self, exc);
     } else {
         /* What the exception handler raised goes out; the end comes first. */
         PyObject *raised = azs_exc_take();
-        if (force_close(self, exc) < 0)
+        if (azs_zmq_transport_force_close(self, exc) < 0)
             PyErr_Clear();
         azs_exc_restore_steal(raised);
     }
@@ -287,642 +285,15 @@ azs_zmq_transport_fatal(ZmqTransportObject *self, const char *message)
     return result;
 }
 
-/* ---- methods ---- */
-
-#define NONE_OR_NULL(result) ((result) < 0 ? NULL : Py_NewRef(Py_None))
-
-PyDoc_STRVAR(write_doc, "write($self, data, /)\n--\n\n"
-                        "Send one message: see ZmqTransport.write.");
-
-static PyObject *
-ZmqTransport_write(ZmqTransportObject *self, PyObject *data)
-{
-    return NONE_OR_NULL(azs_zmq_transport_write(self, data));
-}
-
-PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
-                        "Close once the buffer is empty: see ZmqTransport.close.");
-
-static PyObject *
-ZmqTransport_close(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
+int
+azs_zmq_transport_close(ZmqTransportObject *self)
 {
     if (self->closing || self->loop == NULL)
-        Py_RETURN_NONE;
+        return 0;
     self->closing = true;
     if (call_own(self, self->st->str__disable_monitor) < 0)
-        return NULL;
+        return -1;
     if (self->queue.count > 0 || self->conn_lost > 0)
-        Py_RETURN_NONE;
-    return NONE_OR_NULL(azs_zmq_transport_lose(self, NULL));
-}
-
-PyDoc_STRVAR(abort_doc, "abort($self, /)\n--\n\n"
-                        "Close at once, losing the buffer: see ZmqTransport.abort.");
-
-static PyObject *
-ZmqTransport_abort(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return NONE_OR_NULL(force_close(self, NULL));
-}
-
-PyDoc_STRVAR(force_close_doc,
-             "_force_close($self, exc, /)\n--\n\n"
-             "As abort(), with the exception that connection_lost() gets.");
-
-static PyObject *
-ZmqTransport__force_close(ZmqTransportObject *self, PyObject *exc)
-{
-    return NONE_OR_NULL(force_close(self, exc));
-}
-
-PyDoc_STRVAR(abandon_doc,
-             "_abandon($self, /)\n--\n\n"
-             "Close the socket of a loop that is being closed; no callback follows.");
-
-static PyObject *
-ZmqTransport__abandon(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (self->loop == NULL)
-        Py_RETURN_NONE;
-    return NONE_OR_NULL(abandon(self));
-}
-
-PyDoc_STRVAR(call_connection_lost_doc, "_call_connection_lost($self, exc, /)\n--\n\n"
-                                       "The last callback, from the loop.");
-
-static PyObject *
-ZmqTransport__call_connection_lost(ZmqTransportObject *self, PyObject *exc)
-{
-    /* The loop was closed in between; or a caller who should not call this. */
-    if (self->loop == NULL || self->conn_lost == 0 || self->told)
-        Py_RETURN_NONE;
-    self->told = true; /* exactly once, whatever the callback calls */
-    PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *args[] = {protocol, exc};
-    PyObject *res =
-        PyObject_VectorcallMethod(self->st->str_connection_lost, args, 2, NULL);
-    Py_DECREF(protocol);
-    PyObject *raised = res == NULL ? azs_exc_take() : NULL;
-    Py_XDECREF(res);
-    int result = self->loop == NULL ? 0 : abandon(self);
-    if (raised != NULL) {
-        if (result < 0)
-            PyErr_WriteUnraisable((PyObject *)self);
-        azs_exc_restore_steal(raised);
-        return NULL;
-    }
-    return NONE_OR_NULL(result);
-}
-
-PyDoc_STRVAR(
-    is_closing_doc,
-    "is_closing($self, /)\n--\n\n"
-    "True once close() or abort() was called, or an error ended the transport.");
-
-static PyObject *
-ZmqTransport_is_closing(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(self->closing);
-}
-
-PyDoc_STRVAR(pause_reading_doc, "pause_reading($self, /)\n--\n\n"
-                                "Stop receiving: see ZmqTransport.pause_reading.");
-
-static PyObject *
-ZmqTransport_pause_reading(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    const char *error = NULL;
-    if (self->closing)
-        error = "Cannot pause_reading() when closing";
-    else if (self->paused)
-        error = "Already paused";
-    if (error != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, error);
-        return NULL;
-    }
-    self->paused = true;
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(resume_reading_doc, "resume_reading($self, /)\n--\n\n"
-                                 "Receive again: see ZmqTransport.resume_reading.");
-
-static PyObject *
-ZmqTransport_resume_reading(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (!self->paused) {
-        PyErr_SetString(PyExc_RuntimeError, "Not paused");
-        return NULL;
-    }
-    self->paused = false;
-    return NONE_OR_NULL(azs_zmq_transport_arm(self));
-}
-
-PyDoc_STRVAR(get_write_buffer_size_doc,
-             "get_write_buffer_size($self, /)\n--\n\n"
-             "The bytes of payload that wait in the transport.");
-
-static PyObject *
-ZmqTransport_get_write_buffer_size(ZmqTransportObject *self,
-                                   PyObject *Py_UNUSED(ignored))
-{
-    return PyLong_FromSsize_t(self->queue_bytes);
-}
-
-PyDoc_STRVAR(set_protocol_doc, "set_protocol($self, protocol, /)\n--\n\n"
-                               "Set the protocol that is told from now on.");
-
-static PyObject *
-ZmqTransport_set_protocol(ZmqTransportObject *self, PyObject *protocol)
-{
-    if (self->protocol != NULL) /* not on a dead transport */
-        Py_SETREF(self->protocol, Py_NewRef(protocol));
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-none_or_new_ref(PyObject *obj)
-{
-    return Py_NewRef(obj == NULL ? Py_None : obj);
-}
-
-PyDoc_STRVAR(get_protocol_doc, "get_protocol($self, /)\n--\n\n"
-                               "The protocol, None after connection_lost().");
-
-static PyObject *
-ZmqTransport_get_protocol(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return none_or_new_ref(self->protocol);
-}
-
-PyDoc_STRVAR(maybe_pause_protocol_doc,
-             "_maybe_pause_protocol($self, /)\n--\n\n"
-             "Call pause_writing() where the buffer is over its high water mark.");
-
-static PyObject *
-ZmqTransport__maybe_pause_protocol(ZmqTransportObject *self,
-                                   PyObject *Py_UNUSED(ignored))
-{
-    return NONE_OR_NULL(azs_zmq_transport_maybe_pause(self));
-}
-
-PyDoc_STRVAR(arm_doc,
-             "_arm($self, /)\n--\n\n"
-             "Have the next turn look for messages: somebody else used the socket.");
-
-static PyObject *
-ZmqTransport__arm(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return NONE_OR_NULL(azs_zmq_transport_arm(self));
-}
-
-PyDoc_STRVAR(start_doc,
-             "_start($self, /)\n--\n\n"
-             "Begin to watch the socket; from the loop, after connection_made().");
-
-static PyObject *
-ZmqTransport__start(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (self->loop == NULL || self->conn_lost > 0 || self->watcher.fd >= 0 ||
-        self->reading_fd)
-        Py_RETURN_NONE;
-    if (start_watching(self) == 0)
-        Py_RETURN_NONE;
-    return NONE_OR_NULL(azs_zmq_transport_fatal(
-        self, "Fatal error on zmq socket transport: it cannot be watched"));
-}
-
-PyDoc_STRVAR(on_fd_doc, "_on_fd($self, /)\n--\n\nZMQ_FD is readable (foreign loops).");
-
-static PyObject *
-ZmqTransport__on_fd(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return NONE_OR_NULL(azs_zmq_transport_turn(self));
-}
-
-PyDoc_STRVAR(
-    on_armed_doc,
-    "_on_armed($self, /)\n--\n\nThe turn that _arm() asked for (foreign loops).");
-
-static PyObject *
-ZmqTransport__on_armed(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    self->armed = false;
-    return NONE_OR_NULL(azs_zmq_transport_turn(self));
-}
-
-PyDoc_STRVAR(on_retry_doc, "_on_retry($self, /)\n--\n\nThe timer of a refused write.");
-
-static PyObject *
-ZmqTransport__on_retry(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    Py_CLEAR(self->retry);
-    return NONE_OR_NULL(azs_zmq_transport_turn(self));
-}
-
-static PyMethodDef transport_methods[] = {
-    {"write", (PyCFunction)ZmqTransport_write, METH_O, write_doc},
-    {"close", (PyCFunction)ZmqTransport_close, METH_NOARGS, close_doc},
-    {"abort", (PyCFunction)ZmqTransport_abort, METH_NOARGS, abort_doc},
-    {"is_closing", (PyCFunction)ZmqTransport_is_closing, METH_NOARGS, is_closing_doc},
-    {"pause_reading", (PyCFunction)ZmqTransport_pause_reading, METH_NOARGS,
-     pause_reading_doc},
-    {"resume_reading", (PyCFunction)ZmqTransport_resume_reading, METH_NOARGS,
-     resume_reading_doc},
-    {"get_write_buffer_size", (PyCFunction)ZmqTransport_get_write_buffer_size,
-     METH_NOARGS, get_write_buffer_size_doc},
-    {"set_protocol", (PyCFunction)ZmqTransport_set_protocol, METH_O, set_protocol_doc},
-    {"get_protocol", (PyCFunction)ZmqTransport_get_protocol, METH_NOARGS,
-     get_protocol_doc},
-    {"_maybe_pause_protocol", (PyCFunction)ZmqTransport__maybe_pause_protocol,
-     METH_NOARGS, maybe_pause_protocol_doc},
-    {"_force_close", (PyCFunction)ZmqTransport__force_close, METH_O, force_close_doc},
-    {"_abandon", (PyCFunction)ZmqTransport__abandon, METH_NOARGS, abandon_doc},
-    {"_call_connection_lost", (PyCFunction)ZmqTransport__call_connection_lost, METH_O,
-     call_connection_lost_doc},
-    {"_arm", (PyCFunction)ZmqTransport__arm, METH_NOARGS, arm_doc},
-    {"_start", (PyCFunction)ZmqTransport__start, METH_NOARGS, start_doc},
-    {"_on_fd", (PyCFunction)ZmqTransport__on_fd, METH_NOARGS, on_fd_doc},
-    {"_on_armed", (PyCFunction)ZmqTransport__on_armed, METH_NOARGS, on_armed_doc},
-    {"_on_retry", (PyCFunction)ZmqTransport__on_retry, METH_NOARGS, on_retry_doc},
-    {NULL},
-};
-
-/* ---- attributes ---- */
-
-static PyObject *
-transport_get_zmq_sock(ZmqTransportObject *self, void *Py_UNUSED(closure))
-{
-    /* Who asks for the socket may be about to use it. */
-    if (azs_zmq_transport_arm(self) < 0)
-        return NULL;
-    return none_or_new_ref(self->zmq_sock);
-}
-
-static PyObject *
-transport_get_loop(ZmqTransportObject *self, void *Py_UNUSED(closure))
-{
-    return none_or_new_ref(self->loop);
-}
-
-static PyObject *
-transport_get_protocol(ZmqTransportObject *self, void *Py_UNUSED(closure))
-{
-    return none_or_new_ref(self->protocol);
-}
-
-/* A water mark as the caller gave it beside its value in bytes: aiozmq takes any
- * number, infinity included. */
-static int
-set_water_mark(PyObject **object, Py_ssize_t *bytes, PyObject *value)
-{
-    if (value == NULL) {
-        PyErr_SetString(PyExc_AttributeError, "a water mark cannot be deleted");
-        return -1;
-    }
-    double number = PyFloat_AsDouble(value);
-    if (number == -1.0 && PyErr_Occurred())
-        return -1;
-    *bytes = number >= (double)PY_SSIZE_T_MAX ? PY_SSIZE_T_MAX
-             : number > 0                     ? (Py_ssize_t)number
-                                              : 0;
-    Py_XSETREF(*object, Py_NewRef(value));
-    return 0;
-}
-
-static PyObject *
-transport_get_high_water(ZmqTransportObject *self, void *Py_UNUSED(closure))
-{
-    return none_or_new_ref(self->high_object);
-}
-
-static int
-transport_set_high_water(ZmqTransportObject *self, PyObject *value,
-                         void *Py_UNUSED(closure))
-{
-    return set_water_mark(&self->high_object, &self->high_water, value);
-}
-
-static PyObject *
-transport_get_low_water(ZmqTransportObject *self, void *Py_UNUSED(closure))
-{
-    return none_or_new_ref(self->low_object);
-}
-
-static int
-transport_set_low_water(ZmqTransportObject *self, PyObject *value,
-                        void *Py_UNUSED(closure))
-{
-    return set_water_mark(&self->low_object, &self->low_water, value);
-}
-
-static PyGetSetDef transport_getset[] = {
-    {"_zmq_sock", (getter)transport_get_zmq_sock, NULL, NULL, NULL},
-    {"_loop", (getter)transport_get_loop, NULL, NULL, NULL},
-    {"_protocol", (getter)transport_get_protocol, NULL, NULL, NULL},
-    {"_high_water", (getter)transport_get_high_water, (setter)transport_set_high_water,
-     NULL, NULL},
-    {"_low_water", (getter)transport_get_low_water, (setter)transport_set_low_water,
-     NULL, NULL},
-    {NULL},
-};
-
-static PyMemberDef transport_members[] = {
-    {"_extra", T_OBJECT, offsetof(ZmqTransportObject, extra), 0},
-    {"_zmq_type", T_INT, offsetof(ZmqTransportObject, zmq_type), READONLY},
-    {"_closing", T_BOOL, offsetof(ZmqTransportObject, closing), READONLY},
-    {"_paused", T_BOOL, offsetof(ZmqTransportObject, paused), READONLY},
-    {"_protocol_paused", T_BOOL, offsetof(ZmqTransportObject, protocol_paused),
-     READONLY},
-    {"_conn_lost", T_PYSSIZET, offsetof(ZmqTransportObject, conn_lost), READONLY},
-    {"_buffer_size", T_PYSSIZET, offsetof(ZmqTransportObject, queue_bytes), READONLY},
-    {NULL},
-};
-
-/* ---- life ---- */
-
-static PyObject *
-transport_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
-              PyObject *Py_UNUSED(kwargs))
-{
-    azs_state *st = azs_state_of_type(type);
-    if (st == NULL)
-        return NULL;
-    ZmqTransportObject *self = (ZmqTransportObject *)type->tp_alloc(type, 0);
-    if (self == NULL)
-        return NULL;
-    self->st = azs_state_hold(st);
-    azs_watcher_init(&self->watcher, (PyObject *)self, on_watcher);
-    self->fork_generation = azs_fork_generation;
-    self->fd = -1;
-    AZS_LIVE(st, zmq_transport, 1);
-    return (PyObject *)self;
-}
-
-static int
-transport_init(ZmqTransportObject *self, PyObject *args, PyObject *kwargs)
-{
-    static char *names[] = {"loop", "zmq_type", "zmq_sock", "protocol", "waiter", NULL};
-    azs_state *st = self->st;
-    PyObject *loop, *zmq_sock, *protocol, *waiter = Py_None;
-    int zmq_type;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OiOO|O:ZmqTransport", names, &loop,
-                                     &zmq_type, &zmq_sock, &protocol, &waiter))
-        return -1;
-    if (!st->zmq->bound) {
-        PyErr_SetString(PyExc_RuntimeError, "libzmq is not bound");
-        return -1;
-    }
-    if (self->context != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "the transport is initialized already");
-        return -1;
-    }
-    if (!PyObject_TypeCheck(zmq_sock, (PyTypeObject *)st->zmq_socket_type)) {
-        PyErr_Format(PyExc_TypeError, "zmq_sock must be a zmq.Socket, not %.100s",
-                     Py_TYPE(zmq_sock)->tp_name);
-        return -1;
-    }
-    PyObject *underlying = PyObject_GetAttrString(zmq_sock, "underlying");
-    if (underlying == NULL)
-        return -1;
-    void *handle = PyLong_AsVoidPtr(underlying);
-    Py_DECREF(underlying);
-    if (handle == NULL && PyErr_Occurred())
-        return -1;
-    PyObject *context = PyContext_CopyCurrent();
-    if (context == NULL)
-        return -1;
-    Py_XSETREF(self->context, context);
-    Py_XSETREF(self->zmq_sock, Py_NewRef(zmq_sock));
-    self->handle = handle;
-    int usable = azs_zmq_transport_usable(self);
-    if (usable <= 0) {
-        if (usable == 0)
-            azs_libzmq_set_error(&st->zmq->lib, ENOTSOCK);
-        goto fail;
-    }
-    size_t size = sizeof(self->fd);
-    if (st->zmq->lib.getsockopt(handle, ZMQ_FD, &self->fd, &size) != 0) {
-        azs_libzmq_set_error(&st->zmq->lib, errno);
-        goto fail;
-    }
-    self->zmq_type = zmq_type;
-    self->can_receive = zmq_type != ZMQ_PUB && zmq_type != ZMQ_PUSH;
-    self->drops_rest =
-        zmq_type == ZMQ_PUSH || zmq_type == ZMQ_DEALER || zmq_type == ZMQ_REQ;
-    self->pollout_constant = zmq_type == ZMQ_ROUTER || zmq_type == ZMQ_PUB ||
-                             zmq_type == ZMQ_XPUB || zmq_type == ZMQ_XSUB ||
-                             zmq_type == ZMQ_REP || zmq_type == ZMQ_STREAM;
-    Py_XSETREF(self->protocol, Py_NewRef(protocol));
-    Py_XSETREF(self->loop, Py_NewRef(loop));
-    self->own_loop = azs_loop_check(st, loop) ? (LoopObject *)loop : NULL;
-    return 0;
-fail:
-    self->handle = NULL;
-    Py_CLEAR(self->zmq_sock);
-    Py_CLEAR(self->context);
-    return -1;
-}
-
-static int
-transport_traverse(ZmqTransportObject *self, visitproc visit, void *arg)
-{
-    Py_VISIT(Py_TYPE(self));
-    Py_VISIT(self->base_extra);
-    Py_VISIT(self->protocol);
-    Py_VISIT(self->zmq_sock);
-    Py_VISIT(self->context);
-    Py_VISIT(self->loop);
-    Py_VISIT(self->retry);
-    Py_VISIT(self->extra);
-    Py_VISIT(self->high_object);
-    Py_VISIT(self->low_object);
-    for (size_t i = 0; i < self->queue.count; i++)
-        Py_VISIT((PyObject *)azs_ring_at(&self->queue, i));
-    return 0;
-}
-
-/* Only where nothing reaches the transport: while its loop lives and watches it,
- * the loop has a reference. So there is nothing to stop. */
-static int
-transport_clear(ZmqTransportObject *self)
-{
-    self->closing = self->told = true;
-    self->handle = NULL;
-    self->own_loop = NULL;
-    self->reading_fd = false;
-    azs_zmq_transport_clear_queue(self);
-    Py_CLEAR(self->base_extra);
-    Py_CLEAR(self->protocol);
-    Py_CLEAR(self->zmq_sock);
-    Py_CLEAR(self->context);
-    Py_CLEAR(self->loop);
-    Py_CLEAR(self->retry);
-    Py_CLEAR(self->extra);
-    Py_CLEAR(self->high_object);
-    Py_CLEAR(self->low_object);
-    return 0;
-}
-
-static void
-transport_dealloc(ZmqTransportObject *self)
-{
-    PyObject_GC_UnTrack(self);
-    assert(self->watcher.fd == -1 && !self->watcher.queued);
-    (void)transport_clear(self);
-    azs_ring_free(&self->queue);
-    azs_state *st = self->st;
-    AZS_LIVE(st, zmq_transport, -1);
-    AZS_DEALLOC_FREE(self);
-    azs_state_release(st);
-}
-
-PyDoc_STRVAR(transport_doc,
-             "ZmqTransport(loop, zmq_type, zmq_sock, protocol, waiter=None)\n--\n\n"
-             "The message path of ZmqTransport. Private: use create_zmq_connection().");
-
-static PyType_Slot transport_slots[] = {
-    {Py_tp_doc, (void *)transport_doc},   {Py_tp_new, transport_new},
-    {Py_tp_init, transport_init},         {Py_tp_dealloc, transport_dealloc},
-    {Py_tp_traverse, transport_traverse}, {Py_tp_clear, transport_clear},
-    {Py_tp_methods, transport_methods},   {Py_tp_members, transport_members},
-    {Py_tp_getset, transport_getset},     {0, NULL},
-};
-
-static PyType_Spec azs_zmq_transport_spec = {
-    .name = "aiozmq_speedups._core.ZmqTransport",
-    .basicsize = sizeof(ZmqTransportObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
-    .slots = transport_slots,
-};
-
-/* ---- the module's functions ---- */
-
-PyDoc_STRVAR(
-    bind_doc,
-    "_zmq_bind(path, socket_type, /)\n--\n\n"
-    "Bind to the libzmq that the loaded shared object `path` is or depends on;\n"
-    "socket_type is pyzmq's Socket in C. ImportError where that is not possible.");
-
-static PyObject *
-module_zmq_bind(PyObject *mod, PyObject *args)
-{
-    azs_state *st = azs_state_of_module(mod);
-    PyObject *path_bytes, *socket_type;
-    if (!PyArg_ParseTuple(args, "O&O!:_zmq_bind", PyUnicode_FSConverter, &path_bytes,
-                          &PyType_Type, &socket_type))
-        return NULL;
-    PyObject *descr = PyObject_GetAttrString(socket_type, "_closed");
-    if (descr == NULL) {
-        PyErr_Clear();
-    } else if (!Py_IS_TYPE(descr, &PyGetSetDescr_Type) &&
-               !Py_IS_TYPE(descr, &PyMemberDescr_Type)) {
-        Py_CLEAR(descr);
-    }
-    if (descr == NULL) {
-        PyErr_SetString(PyExc_ImportError,
-                        "pyzmq's Socket does not tell whether it is closed");
-        goto done;
-    }
-    if (!st->zmq->bound) {
-        if (azs_libzmq_bind(&st->zmq->lib, PyBytes_AS_STRING(path_bytes)) < 0)
-            goto done;
-        st->zmq->bound = true;
-        Py_XSETREF(st->zmq_closed_descr, Py_NewRef(descr));
-        Py_XSETREF(st->zmq_socket_type, Py_NewRef(socket_type));
-    }
-    int major, minor, patch;
-    st->zmq->lib.version(&major, &minor, &patch);
-    Py_DECREF(path_bytes);
-    Py_DECREF(descr);
-    return Py_BuildValue("iii", major, minor, patch);
-done:
-    Py_DECREF(path_bytes);
-    Py_XDECREF(descr);
-    return NULL;
-}
-
-PyDoc_STRVAR(
-    release_doc,
-    "_zmq_release(delay=0.0, /)\n--\n\n"
-    "Drop the frames that libzmq has finished with, and return how many it still\n"
-    "has. Where delay is given, the caller looks again after as many seconds.");
-
-static PyObject *
-module_zmq_release(PyObject *mod, PyObject *args)
-{
-    azs_state *st = azs_state_of_module(mod);
-    double delay = 0.0;
-    if (!PyArg_ParseTuple(args, "|d:_zmq_release", &delay))
-        return NULL;
-    azs_zmq_release_drain(st->zmq->release);
-    /* A loop may be closed before it looks again: another will after a second. */
-    st->zmq->release_due_ns =
-        delay > 0 ? azs_clock_ns() + AZS_NS_PER_S + (int64_t)(delay * 1e9) : 0;
-    return PyLong_FromSize_t(azs_zmq_release_outstanding(st->zmq->release));
-}
-
-PyDoc_STRVAR(set_socket_class_doc,
-             "_set_zmq_socket_class(cls, /)\n--\n\n"
-             "Say what zmq.Socket is: add_reader() and its like treat it apart.");
-
-static PyObject *
-module_set_zmq_socket_class(PyObject *mod, PyObject *cls)
-{
-    if (!PyType_Check(cls)) {
-        PyErr_SetString(PyExc_TypeError, "a class is needed");
-        return NULL;
-    }
-    azs_state *st = azs_state_of_module(mod);
-    Py_XSETREF(st->zmq_socket_class, Py_NewRef(cls));
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef module_functions[] = {
-    {"_set_zmq_socket_class", module_set_zmq_socket_class, METH_O,
-     set_socket_class_doc},
-    {"_zmq_bind", module_zmq_bind, METH_VARARGS, bind_doc},
-    {"_zmq_release", module_zmq_release, METH_VARARGS, release_doc},
-    {NULL},
-};
-
-void
-azs_zmq_transport_free(azs_state *st)
-{
-    if (st->zmq == NULL)
-        return;
-    azs_zmq_release_free(st->zmq->release);
-    PyMem_Free(st->zmq);
-    st->zmq = NULL;
-}
-
-int
-azs_zmq_transport_init(PyObject *mod, azs_state *st)
-{
-    st->zmq = PyMem_Calloc(1, sizeof(*st->zmq));
-    if (st->zmq == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    st->zmq->release = azs_zmq_release_new();
-    if (st->zmq->release == NULL)
-        return -1;
-    PyObject *interface = PyImport_ImportModule("aiozmq_speedups.interface");
-    if (interface == NULL)
-        return -1;
-    PyObject *base = PyObject_GetAttrString(interface, "ZmqTransport");
-    Py_DECREF(interface);
-    if (base == NULL)
-        return -1;
-    int err = -1;
-    /* base_extra stands for all that the base adds to object. */
-    if (!PyType_Check(base) || ((PyTypeObject *)base)->tp_basicsize >
-                                   (Py_ssize_t)offsetof(ZmqTransportObject, st))
-        PyErr_SetString(PyExc_ImportError,
-                        "asyncio.BaseTransport has grown: ZmqTransport does not fit");
-    else
-        err = azs_type_add(mod, &st->zmq_transport_type, &azs_zmq_transport_spec, base,
-                           true);
-    Py_DECREF(base);
-    return err < 0 ? -1 : PyModule_AddFunctions(mod, module_functions);
+        return 0;
+    return azs_zmq_transport_lose(self, NULL);
 }

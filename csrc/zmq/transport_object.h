@@ -1,4 +1,4 @@
-/* ZmqTransportObject and what transport.c and transport_io.c share about it. */
+/* ZmqTransportObject and what the transport_*.c share about it. */
 #ifndef AZS_ZMQ_TRANSPORT_OBJECT_H
 #define AZS_ZMQ_TRANSPORT_OBJECT_H
 
@@ -82,7 +82,26 @@ void azs_zmq_transport_clear_queue(ZmqTransportObject *self);
  * what the loop's exception handler raised. */
 int azs_zmq_transport_maybe_pause(ZmqTransportObject *self);
 
+/* ---- transport_type.c ---- */
+
+extern PyType_Spec azs_zmq_transport_spec;
+
 /* ---- transport.c ---- */
+
+/* Begins to watch the socket; harmless when repeated. Failing ends the transport.
+ * 0, or -1 with what the exception handler raised. */
+int azs_zmq_transport_start(ZmqTransportObject *self);
+
+/* Ends it once its queue is empty. 0, or -1 with an exception. */
+int azs_zmq_transport_close(ZmqTransportObject *self);
+
+/* Ends it now, losing the queue: connection_lost(exc) follows; `exc` borrowed,
+ * NULL for None. 0, or -1 with an exception. */
+int azs_zmq_transport_force_close(ZmqTransportObject *self, PyObject *exc);
+
+/* Leaves the loop: from now on the transport is dead. The socket is closed,
+ * without a word to the protocol. 0, or -1 with an exception. */
+int azs_zmq_transport_abandon(ZmqTransportObject *self);
 
 /* Reports the current exception to the loop and aborts. `message` is asyncio's
  * context["message"]. 0, or -1 with what the exception handler raised. */
