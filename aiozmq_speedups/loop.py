@@ -159,6 +159,47 @@ class _ZmqSockets:
             zmq_sock=zmq_sock,
         )
 
+    def stats(self) -> dict[str, int]:
+        """Counts of what the loop has and has done, for monitoring.
+
+        What there is now:
+
+        ``ready``
+            callbacks and I/O deliveries that wait for their turn;
+        ``timers``
+            timers that are neither due nor cancelled;
+        ``fds``
+            file descriptors that are watched, listening ones among them;
+        ``transports``
+            open sockets and pipes with a transport (a TLS connection is one);
+        ``zmq_transports``
+            open ZeroMQ transports.
+
+        Totals since the loop was made:
+
+        ``turns``, ``polls``
+            turns of the loop, and how many of them asked the kernel for events;
+        ``callbacks``
+            entries taken from the ready queue, cancelled handles among them;
+        ``transports_made``, ``accepted``
+            transports, and connections that servers took from listening sockets;
+        ``bytes_received``, ``bytes_sent``
+            payload that the kernel gave or took, by transports and ``sock_*``, before
+            decryption and after encryption; not what ``sendfile()`` sends;
+        ``packets_received``, ``packets_sent``
+            datagrams, and system calls that moved stream data;
+        ``zmq_messages_received``, ``zmq_messages_sent``
+            multipart messages of ZeroMQ transports in C.
+
+        Without the C extension only the first five are there, and ``transports``
+        leaves out pipes. Works on a closed loop, too.
+        """
+        counts: dict[str, int] = self._stats()  # type: ignore[attr-defined]
+        if not self.is_closed():  # type: ignore[attr-defined]
+            counts["fds"] -= 1  # asyncio's own, to be woken by
+        counts["zmq_transports"] = len(self._zmq_transports)
+        return counts
+
     def close(self) -> None:
         """Close the loop and the ZeroMQ sockets made on it; twice is harmless."""
         if not self.is_running():  # type: ignore[attr-defined]
@@ -457,6 +498,18 @@ else:
             from aiozmq_speedups.selector import ZmqSelector
 
             super().__init__(ZmqSelector())
+
+        def _stats(self) -> dict[str, int]:
+            watched = {} if self.is_closed() else self._selector.get_map()
+            return {
+                "ready": len(self._ready),
+                "timers": sum(not timer.cancelled() for timer in self._scheduled),
+                "fds": len(watched),
+                "transports": sum(
+                    not transport.is_closing()
+                    for transport in self._transports.values()
+                ),
+            }
 
     _Base = _PureLoop
 

@@ -192,6 +192,7 @@ loop_turn(LoopObject *self)
     /* A callback may have forked and come back in the child. */
     if (azs_unlikely(self->fork_generation != azs_fork_generation))
         return azs_loop_fail_forked();
+    self->stats.turns++;
     bool block = self->ready.count == 0 && !self->stopping;
     int64_t now_ns = azs_clock_ns();
     if (block || now_ns >= self->poll_due_ns) {
@@ -213,6 +214,7 @@ loop_turn(LoopObject *self)
     /* Callbacks may add entries and, by way of another loop's run in the same
      * thread or a nested clear, take some away: the count is read again. */
     for (size_t left = self->ready.count; left > 0 && self->ready.count > 0; left--) {
+        self->stats.callbacks++;
         if (run_entry(self, azs_ring_pop(&self->ready)) < 0)
             return -1;
     }
@@ -784,6 +786,7 @@ azs_loop_init(PyObject *mod, azs_state *st)
         azs_type_add_methods(st->loop_type, azs_timer_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_fdwatch_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_wakeup_methods) < 0 ||
+        azs_type_add_methods(st->loop_type, azs_stats_methods) < 0 ||
         azs_sockop_init(mod, st) < 0 ||
         azs_type_add_methods(st->loop_type, azs_sockop_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_sockop_connect_methods) < 0 ||

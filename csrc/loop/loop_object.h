@@ -8,6 +8,7 @@
 #include "loop/handle.h"
 #include "loop/loop.h"
 #include "loop/poller.h"
+#include "loop/stats.h"
 #include "loop/wakeup.h"
 
 /* asyncio polls once a turn. While callbacks are ready that system call is most
@@ -27,6 +28,8 @@ struct LoopObject {
     bool debug;
     bool turning;             /* inside a turn: no re-entry */
     unsigned fork_generation; /* of the process that made the loop */
+
+    azs_stats stats;
 
     azs_heap timers;         /* owned references to TimerHandleObjects */
     size_t timers_cancelled; /* of those in the heap */
@@ -121,6 +124,7 @@ void azs_timers_clear(LoopObject *loop);
 extern PyMethodDef azs_timer_methods[]; /* call_later, call_at, time */
 extern PyMethodDef azs_fdwatch_methods[];
 extern PyMethodDef azs_wakeup_methods[];
+extern PyMethodDef azs_stats_methods[];
 extern PyMethodDef azs_sockop_methods[]; /* sock_recv and its like */
 extern PyMethodDef azs_sockop_connect_methods[];
 extern PyMethodDef azs_sockop_datagram_methods[];

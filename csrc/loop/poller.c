@@ -601,6 +601,7 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
     /* A callback forked, and this is the child: epoll is the parent's. */
     if (azs_unlikely(loop->fork_generation != azs_fork_generation))
         return azs_loop_fail_forked();
+    loop->stats.polls++;
     poller_flush(poller);
     if (azs_unlikely(poller->nunverified > 0 &&
                      loop->poll_due_ns >= poller->verify_due_ns))
@@ -648,6 +649,15 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
 }
 
 /* ---- collection and close ---- */
+
+size_t
+azs_poller_count(const azs_poller *poller)
+{
+    size_t count = 0;
+    for (int fd = 0; fd < poller->nfds; fd++)
+        count += fd_wanted(&poller->fds[fd]) != 0;
+    return count;
+}
 
 int
 azs_poller_traverse(azs_poller *poller, visitproc visit, void *arg)

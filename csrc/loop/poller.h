@@ -65,6 +65,9 @@ int azs_poller_remove_handle(LoopObject *loop, int fd, bool writer);
 /* The owner of the watcher of an fd; borrowed, NULL for none. */
 PyObject *azs_poller_owner(azs_poller *poller, int fd);
 
+/* How many fds are watched for something. */
+size_t azs_poller_count(const azs_poller *poller);
+
 int azs_poller_traverse(azs_poller *poller, visitproc visit, void *arg);
 
 /* Forgets every fd and closes epoll; running it twice is harmless. */

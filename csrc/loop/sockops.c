@@ -108,6 +108,8 @@ sockop_recv(SockOpObject *op, void *buf, size_t size, ssize_t *n)
             *n = recv(sock->fd, buf, size, MSG_DONTWAIT);
         }
         if (azs_likely(*n >= 0)) {
+            if (azs_likely(*n > 0))
+                azs_stats_received(&op->loop->stats, (size_t)*n);
             /* Not at the end of the stream: that does not go away. */
             if (*n > 0 && (size_t)*n < size && !cut && sock->type == SOCK_STREAM &&
                 (sock->proto == 0 || sock->proto == IPPROTO_TCP))
@@ -246,6 +248,7 @@ attempt_sendall(SockOpObject *op, PyObject **result)
                 return outcome;
         }
     } while (n < 0);
+    azs_stats_sent(&op->loop->stats, (size_t)n);
     op->count += n;
     if (op->count < op->view.len)
         return AZS_SOCKOP_WAIT;

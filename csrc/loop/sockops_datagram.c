@@ -17,8 +17,10 @@ sockop_recvfrom(SockOpObject *op, void *buf, size_t size, ssize_t *n, azs_addr *
         addr->len = sizeof(addr->storage);
         *n = recvfrom(azs_sockop_socket(op)->fd, buf, size, MSG_DONTWAIT, &addr->sa,
                       &addr->len);
-        if (*n >= 0)
+        if (*n >= 0) {
+            azs_stats_received(&op->loop->stats, (size_t)*n);
             return AZS_SOCKOP_DONE;
+        }
         azs_sockop_outcome outcome = azs_sockop_failed();
         if (outcome != AZS_SOCKOP_DONE)
             return outcome;
@@ -171,6 +173,8 @@ attempt_sendto(SockOpObject *op, PyObject **result)
             PyErr_Clear();
             return AZS_SOCKOP_WAIT;
         }
+        if (sent != NULL)
+            azs_stats_sent_by(&op->loop->stats, sent);
         return azs_sockop_as_socket(sent, result);
     }
     if (PySys_Audit("socket.sendto", "OO", op->sock, op->args[1]) < 0) {
@@ -186,6 +190,7 @@ attempt_sendto(SockOpObject *op, PyObject **result)
     } while (n < 0 && outcome == AZS_SOCKOP_DONE);
     PyBuffer_Release(&view);
     if (outcome == AZS_SOCKOP_DONE) {
+        azs_stats_sent(&op->loop->stats, (size_t)n);
         *result = PyLong_FromSsize_t(n);
         if (*result == NULL)
             return AZS_SOCKOP_ERROR;

@@ -130,6 +130,7 @@ listener_on_ready(azs_watcher *watcher, uint32_t Py_UNUSED(events))
                 return report(self, "accept() failed");
             }
         }
+        self->loop->stats.accepted++;
         if (serve(self, fd, &peer) < 0 &&
             report(self, "Error on transport creation for incoming connection") < 0)
             return -1;

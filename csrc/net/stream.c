@@ -82,6 +82,7 @@ azs_stream_send(StreamObject *self)
                 return azs_transport_fatal(base, base->ops->write_failed);
             return azs_transport_grew(base);
         }
+        azs_stats_sent(&base->loop->stats, (size_t)sent);
         azs_bufq_advance(&self->queue, (size_t)sent);
         base->queued = before - (size_t)sent;
         /* resume_writing() may write, close or abort. */
@@ -132,6 +133,8 @@ stream_recv(StreamObject *self, void *buf, size_t len)
         n = self->base.is_socket ? recv(self->base.fd, buf, len, 0)
                                  : read(self->base.fd, buf, len);
     } while (n < 0 && errno == EINTR);
+    if (azs_likely(n > 0))
+        azs_stats_received(&self->base.loop->stats, (size_t)n);
     return n < 0 ? -errno : n;
 }
 
@@ -316,9 +319,11 @@ stream_write(StreamObject *self, PyObject *data, const char *buf, size_t len)
             sent = base->is_socket ? send(base->fd, buf, len, MSG_NOSIGNAL)
                                    : write(base->fd, buf, len);
         } while (sent < 0 && errno == EINTR);
-        if (azs_likely(sent == (ssize_t)len))
-            return 0;
-        if (sent < 0) {
+        if (azs_likely(sent >= 0)) {
+            azs_stats_sent(&base->loop->stats, (size_t)sent);
+            if (azs_likely(sent == (ssize_t)len))
+                return 0;
+        } else {
             if (errno != EAGAIN)
                 return azs_transport_fatal_errno(base, -errno, base->ops->write_failed);
             sent = 0;

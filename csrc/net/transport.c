@@ -117,11 +117,14 @@ azs_transport_new(const azs_transport_args *args)
         goto fail;
     }
     self->gone = self->closing = false;
+    self->loop->stats.transports++;
+    self->loop->stats.transports_made++;
     if (azs_watcher_post(self->loop, &self->later, AZS_LATER_MADE) < 0) {
         if (self->server != NULL && server_call(self, self->st->str__detach) < 0)
             PyErr_WriteUnraisable(self->server);
         Py_CLEAR(self->server);
         self->gone = self->closing = true;
+        self->loop->stats.transports--;
         goto fail;
     }
     return self;
@@ -420,6 +423,7 @@ run_connection_lost(TransportObject *self)
     PyObject *raised = res < 0 ? azs_exc_take() : NULL;
     Py_DECREF(exc);
     self->gone = true;
+    self->loop->stats.transports--;
     transport_close_fd(self);
     Py_CLEAR(self->protocol);
     if (self->server != NULL) {
@@ -996,6 +1000,7 @@ azs_transport_finalize(TransportObject *self)
         PyErr_WriteUnraisable((PyObject *)self);
     azs_watcher_stop(self->loop, &self->io);
     self->gone = self->closing = true;
+    self->loop->stats.transports--;
     transport_close_fd(self);
     if (self->server != NULL) {
         PyObject *server = self->server;

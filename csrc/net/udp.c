@@ -137,6 +137,8 @@ send_raw(DatagramObject *self, const void *buf, size_t len, const struct sockadd
     do {
         sent = sendto(self->base.fd, buf, len, MSG_NOSIGNAL, sa, sa_len);
     } while (sent < 0 && errno == EINTR);
+    if (azs_likely(sent >= 0))
+        azs_stats_sent(&self->base.loop->stats, (size_t)sent);
     return sent < 0 ? -errno : 0;
 }
 
@@ -151,6 +153,7 @@ send_by_module(DatagramObject *self, PyObject *data, PyObject *addr)
         PyObject_VectorcallMethod(self->base.st->str_sendto, args, 3, NULL);
     Py_DECREF(sock);
     if (sent != NULL) {
+        azs_stats_sent_by(&self->base.loop->stats, sent);
         Py_DECREF(sent);
         return 1;
     }
@@ -218,6 +221,8 @@ send_batch(DatagramObject *self, size_t max)
     do {
         sent = sendmmsg(self->base.fd, messages, n, MSG_NOSIGNAL);
     } while (sent < 0 && errno == EINTR);
+    for (int i = 0; i < sent; i++)
+        azs_stats_sent(&self->base.loop->stats, iov[i].iov_len);
     return sent < 0 ? -errno : sent;
 }
 
@@ -391,6 +396,7 @@ deliver(DatagramObject *self)
 static int
 keep_received(DatagramObject *self, const char *buf, size_t len, const azs_addr *addr)
 {
+    azs_stats_received(&self->base.loop->stats, len);
     azs_dgram dgram = {
         .data = PyBytes_FromStringAndSize(buf, (Py_ssize_t)len),
         .addr = azs_addr_cache_object(&self->cache, &addr->sa, addr->len),
@@ -495,6 +501,9 @@ receive_by_module(DatagramObject *self)
             .addr = Py_NewRef(PyTuple_GET_ITEM(pair, 1)),
         };
         Py_DECREF(pair);
+        if (PyBytes_CheckExact(dgram.data))
+            azs_stats_received(&self->base.loop->stats,
+                               (size_t)PyBytes_GET_SIZE(dgram.data));
         if (azs_dgramq_push_steal(&self->in, &dgram) == 0)
             return 1;
         azs_dgram_drop(&dgram);
@@ -904,6 +913,8 @@ Loop__make_datagram_transport(LoopObject *self, PyObject *args, PyObject *kwargs
     if (datagram_set_up(datagram_of(transport), address, peer_given) < 0) {
         /* It was never made: the socket stays the caller's. */
         transport->gone = transport->closing = true;
+        self->stats.transports--;
+        self->stats.transports_made--;
         transport->fd = -1;
         Py_CLEAR(transport);
     }

@@ -190,6 +190,8 @@ drain(ZmqTransportObject *self)
             return fail_with_errno(self, err, READ_ERROR);
         }
         bytes += size;
+        if (azs_likely(self->own_loop != NULL))
+            self->own_loop->stats.zmq_messages_received++;
         if (azs_unlikely(self->protocol == NULL)) { /* a finalizer ended us */
             Py_DECREF(message);
             return UNSETTLED;
@@ -233,6 +235,8 @@ flush(ZmqTransportObject *self)
             return MORE;
         if (err != 0)
             return fail_with_errno(self, err, WRITE_ERROR);
+        if (azs_likely(self->own_loop != NULL))
+            self->own_loop->stats.zmq_messages_sent++;
         azs_ring_pop(&self->queue);
         Py_ssize_t size = message_size(parts, nparts);
         self->queue_bytes -= size;
@@ -408,6 +412,8 @@ write_parts(ZmqTransportObject *self, PyObject *const *parts, Py_ssize_t nparts,
         int err = azs_zmq_send(libzmq_of(self), self->handle, self->st->zmq->release,
                                parts, nparts, self->drops_rest, &zero_copy);
         if (azs_likely(err == 0)) {
+            if (azs_likely(self->own_loop != NULL))
+                self->own_loop->stats.zmq_messages_sent++;
             if (self->can_receive && azs_zmq_transport_arm(self) < 0)
                 return -1;
             return zero_copy ? azs_zmq_transport_watch_release(self) : 0;
