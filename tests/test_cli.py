@@ -11,6 +11,8 @@ import zipfile
 import pytest
 import zmq
 
+import aiozmq_speedups
+
 INSTALLED = "site-packages" in aiozmq_speedups.__file__
 RUN = [sys.executable, "-m", "aiozmq_speedups", "run"]
 
