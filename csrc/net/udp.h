@@ -24,6 +24,46 @@ typedef struct {
     PyObject *address; /* owned: the remote address given, or NULL */
 } DatagramObject;
 
+/* What a datagram counts beside its data: asyncio's, since Python 3.13, where empty
+ * datagrams are sent too. */
+#if PY_VERSION_HEX >= 0x030D0000
+enum { AZS_DATAGRAM_HEADER = 8, AZS_DATAGRAM_SENDS_EMPTY = true };
+#else
+enum { AZS_DATAGRAM_HEADER = 0, AZS_DATAGRAM_SENDS_EMPTY = false };
+#endif
+
+/* ---- udp_receive.c; each 0, or -1 with what must leave the loop ---- */
+
+/* The socket is ready: one reception and its delivery. */
+int azs_datagram_receive(DatagramObject *self);
+
+/* Has what was received delivered in the next turn. */
+int azs_datagram_deliver_later(DatagramObject *self);
+
+/* ---- udp_send.c ---- */
+
+/* sendto() after its checks, with the buffer of `data` at hand; `addr` may be None or
+ * NULL. 0, or -1 with an exception for the caller. */
+int azs_datagram_send(DatagramObject *self, PyObject *data, const char *buf, size_t len,
+                      PyObject *addr);
+
+/* Sends what is queued now, as far as the kernel takes it. 0, or -1 with an exception
+ * that must leave the loop. */
+int azs_datagram_send_queue(DatagramObject *self);
+
+/* Drops what is queued. */
+void azs_datagram_drop_out(DatagramObject *self);
+
+/* ---- udp.c ---- */
+
+/* Hands the current exception, an OSError, to protocol.error_received(). 0, or -1
+ * with what that raised. */
+int azs_datagram_error(DatagramObject *self);
+
+/* The same from the loop's side: what that raised is reported, and the transport lives
+ * on. 0, or -1 with what must leave the loop. */
+int azs_datagram_report_error(DatagramObject *self);
+
 int azs_udp_init(PyObject *mod, azs_state *st);
 
 #endif
