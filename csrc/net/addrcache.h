@@ -10,14 +10,19 @@ typedef struct {
     azs_inet_addr raw;
 } azs_known_addr;
 
+typedef struct {
+    azs_known_addr *entries; /* owned; NULL while empty */
+    unsigned bits;           /* 2 ** bits entries */
+    unsigned victim;         /* what goes next where a full table must make room */
+} azs_addr_table;
+
 /* Incoming addresses are looked up by their raw form. Outgoing ones are by the
  * tuple's identity: a caller's tuple need not be in the form that the socket
- * module gives, so the two are never mixed. */
+ * module gives, so the two are never mixed. The tables are for the second address
+ * on. */
 typedef struct {
-    azs_known_addr last_in, last_out;
-    /* owned, or NULL while a single address did: by hash, first the incoming
-     * ones, then the outgoing. */
-    azs_known_addr *table;
+    azs_known_addr first_in, first_out;
+    azs_addr_table in, out;
 } azs_addr_cache;
 
 /* The address as the socket module shows it. New reference, or NULL. */
