@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "base/sys.h"
 #include "loop/handle.h"
 #include "loop/loop.h"
 #include "loop/selector.h"
@@ -86,11 +87,28 @@ module_live_objects(PyObject *mod, PyObject *Py_UNUSED(ignored))
 #undef X
     return counts;
 }
+
+PyDoc_STRVAR(inject_fault_doc,
+"_inject_fault(call, errno, countdown=1, /)\n--\n\n"
+"Has the `countdown`-th next system call through azs_sys_<call>() fail with `errno`;\n"
+"one fault at a time, 0 for none. Debug builds only.");
+
+static PyObject *
+module_inject_fault(PyObject *Py_UNUSED(mod), PyObject *args)
+{
+    const char *call;
+    int err, countdown = 1;
+    if (!PyArg_ParseTuple(args, "si|i:_inject_fault", &call, &err, &countdown))
+        return NULL;
+    azs_sys_inject(call, -err, countdown);
+    Py_RETURN_NONE;
+}
 #endif
 
 static PyMethodDef module_methods[] = {
 #ifdef AZS_DEBUG
     {"_live_objects", module_live_objects, METH_NOARGS, live_objects_doc},
+    {"_inject_fault", module_inject_fault, METH_VARARGS, inject_fault_doc},
 #endif
     {NULL},
 };

@@ -35,8 +35,18 @@ fault(const char *name)
         if (azs_err < 0)                                                               \
             return azs_err;                                                            \
     } while (0)
+/* For calls that are repeated on EINTR: true where this one fails, with errno set. */
+static bool
+fails(const char *name)
+{
+    int err = fault(name);
+    errno = err < 0 ? -err : errno;
+    return err < 0;
+}
+#define FAILS(name) fails(name)
 #else
 #define FAULT(name) ((void)0)
+#define FAILS(name) false
 #endif
 
 int
@@ -118,6 +128,51 @@ azs_sys_accept(int fd, struct sockaddr *addr, socklen_t room, socklen_t *len)
         conn = accept4(fd, addr, len, SOCK_CLOEXEC | SOCK_NONBLOCK);
     } while (conn < 0 && errno == EINTR);
     return conn < 0 ? -errno : conn;
+}
+
+ssize_t
+azs_sys_sendto(int fd, const void *buf, size_t size, const struct sockaddr *addr,
+               socklen_t len)
+{
+    ssize_t n;
+    do {
+        n = FAILS("sendto") ? -1 : sendto(fd, buf, size, MSG_NOSIGNAL, addr, len);
+    } while (azs_unlikely(n < 0) && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+ssize_t
+azs_sys_recvfrom(int fd, void *buf, size_t size, struct sockaddr *addr, socklen_t *len)
+{
+    socklen_t room = *len;
+    ssize_t n;
+    do {
+        *len = room;
+        n = FAILS("recvfrom") ? -1 : recvfrom(fd, buf, size, 0, addr, len);
+    } while (azs_unlikely(n < 0) && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+int
+azs_sys_sendmmsg(int fd, struct mmsghdr *messages, unsigned n)
+{
+    int sent;
+    do {
+        sent = FAILS("sendmmsg")
+                   ? -1
+                   : sendmmsg(fd, messages, n, MSG_NOSIGNAL | MSG_DONTWAIT);
+    } while (azs_unlikely(sent < 0) && errno == EINTR);
+    return sent < 0 ? -errno : sent;
+}
+
+int
+azs_sys_recvmmsg(int fd, struct mmsghdr *messages, unsigned n)
+{
+    int got;
+    do {
+        got = FAILS("recvmmsg") ? -1 : recvmmsg(fd, messages, n, MSG_DONTWAIT, NULL);
+    } while (azs_unlikely(got < 0) && errno == EINTR);
+    return got < 0 ? -errno : got;
 }
 
 void

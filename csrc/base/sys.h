@@ -28,6 +28,18 @@ int azs_sys_eventfd_signal(int fd);
  * room for the address and becomes its length. Retries EINTR. */
 int azs_sys_accept(int fd, struct sockaddr *addr, socklen_t room, socklen_t *len);
 
+/* sendto(2), recvfrom(2): bytes or -errno. Retry EINTR, raise no SIGPIPE. `len` of the
+ * address is its room and becomes its length. */
+ssize_t azs_sys_sendto(int fd, const void *buf, size_t size,
+                       const struct sockaddr *addr, socklen_t len);
+ssize_t azs_sys_recvfrom(int fd, void *buf, size_t size, struct sockaddr *addr,
+                         socklen_t *len);
+
+/* sendmmsg(2), recvmmsg(2) that never wait: datagrams or -errno. Retry EINTR. */
+struct mmsghdr;
+int azs_sys_sendmmsg(int fd, struct mmsghdr *messages, unsigned n);
+int azs_sys_recvmmsg(int fd, struct mmsghdr *messages, unsigned n);
+
 void azs_sys_close(int fd);
 
 #ifdef AZS_DEBUG

@@ -2,6 +2,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "base/sys.h"
 #include "net/udp.h"
 #include "py/errors.h"
 
@@ -109,14 +110,12 @@ static int
 receive_one(DatagramObject *self, char *scratch)
 {
     azs_addr addr;
-    ssize_t n;
-    do {
-        addr.len = sizeof(addr.storage);
-        addr.sa.sa_family = AF_UNSPEC;
-        n = recvfrom(self->base.fd, scratch, AZS_SCRATCH_SIZE, 0, &addr.sa, &addr.len);
-    } while (n < 0 && errno == EINTR);
+    addr.len = sizeof(addr.storage);
+    addr.sa.sa_family = AF_UNSPEC;
+    ssize_t n =
+        azs_sys_recvfrom(self->base.fd, scratch, AZS_SCRATCH_SIZE, &addr.sa, &addr.len);
     if (n < 0)
-        return receive_failed(self, -errno);
+        return receive_failed(self, (int)n);
     if (keep_received(self, scratch, (size_t)n, &addr) < 0)
         return azs_transport_fatal(&self->base, self->base.ops->read_failed);
     return 1;
@@ -141,13 +140,10 @@ receive_many(DatagramObject *self, char *scratch, unsigned want)
             .msg_iovlen = 1,
         };
     }
-    int n;
-    do {
-        n = recvmmsg(self->base.fd, messages, want, MSG_DONTWAIT, NULL);
-    } while (n < 0 && errno == EINTR);
+    int n = azs_sys_recvmmsg(self->base.fd, messages, want);
     if (n < 0) {
         self->batch = 1;
-        return receive_failed(self, -errno);
+        return receive_failed(self, n);
     }
     size_t bytes = 0;
     for (int i = 0; i < n; i++) {

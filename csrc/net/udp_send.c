@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "base/sys.h"
 #include "net/udp.h"
 #include "py/errors.h"
 
@@ -53,13 +54,11 @@ static int
 send_raw(DatagramObject *self, const void *buf, size_t len, const struct sockaddr *sa,
          socklen_t sa_len)
 {
-    ssize_t sent;
-    do {
-        sent = sendto(self->base.fd, buf, len, MSG_NOSIGNAL, sa, sa_len);
-    } while (sent < 0 && errno == EINTR);
-    if (azs_likely(sent >= 0))
-        azs_stats_sent(&self->base.loop->stats, (size_t)sent);
-    return sent < 0 ? -errno : 0;
+    ssize_t sent = azs_sys_sendto(self->base.fd, buf, len, sa, sa_len);
+    if (azs_unlikely(sent < 0))
+        return (int)sent;
+    azs_stats_sent(&self->base.loop->stats, (size_t)sent);
+    return 0;
 }
 
 /* Has the socket module send: for names, families that only it knows, and the words
@@ -67,6 +66,9 @@ send_raw(DatagramObject *self, const void *buf, size_t len, const struct sockadd
 static int
 send_by_module(DatagramObject *self, PyObject *data, PyObject *addr)
 {
+    /* Gone where an address that was looked at ran the loop. */
+    if (self->base.sock == NULL)
+        return azs_set_errno(-EBADF);
     PyObject *sock = Py_NewRef(self->base.sock);
     PyObject *args[] = {sock, data, addr == NULL ? Py_None : addr};
     PyObject *sent =
@@ -137,13 +139,10 @@ send_batch(DatagramObject *self, size_t max)
                      messages[0].msg_hdr.msg_name, messages[0].msg_hdr.msg_namelen);
         return err < 0 ? err : 1;
     }
-    int sent;
-    do {
-        sent = sendmmsg(self->base.fd, messages, n, MSG_NOSIGNAL);
-    } while (sent < 0 && errno == EINTR);
+    int sent = azs_sys_sendmmsg(self->base.fd, messages, n);
     for (int i = 0; i < sent; i++)
         azs_stats_sent(&self->base.loop->stats, iov[i].iov_len);
-    return sent < 0 ? -errno : sent;
+    return sent;
 }
 
 static azs_dgram
