@@ -15,6 +15,7 @@ from .base import (
     ParametersError,
     Service,
     ServiceClosedError,
+    TooManyCallsError,
     method,
 )
 from .log import logger
@@ -31,6 +32,7 @@ __all__ = [
     "ParametersError",
     "Service",
     "ServiceClosedError",
+    "TooManyCallsError",
     "connect_pipeline",
     "connect_pubsub",
     "connect_rpc",

@@ -63,6 +63,20 @@ class OneWayClientProtocol(_BaseProtocol):
             if not sent.done():
                 sent.set_result(None)
 
+    async def drain(self) -> None:
+        """Waits while the transport has paused writing."""
+        if self._write is None:
+            raise ServiceClosedError()
+        if self._paused:
+            resumed = self.loop.create_future()
+            self._sent.append(resumed)
+            await resumed
+            if self._write is None:
+                raise ServiceClosedError()
+
+    def begin_shutdown(self) -> None:
+        self._write = None
+
     def pause_writing(self) -> None:
         self._paused = True
 
@@ -80,6 +94,10 @@ class OneWayServerProtocol(_BaseServerProtocol):
 
     not_none_message: str
 
+    def begin_shutdown(self) -> None:
+        super().begin_shutdown()
+        self._hold()
+
     def call_received(
         self, data: list[bytes], bname: bytes, bargs: bytes, bkwargs: bytes
     ) -> None:
@@ -89,8 +107,8 @@ class OneWayServerProtocol(_BaseServerProtocol):
             unpackb = self.packer.unpackb
             args = unpackb(bargs)
             kwargs = {} if bkwargs == NO_KWARGS else unpackb(bkwargs)
-        except Exception:
-            self.log_malformed(data)
+        except Exception as exc:
+            self.log_malformed(data, exc)
             return
         try:
             func, spec = self.dispatch(name)
@@ -136,6 +154,6 @@ class OneWayServerProtocol(_BaseServerProtocol):
         self, exc: BaseException, name: str, args: Any, kwargs: Any
     ) -> None:
         if isinstance(exc, (NotFoundError, ParametersError)):
-            logger.exception("Call to %r caused error: %r", name, exc)
+            logger.error("Call to %r caused error: %r", name, exc, exc_info=exc)
         else:
             self.try_log(exc, name, args, kwargs)

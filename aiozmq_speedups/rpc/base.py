@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import abc
 import asyncio
+import contextlib
 import inspect
+import operator
 import pprint
 import sys
 from asyncio import ensure_future
@@ -26,6 +28,7 @@ __all__ = [
     "ParametersError",
     "Service",
     "ServiceClosedError",
+    "TooManyCallsError",
     "ensure_future",
     "method",
 ]
@@ -77,6 +80,10 @@ class ParametersError(Error, ValueError):
 
 class ServiceClosedError(Error):
     """The service has been closed."""
+
+
+class TooManyCallsError(Error):
+    """As many calls as the client's ``max_pending`` wait for their answers."""
 
 
 class AbstractHandler(metaclass=abc.ABCMeta):
@@ -164,6 +171,32 @@ class Service(asyncio.AbstractServer):
         self._proto.done_waiters.append(waiter)
         await waiter
 
+    async def shutdown(self, *, timeout: float | None = None) -> None:
+        """Takes nothing new, finishes what was begun, then closes.
+
+        A server answers new requests with :exc:`ServiceClosedError` (callers get it
+        as a GenericError), waits for the handlers that run and sends their answers;
+        a subscriber and the server of a pipeline receive no more. A client lets no
+        more calls be made and waits for the answers of those that were. Cancelling
+        it closes the service at once.
+
+        :param timeout: seconds until it ends as :meth:`close` does, which cancels
+            handlers and calls; None for no limit.
+        """
+        proto = self._proto
+        if not proto.closing and proto.transport is not None:
+            proto.begin_shutdown()
+            try:
+                async with asyncio.timeout(timeout):
+                    await proto.finish()
+                    self.close()
+                    await self.wait_closed()
+            except TimeoutError:
+                await proto.give_up()
+            finally:
+                self.close()
+        await self.wait_closed()
+
 
 class _BaseProtocol(interface.ZmqProtocol):
     """The protocol of a client or server.
@@ -197,9 +230,20 @@ class _BaseProtocol(interface.ZmqProtocol):
             if not waiter.done():
                 waiter.set_result(None)
 
-    def log_malformed(self, data: list[bytes]) -> None:
-        """Logs a message that is not a call. Call it where the error is handled."""
-        logger.critical("Cannot unpack %r", shorten(data), exc_info=True)
+    def begin_shutdown(self) -> None:
+        """Takes nothing new from now on."""
+
+    async def finish(self) -> None:
+        """Waits until what was begun before is done."""
+
+    async def give_up(self) -> None:
+        """Closes without waiting for anybody."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def log_malformed(self, data: list[bytes], exc: BaseException) -> None:
+        """Logs a message that is not a call, and why."""
+        logger.critical("Cannot unpack %r", shorten(data), exc_info=exc)
 
 
 class _BaseServerProtocol(_BaseProtocol):
@@ -214,6 +258,7 @@ class _BaseServerProtocol(_BaseProtocol):
         log_exceptions: bool = False,
         exclude_log_exceptions: Iterable[type[BaseException]] = (),
         timeout: float | None = None,
+        max_concurrency: int | None = None,
     ) -> None:
         super().__init__(loop, translation_table=translation_table)
         if not isinstance(handler, AbstractHandler):
@@ -225,6 +270,11 @@ class _BaseServerProtocol(_BaseProtocol):
         # Tasks that have not begun to run. While there are some, functions run
         # in tasks too: calls begin in the order in which they came.
         self.unstarted = 0
+        # So many tasks may run; while they do, `held`: nothing is received.
+        self.max_concurrency = max_concurrency
+        self.held = False
+        # Shutting down: nothing new is run.
+        self.refusing = False
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -278,27 +328,75 @@ class _BaseServerProtocol(_BaseProtocol):
             task = loop.create_task(coro)
             self.unstarted += 1
             loop.call_soon(self._one_started)
-        if not task.done():
-            self.pending_waiters.add(task)
+        if task.done():
+            return
+        self.pending_waiters.add(task)
+        if self.max_concurrency is None:
             task.add_done_callback(self.pending_waiters.discard)
+        else:
+            task.add_done_callback(self._one_finished)
+            if len(self.pending_waiters) >= self.max_concurrency:
+                self._hold()
 
     def _one_started(self) -> None:
         self.unstarted -= 1
 
-    def try_log(self, exc: BaseException, name: str, args: Any, kwargs: Any) -> None:
-        """Logs an exception out of a handler where the service is told to.
+    def _one_finished(self, task: asyncio.Task[None]) -> None:
+        self.pending_waiters.discard(task)
+        if self.held and not self.refusing:
+            self._release()
 
-        Call it where ``exc`` is being handled.
-        """
+    def _hold(self) -> None:
+        self.held = True
+        if self.transport is not None:
+            # RuntimeError: it is closing, or the user has paused it.
+            with contextlib.suppress(RuntimeError):
+                self.transport.pause_reading()
+
+    def _release(self) -> None:
+        self.held = False
+        if self.transport is not None:
+            with contextlib.suppress(RuntimeError):
+                self.transport.resume_reading()
+
+    def begin_shutdown(self) -> None:
+        self.refusing = True
+
+    async def finish(self) -> None:
+        # A handler may be who shuts the service down.
+        own = asyncio.current_task()
+        while tasks := self.pending_waiters - {own}:
+            await asyncio.wait(tasks)
+
+    async def give_up(self) -> None:
+        for task in list(self.pending_waiters):
+            task.cancel()
+        # Their answers: a turn for each end of a coroutine and of its task.
+        for _ in range(3):
+            await asyncio.sleep(0)
+        await super().give_up()
+
+    def try_log(self, exc: BaseException, name: str, args: Any, kwargs: Any) -> None:
+        """Logs an exception out of a handler where the service is told to."""
         if not self.log_exceptions or isinstance(exc, self.exclude_log_exceptions):
             return
-        logger.exception(
+        logger.error(
             "An exception %r from method %r call occurred.\nargs = %s\nkwargs = %s\n",
             exc,
             name,
             _pformat(args),
             _pformat(kwargs),
+            exc_info=exc,
         )
+
+
+def check_limit(name: str, value: int | None) -> None:
+    """Checks an argument that limits a number of calls.
+
+    :raises TypeError, ValueError: it is neither None nor an int of 1 or more.
+    """
+    if value is not None and operator.index(value) < 1:
+        raise ValueError(f"{name} should be at least 1, got {value!r}")
 
 
 def _pformat(value: Any) -> str:

@@ -10,7 +10,7 @@ import zmq
 
 from ..core import create_zmq_connection
 from ._oneway import OneWayClientProtocol, OneWayServerProtocol
-from .base import AbstractHandler, Service
+from .base import AbstractHandler, Service, check_limit
 from .packer import TranslationTable
 from .util import _MethodCall
 
@@ -53,15 +53,18 @@ async def serve_pipeline(
     log_exceptions: bool = False,
     exclude_log_exceptions: Iterable[type[BaseException]] = (),
     timeout: float | None = None,
+    max_concurrency: int | None = None,
 ) -> Service:
     """Makes a pipeline server.
 
     The parameters are those of :func:`serve_rpc`; a coroutine handler that is
     cancelled by ``timeout`` raises TimeoutError, which is logged.
 
+    :raises ValueError: ``max_concurrency`` is less than 1.
     :raises TypeError: ``handler`` has no ``__getitem__``.
     :raises OSError: the endpoint cannot be used.
     """
+    check_limit("max_concurrency", max_concurrency)
     if loop is None:
         loop = asyncio.get_running_loop()
     used_loop = loop
@@ -73,6 +76,7 @@ async def serve_pipeline(
             log_exceptions=log_exceptions,
             exclude_log_exceptions=exclude_log_exceptions,
             timeout=timeout,
+            max_concurrency=max_concurrency,
         ),
         zmq.PULL,
         connect=connect,
@@ -98,6 +102,7 @@ class PipelineClient(Service):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, proto: _ClientProtocol) -> None:
         super().__init__(loop, proto)
+        self._sender = proto
         self._notify = _MethodCall(proto)
 
     @property
@@ -110,6 +115,13 @@ class PipelineClient(Service):
         """
         return self._notify
 
+    async def drain(self) -> None:
+        """Waits while the transport's buffer is over its high water mark.
+
+        :raises ServiceClosedError: the client has been closed.
+        """
+        await self._sender.drain()
+
 
 class _ServerProtocol(OneWayServerProtocol):
     not_none_message = "Pipeline handler %r returned not None"
@@ -117,7 +129,7 @@ class _ServerProtocol(OneWayServerProtocol):
     def msg_received(self, data: list[bytes]) -> None:
         try:
             bname, bargs, bkwargs = data
-        except ValueError:
-            self.log_malformed(data)
+        except ValueError as exc:
+            self.log_malformed(data, exc)
             return
         self.call_received(data, bname, bargs, bkwargs)

@@ -10,7 +10,7 @@ import zmq
 
 from ..core import create_zmq_connection
 from ._oneway import OneWayClientProtocol, OneWayServerProtocol
-from .base import AbstractHandler, Service
+from .base import AbstractHandler, Service, check_limit
 from .packer import TranslationTable
 from .util import _MethodCall
 
@@ -57,16 +57,19 @@ async def serve_pubsub(
     log_exceptions: bool = False,
     exclude_log_exceptions: Iterable[type[BaseException]] = (),
     timeout: float | None = None,
+    max_concurrency: int | None = None,
 ) -> PubSubService:
     """Makes a subscriber.
 
     The parameters are those of :func:`serve_pipeline`, and:
 
     :param subscribe: one topic or several.
+    :raises ValueError: ``max_concurrency`` is less than 1.
     :raises TypeError: ``handler`` has no ``__getitem__``, or a topic is neither
         str nor bytes.
     :raises OSError: the endpoint cannot be used.
     """
+    check_limit("max_concurrency", max_concurrency)
     if loop is None:
         loop = asyncio.get_running_loop()
     used_loop = loop
@@ -78,6 +81,7 @@ async def serve_pubsub(
             log_exceptions=log_exceptions,
             exclude_log_exceptions=exclude_log_exceptions,
             timeout=timeout,
+            max_concurrency=max_concurrency,
         ),
         zmq.SUB,
         connect=connect,
@@ -151,6 +155,13 @@ class PubSubClient(Service):
             found = self._publications[topic] = _Publication(self._sender, topic)
         return found
 
+    async def drain(self) -> None:
+        """Waits while the transport's buffer is over its high water mark.
+
+        :raises ServiceClosedError: the client has been closed.
+        """
+        await self._sender.drain()
+
 
 class PubSubService(Service):
     """What :func:`serve_pubsub` gives."""
@@ -186,7 +197,7 @@ class _ServerProtocol(OneWayServerProtocol):
     def msg_received(self, data: list[bytes]) -> None:
         try:
             _, bname, bargs, bkwargs = data
-        except ValueError:
-            self.log_malformed(data)
+        except ValueError as exc:
+            self.log_malformed(data, exc)
             return
         self.call_received(data, bname, bargs, bkwargs)

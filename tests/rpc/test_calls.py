@@ -10,7 +10,7 @@ import msgpack
 import pytest
 import zmq
 
-from aiozmq_speedups.rpc import rpc as rpc_module
+from aiozmq_speedups.rpc import _client as client_module
 
 REPLY = struct.Struct("=HHLd?")
 
@@ -153,14 +153,36 @@ async def test_timed_out_calls_are_forgotten(rpc, client, service, handler, log)
 
 
 @calls_test()
-async def test_timeouts_of_finished_calls_are_cancelled(
-    rpc, client, service, handler, log
-):
+async def test_one_timer_serves_all_timeouts(rpc, client, service, handler, log):
+    proto = client._proto
     timed = client.with_timeout(60)
-    calls = [timed.call.func(i) for i in range(3)] + [timed.call.unknown()]
-    timers = [call._timer for call in calls]
-    await asyncio.gather(*calls, return_exceptions=True)
-    assert all(timer.cancelled() for timer in timers)
+    assert await timed.call.func(0) == 0
+    timer = proto._timer
+    for i in range(1000):
+        assert await timed.call.func(i) == i
+    assert proto._timer is timer
+    # Those of calls that are done are dropped.
+    assert len(proto._deadlines) <= client_module._SWEEP_SIZE + 2
+    # An earlier one comes earlier.
+    with pytest.raises(TimeoutError):
+        await client.with_timeout(0.01).call.wait()
+    assert timer.cancelled()
+
+
+@calls_test()
+async def test_timeouts_expire_in_order(rpc, client, service, handler, log):
+    expired = []
+    calls = []
+    for delay in (0.03, 0.01, 0.04, 0.02):
+        call = client.with_timeout(delay).call.wait()
+        call.add_done_callback(lambda _, delay=delay: expired.append(delay))
+        calls.append(call)
+    endless = client.call.wait()
+    await asyncio.wait(calls)
+    assert expired == sorted(expired)
+    assert all(type(call.exception()) is TimeoutError for call in calls)
+    assert list(client._proto.calls.values()) == [endless]
+    assert not client._proto._deadlines and client._proto._timer is None
 
 
 @calls_test()
@@ -175,9 +197,9 @@ async def test_odd_timeouts(rpc, client, service, handler, log):
 
 @calls_test()
 async def test_forgotten_calls_are_bounded(rpc, client, service, handler, log):
-    for _ in range(rpc_module._MAX_FORGOTTEN + 10):
+    for _ in range(client_module._MAX_FORGOTTEN + 10):
         client.call.wait().cancel()
-    assert len(client._proto._forgotten) == rpc_module._MAX_FORGOTTEN
+    assert len(client._proto._forgotten) == client_module._MAX_FORGOTTEN
     assert not client._proto.calls
 
 

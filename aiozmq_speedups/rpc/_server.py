@@ -1,0 +1,192 @@
+"""The server's side of request and reply."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import struct
+import time
+from typing import Any
+
+from ._signature import CallSpec
+from .base import (
+    NO_KWARGS,
+    Error,
+    GenericError,
+    NotFoundError,
+    ParametersError,
+    ServiceClosedError,
+    TooManyCallsError,
+    _BaseServerProtocol,
+)
+from .packer import KEPT_BUFFER_SIZE
+
+__all__ = ["_ServerProtocol"]
+
+# pid mod 65536, a random number, request id, time [, is it an error].
+_unpack_request = struct.Struct("=HHLd").unpack
+_pack_reply = struct.Struct("=HHLd?").pack
+
+# Peers know these by aiozmq's names.
+_WIRE_NAMES: dict[type, str] = {
+    cls: f"aiozmq.rpc.base.{cls.__name__}"
+    for cls in (
+        Error,
+        GenericError,
+        NotFoundError,
+        ParametersError,
+        ServiceClosedError,
+        TooManyCallsError,
+    )
+}
+
+
+class _ServerProtocol(_BaseServerProtocol):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pid = os.getpid() % 0x10000
+        self._random = random.randrange(0x10000)
+
+    def msg_received(self, data: list[bytes]) -> None:
+        try:
+            *route, header, bname, bargs, bkwargs = data
+            req_id = _unpack_request(header)[2]
+        except Exception as exc:
+            self.log_malformed(data, exc)
+            return
+        if self.refusing:
+            self._reply_error(route, req_id, ServiceClosedError())
+            return
+        try:
+            name = str(bname, "utf-8")
+            unpackb = self.packer.unpackb
+            args = unpackb(bargs)
+            kwargs = {} if bkwargs == NO_KWARGS else unpackb(bkwargs)
+        except Exception as exc:
+            self.log_malformed(data, exc)
+            self._reply_error(route, req_id, ParametersError(repr(exc)))
+            return
+        try:
+            func, spec = self.dispatch(name)
+            if not (
+                bkwargs == NO_KWARGS
+                and type(args) is tuple
+                and spec.min_args <= len(args) <= spec.max_args
+            ):
+                self.check_args(spec, args, kwargs)
+            if spec.is_coroutine or self.unstarted:
+                self._start(func, spec, args, kwargs, route, req_id, name)
+                return
+            result = self.packer.packb(func(*args, **kwargs))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as exc:
+            self._failed(exc, name, args, kwargs, route, req_id)
+        else:
+            self._reply(route, req_id, False, result)
+
+    def _start(
+        self,
+        func: Any,
+        spec: CallSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        route: list[bytes],
+        req_id: int,
+        name: str,
+    ) -> None:
+        self.spawn(self._run(func, spec, args, kwargs, route, req_id, name))
+
+    def _failed(
+        self,
+        exc: BaseException,
+        name: str,
+        args: Any,
+        kwargs: Any,
+        route: list[bytes],
+        req_id: int,
+    ) -> None:
+        self.try_log(exc, name, args, kwargs)
+        self._reply_error(route, req_id, exc)
+
+    async def _run(
+        self,
+        func: Any,
+        spec: CallSpec,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        route: list[bytes],
+        req_id: int,
+        name: str,
+    ) -> None:
+        try:
+            if not spec.is_coroutine:
+                result = func(*args, **kwargs)
+            elif self.timeout is None:
+                result = await func(*args, **kwargs)
+            else:
+                async with asyncio.timeout(self.timeout):
+                    result = await func(*args, **kwargs)
+            packed = self.packer.packb(result)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except asyncio.CancelledError as exc:
+            # Of the closed service nobody can be told; otherwise the caller must
+            # not wait for ever.
+            self._reply_error(route, req_id, exc)
+            raise
+        except BaseException as exc:
+            self._failed(exc, name, args, kwargs, route, req_id)
+        else:
+            self._reply(route, req_id, False, packed)
+
+    def begin_shutdown(self) -> None:
+        super().begin_shutdown()
+        if self.held:
+            self._release()  # to refuse what waits
+
+    def _reply(
+        self, route: list[bytes], req_id: int, is_error: bool, packed: bytes
+    ) -> None:
+        write = self._write
+        if write is None:
+            return
+        route.append(
+            _pack_reply(self._pid, self._random, req_id, time.time(), is_error)
+        )
+        route.append(packed)
+        write(route)
+        if len(packed) > KEPT_BUFFER_SIZE:
+            self.packer.trim()
+
+    def _reply_error(self, route: list[bytes], req_id: int, exc: BaseException) -> None:
+        self._reply(route, req_id, True, self._pack_error(exc))
+
+    def _pack_error(self, exc: BaseException) -> bytes:
+        cls = exc.__class__
+        name = _WIRE_NAMES.get(cls) or f"{cls.__module__}.{cls.__qualname__}"
+        text = _text_of(exc)
+        packb = self.packer.packb
+        try:
+            return packb((name, exc.args, text))
+        except Exception:
+            # The args are the user's objects: send what can be sent.
+            name = name.encode(errors="backslashreplace").decode()
+            return packb((name, tuple(map(self._packable, exc.args)), text))
+
+    def _packable(self, value: Any) -> Any:
+        try:
+            self.packer.packb(value)
+        except Exception:
+            return _text_of(value)
+        return value
+
+
+def _text_of(value: object) -> str:
+    try:
+        text = repr(value)
+    except Exception as exc:
+        text = f"<{type(value).__name__}: its repr fails, {type(exc).__name__}>"
+    # msgpack refuses lone surrogates.
+    return text.encode(errors="backslashreplace").decode()
