@@ -8,7 +8,7 @@
 #include "py/type.h"
 
 /* asyncio.constants.LOG_THRESHOLD_FOR_CONNLOST_WRITES */
-enum { CONNLOST_WRITES_THRESHOLD = 5, DEFAULT_HIGH_WATER = 64 * 1024 };
+enum { CONNLOST_WRITES_THRESHOLD = 5 };
 
 /* ---- making ---- */
 
@@ -90,8 +90,8 @@ azs_transport_new(const azs_transport_args *args)
     self->dup_fd = -1;
     self->is_socket = args->is_socket;
     self->input = args->input;
-    self->high_water = DEFAULT_HIGH_WATER;
-    self->low_water = DEFAULT_HIGH_WATER / 4;
+    self->high_water = AZS_TRANSPORT_HIGH_WATER;
+    self->low_water = AZS_TRANSPORT_HIGH_WATER / 4;
     azs_watcher_init(&self->io, (PyObject *)self, transport_io);
     azs_watcher_init(&self->later, (PyObject *)self, transport_later);
     AZS_LIVE(self->st, transport, 1);
@@ -221,10 +221,9 @@ azs_transport_leave(TransportObject *self)
         azs_exc_restore_steal(exc);
 }
 
-/* Reports `exc` (borrowed) through the loop's Python helper: one that closes the
- * transport (then an OSError is only logged, in debug mode) or any other. */
-static int
-transport_report(TransportObject *self, PyObject *exc, const char *message, bool fatal)
+int
+azs_transport_report(TransportObject *self, PyObject *exc, const char *message,
+                     bool fatal)
 {
     PyObject *method =
         fatal ? self->st->str__transport_fatal : self->st->str__transport_failed;
@@ -250,7 +249,7 @@ azs_transport_fatal(TransportObject *self, const char *message)
     if (azs_exc_leaves_loop())
         return -1;
     PyObject *exc = azs_exc_take();
-    int res = transport_report(self, exc, message, true);
+    int res = azs_transport_report(self, exc, message, true);
     if (res == 0)
         res = azs_transport_force_close(self, exc);
     Py_DECREF(exc);
@@ -280,7 +279,7 @@ flow_call(TransportObject *self, PyObject *method, const char *message)
     if (azs_exc_leaves_loop())
         return -1;
     PyObject *exc = azs_exc_take();
-    int out = transport_report(self, exc, message, false);
+    int out = azs_transport_report(self, exc, message, false);
     Py_DECREF(exc);
     return out;
 }
@@ -451,7 +450,7 @@ azs_transport_failed(TransportObject *self, const char *message)
     if (azs_exc_leaves_loop())
         return -1;
     PyObject *exc = azs_exc_take();
-    int res = transport_report(self, exc, message, false);
+    int res = azs_transport_report(self, exc, message, false);
     Py_DECREF(exc);
     return res;
 }
@@ -536,426 +535,6 @@ transport_io(azs_watcher *watcher, uint32_t events)
     int res = self->ops->on_ready(self, events);
     azs_transport_leave(self);
     return res < 0 || PyErr_Occurred() ? -1 : 0;
-}
-
-/* ---- methods ---- */
-
-PyDoc_STRVAR(close_doc,
-"close($self, /)\n--\n\n"
-"Stop reading, send what is buffered, then call protocol.connection_lost(None).\n\n"
-"Twice is harmless (asyncio BaseTransport.close).");
-
-static PyObject *
-Transport_close(TransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (azs_transport_close(self) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(abort_doc,
-"abort($self, /)\n--\n\n"
-"Close at once: buffered data is lost; protocol.connection_lost(None) is called in\n"
-"the next turn (asyncio WriteTransport.abort).");
-
-static PyObject *
-Transport_abort(TransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    /* What a callback wrote before it has been sent already, as far as any user
-     * of asyncio can tell. */
-    if (self->gather > 0 && self->queued > 0 && self->ops->flush != NULL &&
-        !self->lost_posted)
-        self->ops->flush(self);
-    if (PyErr_Occurred() || azs_transport_force_close(self, NULL) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(force_close_doc,
-"_force_close($self, exc, /)\n--\n\n"
-"abort() with the exception that connection_lost gets. asyncio's sslproto calls it.");
-
-static PyObject *
-Transport__force_close(TransportObject *self, PyObject *exc)
-{
-    if (azs_transport_force_close(self, exc == Py_None ? NULL : exc) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(fatal_error_doc,
-"_fatal_error($self, exc, message='Fatal error on transport', /)\n--\n\n"
-"Report an exception and abort. asyncio's sslproto calls it.");
-
-static PyObject *
-Transport__fatal_error(TransportObject *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    const char *message = "Fatal error on transport";
-    if (nargs < 1 || nargs > 2) {
-        PyErr_SetString(PyExc_TypeError, "_fatal_error() takes 1 or 2 arguments");
-        return NULL;
-    }
-    if (nargs == 2 && (message = PyUnicode_AsUTF8(args[1])) == NULL)
-        return NULL;
-    PyObject *exc = args[0];
-    if (transport_report(self, exc, message, true) < 0 ||
-        azs_transport_force_close(self, exc) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(is_closing_doc,
-"is_closing($self, /)\n--\n\n"
-"True once the transport closes or is closed (asyncio BaseTransport.is_closing).");
-
-static PyObject *
-Transport_is_closing(TransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(self->closing);
-}
-
-PyDoc_STRVAR(is_reading_doc,
-"is_reading($self, /)\n--\n\n"
-"True while input is delivered (asyncio ReadTransport.is_reading).");
-
-static PyObject *
-Transport_is_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return PyBool_FromLong(!self->closing && !self->paused);
-}
-
-PyDoc_STRVAR(pause_reading_doc,
-"pause_reading($self, /)\n--\n\n"
-"Deliver no input until resume_reading(). Twice, or on a closing transport, it does\n"
-"nothing (asyncio ReadTransport.pause_reading).");
-
-static PyObject *
-Transport_pause_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (!self->closing && !self->paused) {
-        self->paused = true;
-        if (azs_transport_update_reading(self) < 0)
-            return NULL;
-        if (azs_unlikely(self->loop->debug)) {
-            PyObject *ok =
-                PyObject_CallMethod((PyObject *)self->loop, "_transport_debug", "sO",
-                                    "%r pauses reading", self);
-            if (ok == NULL)
-                return NULL;
-            Py_DECREF(ok);
-        }
-    }
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(resume_reading_doc,
-"resume_reading($self, /)\n--\n\n"
-"Deliver input again after pause_reading() (asyncio ReadTransport.resume_reading).");
-
-static PyObject *
-Transport_resume_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (!self->closing && self->paused) {
-        self->paused = false;
-        if (azs_transport_update_reading(self) < 0 ||
-            (self->ops->resumed != NULL && self->ops->resumed(self) < 0))
-            return NULL;
-        if (azs_unlikely(self->loop->debug)) {
-            PyObject *ok =
-                PyObject_CallMethod((PyObject *)self->loop, "_transport_debug", "sO",
-                                    "%r resumes reading", self);
-            if (ok == NULL)
-                return NULL;
-            Py_DECREF(ok);
-        }
-    }
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(get_protocol_doc,
-"get_protocol($self, /)\n--\n\n"
-"The protocol, or None after connection_lost (asyncio BaseTransport.get_protocol).");
-
-static PyObject *
-Transport_get_protocol(TransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return Py_NewRef(self->protocol != NULL ? self->protocol : Py_None);
-}
-
-/* An address kept raw, as Python shows it. New reference. */
-static PyObject *
-inet_addr_object(const azs_inet_addr *addr)
-{
-    return azs_addr_to_python(&addr->sa, addr->len);
-}
-
-/* The socket object, made for an accepted connection when first asked for. New
- * reference, or NULL with AttributeError-free NULL where there is none. */
-static PyObject *
-transport_sock(TransportObject *self)
-{
-    if (self->sock == NULL && self->fd >= 0 && self->is_socket) {
-        self->sock = PyObject_CallMethod((PyObject *)self->loop, "_transport_socket",
-                                         "i", self->fd);
-        if (self->sock == NULL)
-            return NULL;
-    }
-    return Py_NewRef(self->sock != NULL ? self->sock : Py_None);
-}
-
-PyDoc_STRVAR(get_extra_info_doc,
-"get_extra_info($self, name, default=None)\n--\n\n"
-"Information on the transport: 'socket', 'sockname', 'peername' for sockets, 'pipe'\n"
-"for pipes, and what was put in when it was made (asyncio\n"
-"BaseTransport.get_extra_info).");
-
-static PyObject *
-Transport_get_extra_info(TransportObject *self, PyObject *args, PyObject *kwargs)
-{
-    static char *keywords[] = {"name", "default", NULL};
-    PyObject *name, *value, *fallback = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords,
-                                     &name, &fallback))
-        return NULL;
-    value = PyDict_GetItemWithError(self->extra, name);
-    if (value != NULL)
-        return Py_NewRef(value);
-    if (PyErr_Occurred())
-        return NULL;
-    if (!PyUnicode_Check(name))
-        return Py_NewRef(fallback);
-    if (self->peername.len > 0 && PyUnicode_Compare(name, self->st->str_peername) == 0)
-        value = inet_addr_object(&self->peername);
-    else if (self->sockname.len > 0 &&
-             PyUnicode_Compare(name, self->st->str_sockname) == 0)
-        value = inet_addr_object(&self->sockname);
-    else if (self->is_socket && !self->gone &&
-             PyUnicode_CompareWithASCIIString(name, "socket") == 0) {
-        PyObject *sock = transport_sock(self);
-        if (sock == NULL)
-            return NULL;
-        value = PyObject_CallOneArg(self->st->transport_socket, sock);
-        Py_DECREF(sock);
-    } else {
-        return Py_NewRef(fallback);
-    }
-    if (value != NULL && PyDict_SetItem(self->extra, name, value) < 0)
-        Py_CLEAR(value);
-    return value;
-}
-
-/* ---- water marks ---- */
-
-PyDoc_STRVAR(get_write_buffer_size_doc,
-"get_write_buffer_size($self, /)\n--\n\n"
-"Bytes written but not yet taken by the kernel\n"
-"(asyncio WriteTransport.get_write_buffer_size).");
-
-static PyObject *
-Transport_get_write_buffer_size(TransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    /* Gathered writes are not what the caller means: let them go first. */
-    if (self->gather > 0 && self->queued > 0 && self->ops->flush != NULL &&
-        !self->lost_posted) {
-        self->ops->flush(self);
-        if (PyErr_Occurred())
-            return NULL;
-    }
-    return PyLong_FromSize_t(self->queued);
-}
-
-PyDoc_STRVAR(get_write_buffer_limits_doc,
-"get_write_buffer_limits($self, /)\n--\n\n"
-"The water marks in bytes: (low, high)\n"
-"(asyncio WriteTransport.get_write_buffer_limits).");
-
-static PyObject *
-Transport_get_write_buffer_limits(TransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return Py_BuildValue("(nn)", (Py_ssize_t)self->low_water,
-                         (Py_ssize_t)self->high_water);
-}
-
-/* Water marks from arguments that may be None. 0 or -1. */
-static int
-set_limits(TransportObject *self, PyObject *high_obj, PyObject *low_obj)
-{
-    Py_ssize_t high = -1, low = -1;
-    if (high_obj != Py_None) {
-        high = PyNumber_AsSsize_t(high_obj, NULL);
-        if (high == -1 && PyErr_Occurred())
-            return -1;
-    }
-    if (low_obj != Py_None) {
-        low = PyNumber_AsSsize_t(low_obj, NULL);
-        if (low == -1 && PyErr_Occurred())
-            return -1;
-    }
-    if (high_obj == Py_None)
-        high = low_obj == Py_None ? DEFAULT_HIGH_WATER : 4 * low;
-    if (low_obj == Py_None)
-        low = high / 4;
-    if (!(high >= low && low >= 0)) {
-        PyErr_Format(PyExc_ValueError, "high (%zd) must be >= low (%zd) must be >= 0",
-                     high, low);
-        return -1;
-    }
-    self->high_water = (size_t)high;
-    self->low_water = (size_t)low;
-    return 0;
-}
-
-PyDoc_STRVAR(set_write_buffer_limits_doc,
-"set_write_buffer_limits($self, high=None, low=None)\n--\n\n"
-"Set the water marks in bytes: pause_writing() above `high`, resume_writing() at\n"
-"`low` or below. ValueError unless high >= low >= 0\n"
-"(asyncio WriteTransport.set_write_buffer_limits).");
-
-static PyObject *
-Transport_set_write_buffer_limits(TransportObject *self, PyObject *args,
-                                  PyObject *kwargs)
-{
-    static char *keywords[] = {"high", "low", NULL};
-    PyObject *high = Py_None, *low = Py_None;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits",
-                                     keywords, &high, &low) ||
-        set_limits(self, high, low) < 0)
-        return NULL;
-    if (azs_transport_grew(self) < 0)
-        return NULL;
-    Py_RETURN_NONE;
-}
-
-/* ---- for asyncio's sendfile ---- */
-
-PyDoc_STRVAR(make_empty_waiter_doc,
-"_make_empty_waiter($self, /)\n--\n\n"
-"A Future for the write queue running empty; writes are refused until\n"
-"_reset_empty_waiter(). loop.sendfile() calls it.");
-
-static PyObject *
-Transport__make_empty_waiter(TransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (self->empty_waiter != NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
-        return NULL;
-    }
-    PyObject *waiter =
-        PyObject_CallMethod((PyObject *)self->loop, "create_future", NULL);
-    if (waiter == NULL)
-        return NULL;
-    if (self->queued == 0) {
-        PyObject *ok = PyObject_CallMethod(waiter, "set_result", "O", Py_None);
-        if (ok == NULL) {
-            Py_DECREF(waiter);
-            return NULL;
-        }
-        Py_DECREF(ok);
-    }
-    self->empty_waiter = Py_NewRef(waiter);
-    return waiter;
-}
-
-PyDoc_STRVAR(reset_empty_waiter_doc,
-"_reset_empty_waiter($self, /)\n--\n\nAllow writes again after _make_empty_waiter().");
-
-static PyObject *
-Transport__reset_empty_waiter(TransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    Py_CLEAR(self->empty_waiter);
-    Py_RETURN_NONE;
-}
-
-PyDoc_STRVAR(release_fd_doc,
-"_release_fd($self, /)\n--\n\n"
-"Leave the descriptor to sock_* for a while: it is not watched until reading is\n"
-"resumed or something is written. loop.sendfile() calls it.");
-
-static PyObject *
-Transport__release_fd(TransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    azs_watcher_stop(self->loop, &self->io);
-    Py_RETURN_NONE;
-}
-
-PyMethodDef azs_transport_methods[] = {
-    {"close", (PyCFunction)Transport_close, METH_NOARGS, close_doc},
-    {"abort", (PyCFunction)Transport_abort, METH_NOARGS, abort_doc},
-    {"_force_close", (PyCFunction)Transport__force_close, METH_O, force_close_doc},
-    {"_fatal_error", (PyCFunction)(void (*)(void))Transport__fatal_error, METH_FASTCALL,
-     fatal_error_doc},
-    {"is_closing", (PyCFunction)Transport_is_closing, METH_NOARGS, is_closing_doc},
-    {"is_reading", (PyCFunction)Transport_is_reading, METH_NOARGS, is_reading_doc},
-    {"pause_reading", (PyCFunction)Transport_pause_reading, METH_NOARGS,
-     pause_reading_doc},
-    {"resume_reading", (PyCFunction)Transport_resume_reading, METH_NOARGS,
-     resume_reading_doc},
-    {"get_protocol", (PyCFunction)Transport_get_protocol, METH_NOARGS,
-     get_protocol_doc},
-    {"get_extra_info", (PyCFunction)(void (*)(void))Transport_get_extra_info,
-     METH_VARARGS | METH_KEYWORDS, get_extra_info_doc},
-    {NULL},
-};
-
-PyMethodDef azs_write_flow_methods[] = {
-    {"get_write_buffer_size", (PyCFunction)Transport_get_write_buffer_size, METH_NOARGS,
-     get_write_buffer_size_doc},
-    {"get_write_buffer_limits", (PyCFunction)Transport_get_write_buffer_limits,
-     METH_NOARGS, get_write_buffer_limits_doc},
-    {"set_write_buffer_limits",
-     (PyCFunction)(void (*)(void))Transport_set_write_buffer_limits,
-     METH_VARARGS | METH_KEYWORDS, set_write_buffer_limits_doc},
-    {"_make_empty_waiter", (PyCFunction)Transport__make_empty_waiter, METH_NOARGS,
-     make_empty_waiter_doc},
-    {"_reset_empty_waiter", (PyCFunction)Transport__reset_empty_waiter, METH_NOARGS,
-     reset_empty_waiter_doc},
-    {"_release_fd", (PyCFunction)Transport__release_fd, METH_NOARGS, release_fd_doc},
-    {NULL},
-};
-
-static PyObject *
-transport_get_sock(TransportObject *self, void *Py_UNUSED(closure))
-{
-    return transport_sock(self);
-}
-
-/* asyncio's BaseTransport.__init__ would assign it; nothing here calls that. */
-PyGetSetDef azs_transport_getset[] = {
-    {"_sock", (getter)transport_get_sock, NULL, NULL, NULL},
-    {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
-    {NULL},
-};
-
-PyMemberDef azs_transport_members[] = {
-    {"__dictoffset__", T_PYSSIZET, offsetof(TransportObject, dict), READONLY},
-    {"__weaklistoffset__", T_PYSSIZET, offsetof(TransportObject, weakrefs), READONLY},
-    {"_extra", T_OBJECT, offsetof(TransportObject, extra), READONLY},
-    {"_loop", T_OBJECT, offsetof(TransportObject, loop), READONLY},
-    {"_protocol", T_OBJECT, offsetof(TransportObject, protocol), READONLY},
-    {"_server", T_OBJECT, offsetof(TransportObject, server), READONLY},
-    {"_sock_fd", T_INT, offsetof(TransportObject, fd), READONLY},
-    {"_fileno", T_INT, offsetof(TransportObject, fd), READONLY},
-    {"_closing", T_BOOL, offsetof(TransportObject, closing), READONLY},
-    {"_paused", T_BOOL, offsetof(TransportObject, paused), READONLY},
-    {"_protocol_paused", T_BOOL, offsetof(TransportObject, protocol_paused), READONLY},
-    {"_protocol_connected", T_BOOL, offsetof(TransportObject, connected), READONLY},
-    {"_conn_lost", T_UINT, offsetof(TransportObject, conn_lost), READONLY},
-    {NULL},
-};
-
-PyObject *
-azs_transport_repr(TransportObject *self)
-{
-    const char *state = self->gone ? " closed" : self->closing ? " closing" : "";
-    if (self->gone)
-        return PyUnicode_FromFormat("<%s%s>", self->ops->name, state);
-    if (self->loop->closed)
-        return PyUnicode_FromFormat("<%s%s open fd=%d>", self->ops->name, state,
-                                    self->fd);
-    return PyUnicode_FromFormat(
-        "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", self->ops->name, state,
-        self->fd, self->io.interest & self->input ? "polling" : "idle",
-        self->io.interest & EPOLLOUT ? "polling" : "idle", self->queued);
 }
 
 /* ---- type plumbing ---- */

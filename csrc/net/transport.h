@@ -11,6 +11,9 @@
  * ours, so the space is only kept free. azs_transport_type_add checks it. */
 enum { AZS_TRANSPORT_BASE_WORDS = 6 };
 
+/* Bytes: where pause_writing() is called unless limits were set, as in asyncio. */
+enum { AZS_TRANSPORT_HIGH_WATER = 64 * 1024 };
+
 typedef struct TransportObject TransportObject;
 
 /* How kinds of transport differ. Each runs with a reference to the transport
@@ -129,6 +132,11 @@ int azs_transport_fatal(TransportObject *self, const char *message);
 int azs_transport_fatal_errno(TransportObject *self, int neg_errno,
                               const char *message);
 
+/* Reports `exc` (borrowed) through the loop's Python helper: one that closes the
+ * transport (then an OSError is only logged, in debug mode) or any other. 0 or -1. */
+int azs_transport_report(TransportObject *self, PyObject *exc, const char *message,
+                         bool fatal);
+
 /* As azs_transport_fatal, but the transport lives on: for what asyncio would report
  * as the exception of a handle. */
 int azs_transport_failed(TransportObject *self, const char *message);
@@ -159,7 +167,7 @@ int azs_transport_drained(TransportObject *self);
  * does. 0 or -1. */
 int azs_transport_write_lost(TransportObject *self);
 
-/* ---- type plumbing ---- */
+/* ---- type plumbing: what Python sees is transport_methods.c ---- */
 
 int azs_transport_traverse(TransportObject *self, visitproc visit, void *arg);
 int azs_transport_clear(TransportObject *self);
