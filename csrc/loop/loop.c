@@ -715,6 +715,7 @@ loop_dealloc(LoopObject *self)
     azs_wakeup_close(&self->wakeup);
     azs_ring_free(&self->ready);
     free(self->scratch);
+    azs_spare_clear(&self->spare);
     Py_CLEAR(self->thread_id);
     azs_state *st = self->st;
     AZS_LIVE(st, loop, -1);

@@ -8,6 +8,7 @@
 #include "loop/handle.h"
 #include "loop/loop.h"
 #include "loop/poller.h"
+#include "loop/spare.h"
 #include "loop/stats.h"
 #include "loop/wakeup.h"
 
@@ -36,7 +37,8 @@ struct LoopObject {
 
     azs_poller poller;
     azs_wakeup wakeup;
-    char *scratch; /* owned: see azs_loop_scratch */
+    char *scratch;   /* owned: see azs_loop_scratch */
+    azs_spare spare; /* for what transports receive */
 
     PyObject *before_poll;    /* owned, None or NULL: called before each poll */
     PyObject *thread_id;      /* owned: int while running, else NULL */

@@ -57,9 +57,12 @@ static int
 stream_ran_empty(StreamObject *self)
 {
     TransportObject *base = &self->base;
-    if (azs_transport_want_write(base, false) < 0 || azs_transport_drained(base) < 0)
+    if ((base->io.interest & EPOLLOUT) && azs_transport_want_write(base, false) < 0)
         return -1;
-    if (self->eof && !base->closing && shutdown(base->fd, SHUT_WR) < 0 &&
+    if ((base->closing || base->empty_waiter != NULL) &&
+        azs_transport_drained(base) < 0)
+        return -1;
+    if (azs_unlikely(self->eof) && !base->closing && shutdown(base->fd, SHUT_WR) < 0 &&
         errno != ENOTCONN)
         return azs_transport_fatal_errno(base, -errno, base->ops->write_failed);
     return 0;
@@ -101,141 +104,6 @@ azs_stream_flush(TransportObject *self)
     /* Waiting for the kernel already? It will say. */
     if (!(self->io.interest & EPOLLOUT))
         (void)azs_stream_send(stream_of(self));
-}
-
-/* ---- input ---- */
-
-static int
-stream_eof_received(StreamObject *self)
-{
-    TransportObject *base = &self->base;
-    PyObject *protocol = Py_NewRef(base->protocol);
-    PyObject *keep = PyObject_CallMethodNoArgs(protocol, base->st->str_eof_received);
-    int keep_open = keep == NULL ? -1 : PyObject_IsTrue(keep);
-    Py_XDECREF(keep);
-    Py_DECREF(protocol);
-    if (keep_open < 0)
-        return azs_transport_fatal(base,
-                                   "Fatal error: protocol.eof_received() call failed.");
-    if (!keep_open)
-        return azs_transport_close(base);
-    /* Half-closed: nothing more will come, but output may go on. */
-    base->reading = false;
-    return azs_transport_update_reading(base);
-}
-
-/* recv(2) or read(2) into `buf`: its result, or -errno. */
-static ssize_t
-stream_recv(StreamObject *self, void *buf, size_t len)
-{
-    ssize_t n;
-    do {
-        n = self->base.is_socket ? recv(self->base.fd, buf, len, 0)
-                                 : read(self->base.fd, buf, len);
-    } while (n < 0 && errno == EINTR);
-    if (azs_likely(n > 0))
-        azs_stats_received(&self->base.loop->stats, (size_t)n);
-    return n < 0 ? -errno : n;
-}
-
-static int
-stream_read_buffered(StreamObject *self)
-{
-    TransportObject *base = &self->base;
-    azs_state *st = base->st;
-    static const char failed[] = "Fatal error: protocol.get_buffer() call failed.";
-    PyObject *protocol = Py_NewRef(base->protocol);
-    PyObject *args[] = {protocol, st->minus_one};
-    PyObject *obj = PyObject_VectorcallMethod(st->str_get_buffer, args, 2, NULL);
-    Py_buffer view;
-    int res = -1;
-    if (obj == NULL || PyObject_GetBuffer(obj, &view, PyBUF_WRITABLE) < 0) {
-        Py_XDECREF(obj);
-        Py_DECREF(protocol);
-        return azs_transport_fatal(base, failed);
-    }
-    if (view.len == 0) {
-        PyErr_SetString(PyExc_RuntimeError, "get_buffer() returned an empty buffer");
-        res = azs_transport_fatal(base, failed);
-        goto done;
-    }
-    if (base->lost_posted) { /* get_buffer() aborted */
-        res = 0;
-        goto done;
-    }
-    ssize_t n = stream_recv(self, view.buf, (size_t)view.len);
-    /* The view is released before the callback: it may want to resize. */
-    PyBuffer_Release(&view);
-    Py_CLEAR(obj);
-    if (n > 0) {
-        PyObject *size = PyLong_FromSsize_t(n);
-        PyObject *update_args[] = {protocol, size};
-        PyObject *ok = size == NULL ? NULL
-                                    : PyObject_VectorcallMethod(st->str_buffer_updated,
-                                                                update_args, 2, NULL);
-        Py_XDECREF(size);
-        Py_XDECREF(ok);
-        res = ok != NULL ? 0
-                         : azs_transport_fatal(base, "Fatal error: "
-                                                     "protocol.buffer_updated() "
-                                                     "call failed.");
-    } else if (n == 0) {
-        res = stream_eof_received(self);
-    } else {
-        res = n == -EAGAIN
-                  ? 0
-                  : azs_transport_fatal_errno(base, (int)n, base->ops->read_failed);
-    }
-    Py_DECREF(protocol);
-    return res;
-
-done:
-    PyBuffer_Release(&view);
-    Py_DECREF(obj);
-    Py_DECREF(protocol);
-    return res;
-}
-
-int
-azs_stream_read(StreamObject *self)
-{
-    TransportObject *base = &self->base;
-    if (self->buffered)
-        return stream_read_buffered(self);
-    char *scratch = azs_loop_scratch(base->loop);
-    if (scratch == NULL)
-        return azs_transport_fatal(base, base->ops->read_failed);
-    ssize_t n = stream_recv(self, scratch, AZS_SCRATCH_SIZE);
-    if (n == 0)
-        return base->is_socket ? stream_eof_received(self)
-                               : azs_transport_eof_lost(base);
-    if (n < 0)
-        return n == -EAGAIN
-                   ? 0
-                   : azs_transport_fatal_errno(base, (int)n, base->ops->read_failed);
-    static const char failed[] = "Fatal error: protocol.data_received() call failed.";
-    PyObject *protocol = Py_NewRef(base->protocol);
-    if (self->feeds_reader) {
-        int fed = azs_reader_feed(base->st, protocol, scratch, (size_t)n);
-        if (fed != 0) {
-            Py_DECREF(protocol);
-            return fed > 0 ? 0 : azs_transport_fatal(base, failed);
-        }
-    }
-    PyObject *data = PyBytes_FromStringAndSize(scratch, n);
-    if (data == NULL) {
-        Py_DECREF(protocol);
-        return azs_transport_fatal(base, base->ops->read_failed);
-    }
-    PyObject *args[] = {protocol, data};
-    PyObject *ok =
-        PyObject_VectorcallMethod(base->st->str_data_received, args, 2, NULL);
-    Py_DECREF(data);
-    Py_DECREF(protocol);
-    if (ok == NULL)
-        return azs_transport_fatal(base, failed);
-    Py_DECREF(ok);
-    return 0;
 }
 
 static int

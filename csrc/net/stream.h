@@ -11,6 +11,7 @@ typedef struct {
     bool eof;          /* write_eof() was called */
     bool buffered;     /* the protocol is an asyncio.BufferedProtocol */
     bool feeds_reader; /* the protocol is exactly a StreamReaderProtocol */
+    uint32_t expected; /* bytes that a read is expected to get, by those before it */
 } StreamObject;
 
 /* New reference; arguments as azs_transport_new, `type` and `ops` filled in. */
