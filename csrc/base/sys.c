@@ -1,6 +1,7 @@
 #include "base/sys.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -181,4 +182,10 @@ azs_sys_close(int fd)
     /* Linux closes the descriptor even where close(2) reports EINTR. */
     if (fd >= 0)
         close(fd);
+}
+
+bool
+azs_sys_is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
 }

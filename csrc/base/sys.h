@@ -42,6 +42,9 @@ int azs_sys_recvmmsg(int fd, struct mmsghdr *messages, unsigned n);
 
 void azs_sys_close(int fd);
 
+/* Does the process have this descriptor? */
+bool azs_sys_is_open(int fd);
+
 #ifdef AZS_DEBUG
 /* Tests make the `countdown`-th next call of the named wrapper fail with
  * `neg_errno`. The name is the wrapper's, without azs_sys_. */

@@ -280,18 +280,12 @@ handle_clear(HandleObject *self)
 }
 
 static void
-handle_dealloc(HandleObject *self)
+handle_free(HandleObject *self)
 {
     azs_state *st = self->loop->st;
-    assert(!self->scheduled);
-    PyObject_GC_UnTrack(self);
-    if (azs_unlikely(self->weakrefs != NULL))
-        PyObject_ClearWeakRefs((PyObject *)self);
     handle_drop_call(self);
     if (azs_unlikely(self->source_traceback != NULL))
         Py_CLEAR(self->source_traceback);
-    if (azs_unlikely(self->repr != NULL))
-        Py_CLEAR(self->repr);
     Py_CLEAR(self->context);
     AZS_LIVE(st, handle, -1);
     LoopObject *loop = self->loop;
@@ -309,6 +303,41 @@ handle_dealloc(HandleObject *self)
         AZS_DEALLOC_FREE(self);
         Py_DECREF(loop);
     }
+}
+
+/* The last reference to a handle may be another handle's, and so on: a long chain
+ * must not use the C stack up. Those too deep down wait, linked through `repr`, for
+ * the first one, whose reference to the loop keeps the state alive meanwhile. */
+enum { MAX_DEALLOC_DEPTH = 50 };
+
+static void
+handle_dealloc(HandleObject *self)
+{
+    azs_state *st = self->loop->st;
+    assert(!self->scheduled);
+    PyObject_GC_UnTrack(self);
+    if (azs_unlikely(self->weakrefs != NULL))
+        PyObject_ClearWeakRefs((PyObject *)self);
+    if (azs_unlikely(self->repr != NULL))
+        Py_CLEAR(self->repr);
+    if (azs_unlikely(st->handle_depth >= MAX_DEALLOC_DEPTH)) {
+        self->repr = st->deep_handles;
+        st->deep_handles = (PyObject *)self;
+        return;
+    }
+    LoopObject *loop = (LoopObject *)Py_NewRef(self->loop);
+    st->handle_depth++;
+    handle_free(self);
+    if (azs_unlikely(st->deep_handles != NULL)) {
+        while (st->handle_depth == 1 && st->deep_handles != NULL) {
+            HandleObject *deep = (HandleObject *)st->deep_handles;
+            st->deep_handles = deep->repr;
+            deep->repr = NULL;
+            handle_free(deep);
+        }
+    }
+    st->handle_depth--;
+    Py_DECREF(loop);
 }
 
 static PyObject *

@@ -57,9 +57,9 @@ fd_get(azs_poller *poller, int fd)
         return NULL;
     }
     if (fd >= poller->nfds) {
-        /* A bad number must not make the table huge: the kernel's own limit on
-         * descriptors is far below this. */
-        if (fd > 1 << 26) {
+        /* A bad number must not make the table huge. The kernel's own limit on
+         * descriptors is far below this one. */
+        if (fd > 1 << 26 || !azs_sys_is_open(fd)) {
             azs_set_errno(-EBADF);
             return NULL;
         }

@@ -2,7 +2,9 @@
 
 #include <limits.h>
 
+#include "base/sys.h"
 #include "py/args.h"
+#include "py/errors.h"
 #include "py/type.h"
 
 enum { FIRST_SLOTS = 64 };
@@ -152,6 +154,11 @@ azs_selector_map_not_registered(PyObject *fileobj)
 static int
 selector_map_grow(SelectorMapObject *self, int fd)
 {
+    /* A bad number must not make the table huge: epoll_ctl(2)'s answer to it. */
+    if (!azs_sys_is_open(fd)) {
+        azs_set_errno(-EBADF);
+        return -1;
+    }
     size_t nslots = self->nslots ? self->nslots : FIRST_SLOTS;
     while (nslots <= (size_t)fd)
         nslots *= 2;

@@ -194,12 +194,28 @@ static PyObject *
 accept_make_socket(SockOpObject *op, int fd)
 {
     const azs_socket *listener = azs_sockop_socket(op);
-    /* SOCK_NONBLOCK says that it is already: the socket module asks no more. */
-    PyObject *conn =
-        PyObject_CallFunction(op->st->socket_type, "iiii", listener->family,
-                              listener->type | SOCK_NONBLOCK, listener->proto, fd);
-    if (conn == NULL)
+    PyTypeObject *type = (PyTypeObject *)op->st->socket_type;
+    PyObject *empty = PyTuple_New(0);
+    PyObject *conn = empty == NULL ? NULL : type->tp_new(type, empty, NULL);
+    Py_XDECREF(empty);
+    if (conn == NULL || !Py_IS_TYPE(conn, type)) {
+        if (conn != NULL)
+            PyErr_SetString(PyExc_TypeError, "socket.socket() made something else");
+        Py_XDECREF(conn);
         close(fd);
+        return NULL;
+    }
+    /* SOCK_NONBLOCK says that it is already: the socket module asks no more. */
+    PyObject *res =
+        PyObject_CallMethod(conn, "__init__", "iiii", listener->family,
+                            listener->type | SOCK_NONBLOCK, listener->proto, fd);
+    if (res == NULL) {
+        /* It is Python code and may be interrupted with the fd taken over. */
+        if (((const azs_socket *)conn)->fd != fd)
+            close(fd);
+        Py_CLEAR(conn);
+    }
+    Py_XDECREF(res);
     return conn;
 }
 

@@ -70,8 +70,12 @@ timers_compact(LoopObject *loop)
     assert(dead == loop->timers_cancelled);
     heap->count = live;
     azs_heap_rebuild(heap);
+    loop->timers_cancelled = 0;
     for (size_t i = 0; i < dead; i++)
-        timer_release(loop, drop[i]);
+        drop[i]->scheduled = false;
+    /* Callbacks of weak references may come back here. */
+    for (size_t i = 0; i < dead; i++)
+        Py_DECREF(drop[i]);
     PyMem_Free(drop);
 }
 

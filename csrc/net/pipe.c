@@ -193,6 +193,7 @@ make_pipe(LoopObject *self, PyObject *args, PyObject *kwargs, bool writing)
         return NULL;
     if (PyDict_SetItemString(transport->extra, "pipe", pipe) < 0 ||
         azs_stream_adopt_protocol((StreamObject *)transport, protocol) < 0) {
+        azs_transport_unmake(transport);
         Py_DECREF(transport);
         return NULL;
     }

@@ -24,16 +24,16 @@ typedef struct {
     PyObject *context; /* owned: of the code that started to serve */
 } ListenerObject;
 
-/* Reports the current exception; the server goes on. 0, or -1 with what must
- * leave the loop. */
+/* Reports the current exception about `sock`; the server goes on. 0, or -1 with what
+ * must leave the loop. */
 static int
-report(ListenerObject *self, const char *message)
+report(ListenerObject *self, PyObject *sock, const char *message)
 {
     if (azs_exc_leaves_loop())
         return -1;
     PyObject *exc = azs_exc_take();
     PyObject *res = PyObject_CallMethod((PyObject *)self->loop, "_accept_failed", "sOO",
-                                        message, exc, self->sock);
+                                        message, exc, sock);
     Py_DECREF(exc);
     if (res == NULL) {
         if (azs_exc_leaves_loop())
@@ -127,12 +127,18 @@ listener_on_ready(azs_watcher *watcher, uint32_t Py_UNUSED(events))
                 return back_off(self, fd);
             default:
                 azs_set_errno(fd);
-                return report(self, "accept() failed");
+                return report(self, self->sock, "accept() failed");
             }
         }
         self->loop->stats.accepted++;
-        if (serve(self, fd, &peer) < 0 &&
-            report(self, "Error on transport creation for incoming connection") < 0)
+        /* The factory may stop the listener, which lets go of it. */
+        PyObject *sock = Py_NewRef(self->sock);
+        int res = serve(self, fd, &peer);
+        if (res < 0)
+            res = report(self, sock,
+                         "Error on transport creation for incoming connection");
+        Py_DECREF(sock);
+        if (res < 0)
             return -1;
     }
     return 0;

@@ -406,8 +406,11 @@ azs_stream_new(azs_transport_args *args)
         int on = 1;
         setsockopt(self->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     }
-    if (self != NULL && azs_stream_adopt_protocol(stream_of(self), args->protocol) < 0)
+    if (self != NULL &&
+        azs_stream_adopt_protocol(stream_of(self), args->protocol) < 0) {
+        azs_transport_unmake(self);
         Py_CLEAR(self);
+    }
     return self;
 }
 

@@ -73,6 +73,16 @@ not_none(PyObject *obj)
     return obj == Py_None ? NULL : obj;
 }
 
+int
+azs_transport_check_extra(PyObject *extra)
+{
+    if (PyDict_Check(extra) || extra == Py_None)
+        return 0;
+    PyErr_Format(PyExc_TypeError, "extra must be a dict, not %.200s",
+                 Py_TYPE(extra)->tp_name);
+    return -1;
+}
+
 TransportObject *
 azs_transport_new(const azs_transport_args *args)
 {
@@ -101,6 +111,8 @@ azs_transport_new(const azs_transport_args *args)
     self->context =
         args->context != NULL ? Py_NewRef(args->context) : PyContext_CopyCurrent();
     PyObject *extra = args->extra == NULL ? NULL : not_none(args->extra);
+    if (extra != NULL && azs_transport_check_extra(extra) < 0)
+        goto fail;
     self->extra = extra != NULL ? Py_NewRef(extra) : PyDict_New();
     if (self->context == NULL || self->extra == NULL)
         goto fail;
@@ -136,6 +148,22 @@ fail:
         self->fd = -1;
     Py_XDECREF(self);
     return NULL;
+}
+
+void
+azs_transport_unmake(TransportObject *self)
+{
+    PyObject *exc = azs_exc_take();
+    self->gone = self->closing = true;
+    self->loop->stats.transports--;
+    self->loop->stats.transports_made--;
+    if (self->sock == NULL)
+        azs_sys_close(self->fd);
+    self->fd = -1;
+    if (self->server != NULL && server_call(self, self->st->str__detach) < 0)
+        PyErr_WriteUnraisable(self->server);
+    Py_CLEAR(self->server);
+    azs_exc_restore_steal(exc);
 }
 
 PyObject *
@@ -543,6 +571,8 @@ int
 azs_transport_traverse(TransportObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
+    for (int i = 0; i < AZS_TRANSPORT_BASE_WORDS; i++)
+        Py_VISIT(self->base_words[i]);
     Py_VISIT(self->dict);
     Py_VISIT(self->loop);
     Py_VISIT(self->protocol);
@@ -560,6 +590,8 @@ int
 azs_transport_clear(TransportObject *self)
 {
     /* `loop`, `context` and `extra` stay until the end: methods rely on them. */
+    for (int i = 0; i < AZS_TRANSPORT_BASE_WORDS; i++)
+        Py_CLEAR(self->base_words[i]);
     Py_CLEAR(self->dict);
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->waiter);

@@ -42,7 +42,7 @@ typedef struct {
  * and the sockets are dropped. */
 struct TransportObject {
     PyObject_HEAD
-    void *base_words[AZS_TRANSPORT_BASE_WORDS]; /* always NULL */
+    PyObject *base_words[AZS_TRANSPORT_BASE_WORDS]; /* owned, NULL but for mischief */
     PyObject *dict; /* owned or NULL: attributes that users set */
     PyObject *weakrefs;
 
@@ -104,6 +104,13 @@ typedef struct {
 /* New reference, or NULL. connection_made is posted for the next turn; then
  * reading starts and the waiter is done. */
 TransportObject *azs_transport_new(const azs_transport_args *args);
+
+/* Takes a transport back whose maker failed after azs_transport_new(): none of its
+ * callbacks comes. The current exception stays. */
+void azs_transport_unmake(TransportObject *self);
+
+/* get_extra_info()'s dict, or None: 0, or -1 with TypeError. */
+int azs_transport_check_extra(PyObject *extra);
 
 /* asyncio's own transport, made by `method` of its loop: for something with a socket's
  * methods that is no socket, since only Python can call those. New reference. */

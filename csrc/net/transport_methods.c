@@ -253,8 +253,12 @@ set_limits(TransportObject *self, PyObject *high_obj, PyObject *low_obj)
         if (low == -1 && PyErr_Occurred())
             return -1;
     }
-    if (high_obj == Py_None)
-        high = low_obj == Py_None ? AZS_TRANSPORT_HIGH_WATER : 4 * low;
+    if (high_obj == Py_None && low_obj == Py_None)
+        high = AZS_TRANSPORT_HIGH_WATER;
+    else if (high_obj == Py_None)
+        high = low > PY_SSIZE_T_MAX / 4   ? PY_SSIZE_T_MAX
+               : low < PY_SSIZE_T_MIN / 4 ? PY_SSIZE_T_MIN
+                                          : 4 * low;
     if (low_obj == Py_None)
         low = high / 4;
     if (!(high >= low && low >= 0)) {

@@ -348,6 +348,8 @@ Loop__make_datagram_transport(LoopObject *self, PyObject *args, PyObject *kwargs
         return NULL;
     int peer_given = 0;
     if (extra != NULL && extra != Py_None) {
+        if (azs_transport_check_extra(extra) < 0)
+            return NULL;
         peer_given = PyDict_Contains(extra, self->st->str_peername);
         if (peer_given < 0)
             return NULL;
@@ -368,11 +370,7 @@ Loop__make_datagram_transport(LoopObject *self, PyObject *args, PyObject *kwargs
     if (transport == NULL)
         return NULL;
     if (datagram_set_up(datagram_of(transport), address, peer_given) < 0) {
-        /* It was never made: the socket stays the caller's. */
-        transport->gone = transport->closing = true;
-        self->stats.transports--;
-        self->stats.transports_made--;
-        transport->fd = -1;
+        azs_transport_unmake(transport);
         Py_CLEAR(transport);
     }
     return (PyObject *)transport;

@@ -140,8 +140,10 @@ typedef struct azs_state {
      * module before the objects of the same garbage. See azs_state_hold. */
     Py_ssize_t holders;
     azs_free_list free_handles, free_timers; /* see loop/handle.c */
-    struct azs_zmq_state *zmq;               /* owned: see zmq/transport_object.h */
-    bool server_takes_transport;             /* asyncio's Server._attach(transport) */
+    PyObject *deep_handles;                  /* see handle_dealloc */
+    int handle_depth;
+    struct azs_zmq_state *zmq;   /* owned: see zmq/transport_object.h */
+    bool server_takes_transport; /* asyncio's Server._attach(transport) */
     azs_free_list free_sockops;
     int socket_layout; /* see loop/sockop.c */
 

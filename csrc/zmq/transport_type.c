@@ -395,7 +395,15 @@ transport_init(ZmqTransportObject *self, PyObject *args, PyObject *kwargs)
                      Py_TYPE(zmq_sock)->tp_name);
         return -1;
     }
-    PyObject *underlying = PyObject_GetAttrString(zmq_sock, "underlying");
+    /* The attribute of pyzmq's own type: a subclass may say anything. */
+    PyObject *descr = PyObject_GetAttrString(st->zmq_socket_type, "underlying");
+    if (descr == NULL)
+        return -1;
+    descrgetfunc get = Py_TYPE(descr)->tp_descr_get;
+    PyObject *underlying = get == NULL
+                               ? Py_NewRef(descr)
+                               : get(descr, zmq_sock, (PyObject *)Py_TYPE(zmq_sock));
+    Py_DECREF(descr);
     if (underlying == NULL)
         return -1;
     void *handle = PyLong_AsVoidPtr(underlying);

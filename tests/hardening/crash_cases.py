@@ -1,0 +1,213 @@
+"""What once crashed the interpreter, or might; a process per case.
+
+``python crash_cases.py CASE``. Each must come to its end, by whatever exceptions.
+"""
+
+import asyncio
+import contextlib
+import faulthandler
+import os
+import resource
+import socket
+import sys
+import weakref
+
+import zmq
+
+from aiozmq_speedups import EpollSelector, Loop, ZmqProtocol, core
+
+CASES = {}
+LONG = 200_000
+
+
+def case(function):
+    CASES[function.__name__] = function
+    return function
+
+
+def nothing(*args):
+    pass
+
+
+def refused(*exceptions):
+    """A context that must raise one of these."""
+
+    class Refused(contextlib.AbstractContextManager):
+        def __exit__(self, kind, exc, tb):
+            assert kind is not None and issubclass(kind, exceptions), kind
+            return True
+
+    return Refused()
+
+
+# ---- chains whose links free each other: the C stack must not grow
+
+
+def chain(schedule):
+    handle = None
+    for i in range(LONG):
+        handle = schedule(i, handle)
+
+
+@case
+def chain_of_timers():
+    loop = Loop()
+    chain(lambda i, handle: loop.call_later(1e6 + i, nothing, handle))
+    loop.close()
+
+
+@case
+def chain_of_handles():
+    loop = Loop()
+    chain(lambda i, handle: loop.call_soon(nothing, handle))
+    loop.close()
+
+
+@case
+def chain_of_callbacks():
+    loop = Loop()
+    chain(lambda i, handle: loop.call_later(1e6 + i, getattr(handle, "cancel", print)))
+    loop.close()
+
+
+@case
+def chain_of_operations():
+    loop = Loop()
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    with a, b:
+        operation = b""
+        for _ in range(LONG):
+            operation = loop.sock_sendall(a, operation)
+        del operation
+    loop.close()
+
+
+@case
+def chain_with_finalizers():
+    """Each link's end runs Python code that makes and frees other handles."""
+    loop = Loop()
+    ended = 0
+
+    class Link:
+        def __init__(self, before):
+            self.before = before
+
+        def __del__(self):
+            nonlocal ended
+            ended += 1
+            loop.call_soon(nothing, loop.call_soon(nothing)).cancel()
+
+    chain(lambda i, handle: loop.call_soon(nothing, Link(handle)))
+    loop._run_once()
+    assert ended == LONG
+    loop.close()
+
+
+# ---- timers
+
+
+@case
+def weakref_callbacks_in_the_heaps_compaction():
+    loop = Loop()
+    rounds = 0
+
+    def on_end(ref):
+        nonlocal rounds
+        if rounds < 3:
+            rounds += 1
+            more = [loop.call_later(1 + i, nothing) for i in range(600)]
+            for timer in more[:-1]:
+                timer.cancel()
+
+    timers = [loop.call_later(1000 + i, nothing) for i in range(400)]
+    refs = [weakref.ref(timer, on_end) for timer in timers]
+    while timers:
+        timers.pop(0).cancel()
+    assert rounds == 3 and not any(ref() for ref in refs)
+    assert len(loop._scheduled) < 200
+    loop.close()
+
+
+# ---- descriptors that are no descriptors
+
+
+@case
+def huge_descriptors():
+    """No table may grow to their size."""
+    limit = 4 << 30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    loop = Loop()
+    selector = EpollSelector()
+    for fd in 1 << 20, 1 << 24, (1 << 26) - 1, 1 << 30, 2**31 - 1:
+        with refused(OSError):
+            loop.add_reader(fd, nothing)
+        with refused(OSError):
+            loop.add_writer(fd, nothing)
+        with refused(OSError):
+            selector.register(fd, 1)
+        assert loop.remove_reader(fd) is False
+    assert len(selector.get_map()) == 0
+    selector.close()
+    loop.close()
+
+
+# ---- arguments of the private methods that asyncio's code calls
+
+
+@case
+def extra_information_that_is_no_dict():
+    loop = Loop()
+    a, b = socket.socketpair()
+    u = socket.socket(type=socket.SOCK_DGRAM)
+    reader, writer = os.pipe()
+    with a, b, u, open(reader, "rb", 0) as r, open(writer, "wb", 0) as w:
+        for sock in a, u:
+            sock.setblocking(False)
+        for extra in 1, [], "peername":
+            for make, file in (
+                (loop._make_socket_transport, a),
+                (loop._make_datagram_transport, u),
+                (loop._make_read_pipe_transport, r),
+                (loop._make_write_pipe_transport, w),
+            ):
+                with refused(TypeError):
+                    make(file, asyncio.Protocol(), extra=extra)
+    loop.close()
+
+
+# ---- ZeroMQ
+
+
+@case
+def socket_that_lies_about_its_address():
+    class Liar(zmq.Socket):
+        underlying = property(lambda self: 0xDEAD0)
+
+    loop = Loop()
+    with zmq.Context() as context, Liar(context, zmq.DEALER) as sock:
+        transport = core._CZmqTransport(loop, zmq.DEALER, sock, ZmqProtocol())
+        sock.bind("inproc://x")
+        transport.write([b"x"])
+        transport.abort()
+        loop._run_once()
+    loop.close()
+
+
+@case
+def socket_that_was_never_initialized():
+    loop = Loop()
+    sock = zmq.Socket.__new__(zmq.Socket)
+    with contextlib.suppress(Exception):
+        core._CZmqTransport(loop, zmq.DEALER, sock, ZmqProtocol()).write([b"x"])
+    loop.close()
+
+
+def main():
+    faulthandler.enable()
+    CASES[sys.argv[1]]()
+    print("done")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,183 @@
+"""Makers and protocols of transports that fail half-way: nothing comes afterwards."""
+
+import asyncio
+import gc
+import os
+import socket
+import sys
+
+import pytest
+
+from aiozmq_speedups import new_event_loop
+
+KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
+
+
+@pytest.fixture(params=KINDS)
+def loop(request):
+    loop = KINDS[request.param]()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def contexts(loop):
+    contexts = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+    yield contexts
+    contexts.clear()
+
+
+#: asyncio leaves what is half made to the garbage collector.
+ours = pytest.mark.parametrize("loop", ["speedups"], indirect=True)
+
+
+def run_ready(loop):
+    for _ in range(3):
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+
+class Shy:
+    """isinstance(), which must ask it, fails the first time."""
+
+    def __init__(self, calls):
+        self.calls = calls
+        self.asked = False
+
+    @property
+    def __class__(self):
+        if not self.asked:
+            self.asked = True
+            raise ZeroDivisionError
+        return type(self)
+
+    def connection_made(self, transport):
+        self.calls.append("made")
+
+    def connection_lost(self, exc):
+        self.calls.append("lost")
+
+
+@ours
+def test_a_protocol_that_cannot_be_classified(loop):
+    calls = []
+    a, b = socket.socketpair()
+    with a, b:
+        a.setblocking(False)
+        with pytest.raises(ZeroDivisionError):
+            loop._make_socket_transport(a, Shy(calls))
+        run_ready(loop)
+        assert calls == []
+        a.send(b"the socket is the caller's still")
+
+
+def test_a_pipe_protocol_that_cannot_be_classified():
+    """asyncio does not ask what pipes' protocols are."""
+    loop = new_event_loop()
+    calls = []
+    r, w = os.pipe()
+    with open(r, "rb", 0) as reader, open(w, "wb", 0) as writer:
+        for make, file in (
+            (loop._make_read_pipe_transport, reader),
+            (loop._make_write_pipe_transport, writer),
+        ):
+            try:
+                transport = make(file, Shy(calls))
+            except ZeroDivisionError:
+                run_ready(loop)
+                assert calls == []
+            else:
+                transport.close()
+                run_ready(loop)
+                assert calls == ["made", "lost"]
+    loop.close()
+
+
+@ours
+def test_an_accepted_protocol_that_cannot_be_classified(loop, contexts):
+    calls = []
+
+    async def main():
+        server = await loop.create_server(lambda: Shy(calls), "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()[:2]) as client:
+            client.setblocking(False)
+            assert await asyncio.wait_for(loop.sock_recv(client, 10), 10) == b""
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+    assert calls == []
+
+
+@ours
+@pytest.mark.parametrize("error", [ValueError, OSError])
+def test_a_factory_that_stops_its_server_and_fails(loop, contexts, error):
+    async def main():
+        def factory():
+            server.close()
+            raise error
+
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()[:2]) as client:
+            client.setblocking(False)
+            assert await asyncio.wait_for(loop.sock_recv(client, 10), 10) == b""
+
+    loop.set_debug(True)
+    loop.run_until_complete(main())
+    assert [type(c["exception"]) for c in contexts] == [error]
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_accepting_is_interrupted_with_the_descriptor_taken(loop):
+    """socket.__init__ is Python code: an exception there must not close it twice."""
+    code = socket.socket.__init__.__code__
+
+    class Interrupted(BaseException):
+        pass
+
+    def trace(frame, event, arg):
+        if frame.f_code is not code:
+            return None
+        if event == "line" and frame.f_locals["self"].fileno() >= 0:
+            sys.settrace(None)
+            raise Interrupted
+        return trace
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        with socket.create_connection(listener.getsockname()) as client:
+            operation = loop.sock_accept(listener)
+            sys.settrace(trace)
+            try:
+                operation.send(None)
+            except Interrupted as exc:
+                # Had it been closed, another file would have its number now, ...
+                others = [os.dup(0) for _ in range(4)]
+                exc.with_traceback(None)
+            finally:
+                sys.settrace(None)
+            del operation
+            gc.collect()
+            # ... and the end of the socket object would close that.
+            for fd in others:
+                os.close(fd)
+            assert client.recv(1) == b""
+
+
+@pytest.mark.parametrize("low", [2**61, 2**62, 2**63, 2**100])
+def test_a_huge_low_water_mark(low):
+    """asyncio's marks have no upper bound; ours end at sys.maxsize."""
+    loop = new_event_loop()
+    a, b = socket.socketpair()
+    with a, b:
+        a.setblocking(False)
+        transport = loop._make_socket_transport(a, asyncio.Protocol())
+        transport.set_write_buffer_limits(low=low)
+        marks = min(low, sys.maxsize), min(4 * low, sys.maxsize)
+        assert transport.get_write_buffer_limits() == marks
+        with pytest.raises(ValueError):
+            transport.set_write_buffer_limits(low=-low)
+        transport.abort()
+        run_ready(loop)
+    loop.close()
