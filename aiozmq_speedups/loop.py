@@ -458,6 +458,11 @@ if _ext.core is not None:
             sock.setblocking(False)
             return sock
 
+        def _transport_closed_socket(self, family: int, kind: int) -> socket.socket:
+            sock = socket.socket(family, kind)
+            sock.close()
+            return sock
+
         def _transport_warn(self, message: str) -> None:
             selector_events.logger.warning(message)
 

@@ -165,6 +165,17 @@ transport_sock(TransportObject *self)
     return Py_NewRef(self->sock != NULL ? self->sock : Py_None);
 }
 
+/* What 'socket' is after the end, where nobody had asked before: a closed one, as in
+ * asyncio. New reference. */
+static PyObject *
+closed_sock(TransportObject *self)
+{
+    bool datagram = Py_IS_TYPE(self, self->st->datagram_transport_type);
+    int family = self->sockname.len > 0 ? self->sockname.sa.sa_family : AF_UNIX;
+    return PyObject_CallMethod((PyObject *)self->loop, "_transport_closed_socket", "ii",
+                               family, datagram ? SOCK_DGRAM : SOCK_STREAM);
+}
+
 PyDoc_STRVAR(get_extra_info_doc,
 "get_extra_info($self, name, default=None)\n--\n\n"
 "Information on the transport: 'socket', 'sockname', 'peername' for sockets, 'pipe'\n"
@@ -191,9 +202,8 @@ Transport_get_extra_info(TransportObject *self, PyObject *args, PyObject *kwargs
     else if (self->sockname.len > 0 &&
              PyUnicode_Compare(name, self->st->str_sockname) == 0)
         value = inet_addr_object(&self->sockname);
-    else if (self->is_socket && !self->gone &&
-             PyUnicode_CompareWithASCIIString(name, "socket") == 0) {
-        PyObject *sock = transport_sock(self);
+    else if (self->is_socket && PyUnicode_CompareWithASCIIString(name, "socket") == 0) {
+        PyObject *sock = self->gone ? closed_sock(self) : transport_sock(self);
         if (sock == NULL)
             return NULL;
         value = PyObject_CallOneArg(self->st->transport_socket, sock);

@@ -311,6 +311,32 @@ def test_extra_info(loop):
     loop.run_until_complete(main())
 
 
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+def test_socket_of_a_closed_transport(loop, family, tmp_path):
+    """It is there, if of no use, whether or not somebody had asked before."""
+
+    async def main():
+        listener = socket.socket(family)
+        with listener:
+            unix = family == socket.AF_UNIX
+            listener.bind(str(tmp_path / "socket") if unix else ("127.0.0.1", 0))
+            protocol = Recorder()
+            server = await loop.create_server(lambda: protocol, sock=listener)
+            with socket.socket(family) as peer:
+                peer.connect(listener.getsockname())
+                await until(lambda: protocol.transport is not None)
+            assert await protocol.lost is None
+            sock = protocol.transport.get_extra_info("socket")
+            await until(lambda: sock.fileno() == -1)  # asyncio closes it after that
+            assert sock.family == family and sock.type == socket.SOCK_STREAM
+            assert protocol.transport.get_extra_info("socket") is sock
+            with pytest.raises(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            server.close()
+
+    loop.run_until_complete(main())
+
+
 def test_attributes_and_weak_references(loop):
     async def main():
         tr, pr, peer = await connect("pair")
