@@ -148,6 +148,10 @@ azs_addr_from_python(int family, PyObject *obj, azs_addr *out)
     }
     if (inet_pton(AF_INET6, host, &out->in6.sin6_addr) != 1)
         return 0;
+    /* As getaddrinfo: others have no zone that has a name. */
+    if (zone != NULL && !IN6_IS_ADDR_LINKLOCAL(&out->in6.sin6_addr) &&
+        !IN6_IS_ADDR_MC_LINKLOCAL(&out->in6.sin6_addr))
+        return 0;
     out->in6.sin6_family = AF_INET6;
     out->in6.sin6_port = htons((uint16_t)port);
     out->in6.sin6_flowinfo = htonl((uint32_t)flowinfo);
