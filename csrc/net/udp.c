@@ -245,6 +245,8 @@ datagram_dealloc(DatagramObject *self)
     PyObject_GC_UnTrack(self);
     azs_dgramq_clear(&self->in);
     azs_dgramq_clear(&self->out);
+    while (self->nspares > 0)
+        azs_spare_clear(&self->spares[--self->nspares]);
     azs_addr_cache_clear(&self->cache);
     Py_CLEAR(self->address);
     azs_transport_dealloc(&self->base);

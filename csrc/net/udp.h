@@ -6,6 +6,9 @@
 #include "net/dgramq.h"
 #include "net/transport.h"
 
+/* As many as are received at once, each no larger than a common MTU has them. */
+enum { AZS_DATAGRAM_SPARES = 32, AZS_DATAGRAM_SPARE_MAX = 2048 };
+
 typedef struct {
     TransportObject base;
     int family;    /* AF_*: the socket module converts those that py/addr.h does not */
@@ -22,6 +25,9 @@ typedef struct {
     azs_dgramq in;     /* received, not delivered yet */
     azs_dgramq out;    /* to be sent; their sizes make up base.queued */
     PyObject *address; /* owned: the remote address given, or NULL */
+    /* Of datagrams that nobody kept, for the next ones: see loop/spare.h. */
+    azs_spare spares[AZS_DATAGRAM_SPARES];
+    unsigned nspares;
 } DatagramObject;
 
 /* What a datagram counts beside its data: asyncio's, since Python 3.13, where empty
@@ -31,6 +37,18 @@ enum { AZS_DATAGRAM_HEADER = 8, AZS_DATAGRAM_SENDS_EMPTY = true };
 #else
 enum { AZS_DATAGRAM_HEADER = 0, AZS_DATAGRAM_SENDS_EMPTY = false };
 #endif
+
+/* Gives up the data of a datagram that was delivered or sent; steals the reference. */
+static inline void
+azs_datagram_give_bytes(DatagramObject *self, PyObject *bytes)
+{
+    size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+    if (Py_REFCNT(bytes) == 1 && size >= AZS_SPARE_MIN &&
+        size <= AZS_DATAGRAM_SPARE_MAX && self->nspares < AZS_DATAGRAM_SPARES)
+        self->spares[self->nspares++] = (azs_spare){bytes, size};
+    else
+        Py_DECREF(bytes);
+}
 
 /* ---- udp_receive.c; each 0, or -1 with what must leave the loop ---- */
 
@@ -51,7 +69,7 @@ int azs_datagram_send(DatagramObject *self, PyObject *data, const char *buf, siz
  * that must leave the loop. */
 int azs_datagram_send_queue(DatagramObject *self);
 
-/* Drops what is queued. */
+/* Drops what is queued for sending. */
 void azs_datagram_drop_out(DatagramObject *self);
 
 /* ---- udp.c ---- */

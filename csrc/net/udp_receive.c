@@ -61,7 +61,8 @@ deliver(DatagramObject *self)
         PyObject *ok =
             PyObject_VectorcallMethod(base->st->str_datagram_received, args, 3, NULL);
         self->delivering = NULL;
-        azs_dgram_drop(&dgram);
+        azs_datagram_give_bytes(self, dgram.data);
+        Py_DECREF(dgram.addr);
         Py_DECREF(protocol);
         if (azs_unlikely(ok == NULL))
             res =
@@ -73,13 +74,30 @@ deliver(DatagramObject *self)
     return res;
 }
 
+/* New bytes, or those of an earlier datagram that nobody has kept. */
+static PyObject *
+take_bytes(DatagramObject *self, const char *buf, size_t len)
+{
+    while (self->nspares > 0 && len >= AZS_SPARE_MIN) {
+        azs_spare *spare = &self->spares[--self->nspares];
+        if (spare->capacity >= len && spare->capacity / 2 <= len) {
+            PyObject *bytes = spare->bytes;
+            azs_spare_set_size(bytes, len);
+            memcpy(PyBytes_AS_STRING(bytes), buf, len);
+            return bytes;
+        }
+        azs_spare_clear(spare);
+    }
+    return PyBytes_FromStringAndSize(buf, (Py_ssize_t)len);
+}
+
 /* Keeps a datagram for deliver(). 0, or -1 with MemoryError. */
 static int
 keep_received(DatagramObject *self, const char *buf, size_t len, const azs_addr *addr)
 {
     azs_stats_received(&self->base.loop->stats, len);
     azs_dgram dgram = {
-        .data = PyBytes_FromStringAndSize(buf, (Py_ssize_t)len),
+        .data = take_bytes(self, buf, len),
         .addr = azs_addr_cache_object(&self->cache, &addr->sa, addr->len),
     };
     if (addr->len <= sizeof(dgram.raw.in6) &&

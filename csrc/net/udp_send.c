@@ -186,7 +186,8 @@ send_some(DatagramObject *self, size_t max)
         return 0;
     for (int i = 0; i < (sent < 0 ? 1 : sent); i++) {
         azs_dgram dgram = pop_out(self);
-        azs_dgram_drop(&dgram);
+        azs_datagram_give_bytes(self, dgram.data);
+        Py_XDECREF(dgram.addr);
     }
     return sent < 0 ? azs_set_errno(sent) : sent;
 }
