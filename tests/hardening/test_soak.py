@@ -148,7 +148,8 @@ class Soak:
         self.path = str(path)
         self.chance = random.Random()
         self.noise = self.chance.randbytes(MIB)
-        self.connecting = asyncio.Semaphore(100)  # as many as a backlog holds
+        # Fewer than the shortest queue of a listening socket (net.core.somaxconn).
+        self.connecting = asyncio.Semaphore(50)
         self.servers = []  # (family, address, rude)
         self.opened = 0
 
@@ -169,9 +170,13 @@ class Soak:
                 else:
                     sock.bind(f"{self.path}/{len(running)}")
                 if factory is None:
-                    server = await asyncio.start_server(echo_stream, sock=sock)
+                    server = await asyncio.start_server(
+                        echo_stream, sock=sock, backlog=1000
+                    )
                 else:
-                    server = await self.loop.create_server(factory, sock=sock)
+                    server = await self.loop.create_server(
+                        factory, sock=sock, backlog=1000
+                    )
                 self.servers.append((family, sock.getsockname(), rude))
                 running.append(server)
         return running
