@@ -2,7 +2,7 @@
 
 It runs for a few seconds; for a long soak say for how many:
 
-    AIOZMQ_SPEEDUPS_SOAK=180 make dev T=tests/hardening/test_soak.py
+    AIOZMQ_SPEEDUPS_SOAK=180 make dev T=tests/hardening/test_soak_streams.py
 
 Clients and servers are on one loop. After either half every connection is let end
 and what is left is counted: descriptors, live objects, allocated blocks and memory
