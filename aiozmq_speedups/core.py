@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import zmq
 
@@ -29,17 +29,18 @@ if TYPE_CHECKING:
 __all__ = ["SocketEvent", "create_zmq_connection"]
 
 _Endpoints = str | Iterable[str] | None
+_P = TypeVar("_P")  # the protocol: a ZmqProtocol by duck typing, as aiozmq has it
 
 
 async def create_zmq_connection(
-    protocol_factory: Callable[[], _Protocol],
+    protocol_factory: Callable[[], _P],
     zmq_type: int,
     *,
     bind: _Endpoints = None,
     connect: _Endpoints = None,
     zmq_sock: _Socket | None = None,
     loop: AbstractEventLoop | None = None,
-) -> tuple[ZmqTransport, _Protocol]:
+) -> tuple[ZmqTransport, _P]:
     """Open a ZeroMQ socket as a transport and its protocol.
 
     :param protocol_factory: called without arguments, returns an object with
@@ -78,13 +79,13 @@ async def create_zmq_connection(
 async def _create_zmq_connection(
     loop: Any,  # an AbstractEventLoop, or the mixin of Loop
     zmq_context: zmq.Context[_Socket] | None,
-    protocol_factory: Callable[[], _Protocol],
+    protocol_factory: Callable[[], _P],
     zmq_type: int,
     *,
     bind: _Endpoints = None,
     connect: _Endpoints = None,
     zmq_sock: _Socket | None = None,
-) -> tuple[ZmqTransport, _Protocol]:
+) -> tuple[ZmqTransport, _P]:
     bind = _endpoints(bind, "bind")
     connect = _endpoints(connect, "connect")
     owned = zmq_sock is None

@@ -39,7 +39,9 @@ if TYPE_CHECKING:
     import zmq
 
     from aiozmq_speedups._zmqwatch import ZmqWatches
+    from aiozmq_speedups.interface import ZmqTransport
 
+    _P = TypeVar("_P")
     _T = TypeVar("_T")
 
 __all__ = (
@@ -135,13 +137,13 @@ class _ZmqSockets:
 
     async def create_zmq_connection(
         self,
-        protocol_factory: Callable[[], Any],
+        protocol_factory: Callable[[], _P],
         zmq_type: int,
         *,
         bind: str | Iterable[str] | None = None,
         connect: str | Iterable[str] | None = None,
         zmq_sock: zmq.Socket[Any] | None = None,
-    ) -> tuple[Any, Any]:
+    ) -> tuple[ZmqTransport, _P]:
         """Create a ZeroMQ socket with a transport and a protocol on this loop.
 
         The method form of :func:`aiozmq_speedups.create_zmq_connection`. Closing
@@ -493,7 +495,7 @@ if _ext.core is not None:
                     seconds,
                 )
 
-    _Base: Any = _AcceleratedLoop
+    _Base = _AcceleratedLoop
 else:
 
     class _PureLoop(asyncio.SelectorEventLoop):
@@ -517,6 +519,9 @@ else:
             }
 
     _Base = _PureLoop
+
+if TYPE_CHECKING:
+    _Base = asyncio.SelectorEventLoop
 
 
 class Loop(_ZmqSockets, _Base):

@@ -37,6 +37,17 @@ azs_bufq_push(azs_bufq *queue, PyObject *bytes)
     return 0;
 }
 
+/* Takes the last `n` items back that were appended. */
+static inline void
+azs_bufq_unpush(azs_bufq *queue, size_t n)
+{
+    assert(n <= queue->count);
+    for (; n > 0; n--) {
+        queue->count--;
+        Py_DECREF(queue->items[(queue->head + queue->count) & (queue->capacity - 1)]);
+    }
+}
+
 /* Fills up to `max` vectors from the front; returns how many. */
 static inline int
 azs_bufq_iov(const azs_bufq *queue, struct iovec *iov, int max)

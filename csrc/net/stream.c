@@ -181,8 +181,8 @@ stream_write(StreamObject *self, PyObject *data, const char *buf, size_t len)
     }
     if (self->queue.count > 0 && !blocked && azs_stream_send(self) < 0)
         return -1;
+    ssize_t sent = 0;
     if (self->queue.count == 0 && !base->lost_posted) {
-        ssize_t sent;
         do {
             sent = base->is_socket ? send(base->fd, buf, len, MSG_NOSIGNAL)
                                    : write(base->fd, buf, len);
@@ -204,7 +204,8 @@ stream_write(StreamObject *self, PyObject *data, const char *buf, size_t len)
     if (base->lost_posted)
         return 0;
     if (stream_queue(self, data, buf, len) < 0)
-        return -1;
+        /* A stream with a hole in it must end. */
+        return sent > 0 ? azs_transport_fatal(base, base->ops->write_failed) : -1;
     return azs_transport_grew(base);
 }
 
@@ -290,14 +291,19 @@ Stream_writelines(StreamObject *self, PyObject *lines)
             goto fail;
         count = 0;
     }
+    size_t pushed = 0, size = 0;
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *bytes = PyList_GET_ITEM(list, i);
         if (PyBytes_GET_SIZE(bytes) == 0)
             continue;
-        if (azs_bufq_push(&self->queue, bytes) < 0)
+        if (azs_bufq_push(&self->queue, bytes) < 0) {
+            azs_bufq_unpush(&self->queue, pushed);
             goto fail;
-        base->queued += (size_t)PyBytes_GET_SIZE(bytes);
+        }
+        pushed++;
+        size += (size_t)PyBytes_GET_SIZE(bytes);
     }
+    base->queued += size;
     Py_DECREF(list);
     if (base->queued > 0) {
         bool blocked = base->io.interest & EPOLLOUT;

@@ -230,21 +230,27 @@ azs_zmq_transport_lose(ZmqTransportObject *self, PyObject *exc)
     stop_watching(self);
     if (self->loop == NULL)
         return 0;
+    PyObject *res = NULL;
     PyObject *callback =
         PyObject_GetAttrString((PyObject *)self, "_call_connection_lost");
-    if (callback == NULL)
-        return -1;
-    PyObject *args[] = {self->loop, callback, exc == NULL ? Py_None : exc};
-    PyObject *res = PyObject_VectorcallMethod(self->st->str_call_soon, args, 3, NULL);
-    Py_DECREF(callback);
-    if (res == NULL) {
-        /* No callback can run any more, but the socket must not stay open. */
-        if (azs_zmq_transport_forgive_closed_loop(self) < 0)
-            return -1;
-        return azs_zmq_transport_abandon(self);
+    if (callback != NULL) {
+        PyObject *args[] = {self->loop, callback, exc == NULL ? Py_None : exc};
+        res = PyObject_VectorcallMethod(self->st->str_call_soon, args, 3, NULL);
+        Py_DECREF(callback);
     }
-    Py_DECREF(res);
-    return 0;
+    if (res != NULL) {
+        Py_DECREF(res);
+        return 0;
+    }
+    /* The loop is closed or out of memory: no callback will come, but the socket
+     * must not stay open. */
+    if (azs_zmq_transport_forgive_closed_loop(self) == 0)
+        return azs_zmq_transport_abandon(self);
+    PyObject *raised = azs_exc_take();
+    if (azs_zmq_transport_abandon(self) < 0)
+        PyErr_Clear();
+    azs_exc_restore_steal(raised);
+    return -1;
 }
 
 int

@@ -47,18 +47,20 @@ def attempt(operation, first, last, errors):
     return not errors
 
 
-def sweep(operation, *, check=nothing, prepare=nothing, errors=()):
+def sweep(
+    operation, *, check=nothing, prepare=nothing, errors=(), allocations=ALLOCATIONS
+):
     """Fails one allocation, then all from one on, for each of the first.
 
     `errors` are what the operation raises where it has the memory.
     """
     done = 0
-    for first in range(ALLOCATIONS):
+    for first in range(allocations):
         for last in (first + 1, 0):
             prepare()
             done += attempt(operation, first, last, errors)
             check()
-    assert done > 0, "it never succeeds: raise ALLOCATIONS"
+    assert done > 0, "it never succeeds: raise `allocations`"
 
 
 class Alive:
