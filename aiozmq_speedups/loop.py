@@ -34,6 +34,7 @@ from aiozmq_speedups import _ext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
+    from contextvars import Context
     from typing import TypeVar
 
     import zmq
@@ -332,6 +333,7 @@ if _ext.core is not None:
             server: Any = None,
             ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
             ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+            context: Context | None = None,  # since Python 3.15
         ) -> Any:
             ssl_protocol = sslproto.SSLProtocol(
                 self,
@@ -344,7 +346,11 @@ if _ext.core is not None:
                 ssl_shutdown_timeout=ssl_shutdown_timeout,
             )
             self._make_socket_transport(
-                rawsock, ssl_protocol, extra=extra, server=server
+                rawsock,
+                ssl_protocol,
+                extra=extra,
+                server=server,
+                **({} if context is None else {"context": context}),
             )
             return ssl_protocol._app_transport  # type: ignore[attr-defined]
 
@@ -356,7 +362,7 @@ if _ext.core is not None:
             server: Any = None,
             backlog: int = 100,
             *timeouts: Any,
-            **named_timeouts: Any,
+            **named: Any,  # timeouts, and since Python 3.15 the Server's context
         ) -> None:
             if sslcontext is not None or sock.type != socket.SOCK_STREAM:
                 super()._start_serving(
@@ -366,10 +372,12 @@ if _ext.core is not None:
                     server,
                     backlog,
                     *timeouts,
-                    **named_timeouts,
+                    **named,
                 )
                 return
-            listener = self._listen(protocol_factory, sock, server, backlog)
+            listener = self._listen(
+                protocol_factory, sock, server, backlog, named.get("context")
+            )
             self._listeners[sock.fileno()] = listener
 
         def _stop_serving(self, sock: socket.socket) -> None:

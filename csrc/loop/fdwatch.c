@@ -84,7 +84,7 @@ watch_zmq(LoopObject *self, bool writer, PyObject *const *args, Py_ssize_t nargs
 /* New reference to the handle, or NULL. */
 static PyObject *
 watch(LoopObject *self, bool public, bool writer, PyObject *const *args,
-      Py_ssize_t nargs, const char *method)
+      Py_ssize_t nargs, PyObject *context, const char *method)
 {
     if (nargs < 2) {
         PyErr_Format(PyExc_TypeError,
@@ -100,7 +100,7 @@ watch(LoopObject *self, bool public, bool writer, PyObject *const *args,
     int fd = fd_arg(self, args[0]);
     if (fd < 0 || (public && azs_loop_ensure_free_fd(self, fd, args[0]) < 0))
         return NULL;
-    HandleObject *handle = azs_handle_new(self, args[1], args + 2, nargs - 2, NULL);
+    HandleObject *handle = azs_handle_new(self, args[1], args + 2, nargs - 2, context);
     if (handle == NULL)
         return NULL;
     /* fileno() may have closed the loop. */
@@ -131,7 +131,7 @@ static PyObject *
 watch_public(LoopObject *self, bool writer, PyObject *const *args, Py_ssize_t nargs,
              const char *method)
 {
-    PyObject *handle = watch(self, true, writer, args, nargs, method);
+    PyObject *handle = watch(self, true, writer, args, nargs, NULL, method);
     if (handle == NULL)
         return NULL;
     Py_DECREF(handle);
@@ -185,25 +185,33 @@ Loop_remove_writer(LoopObject *self, PyObject *fd)
 }
 
 PyDoc_STRVAR(_add_reader_doc,
-"_add_reader($self, fd, callback, /, *args)\n--\n\n"
+"_add_reader($self, fd, callback, /, *args, context=None)\n--\n\n"
 "add_reader() without the transport check; returns the Handle. asyncio's own\n"
-"transports and sock_* methods call it.");
+"transports and sock_* methods call it, since Python 3.15 with a Context.");
 
 static PyObject *
-Loop__add_reader(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
+Loop__add_reader(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
 {
-    return watch(self, false, false, args, nargs, "_add_reader");
+    PyObject *context;
+    if (azs_parse_context(self, "_add_reader", 2, nargs, args, kwnames, &context) < 0)
+        return NULL;
+    return watch(self, false, false, args, nargs, context, "_add_reader");
 }
 
 PyDoc_STRVAR(_add_writer_doc,
-"_add_writer($self, fd, callback, /, *args)\n--\n\n"
+"_add_writer($self, fd, callback, /, *args, context=None)\n--\n\n"
 "add_writer() without the transport check; returns the Handle. asyncio's own\n"
-"transports and sock_* methods call it.");
+"transports and sock_* methods call it, since Python 3.15 with a Context.");
 
 static PyObject *
-Loop__add_writer(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
+Loop__add_writer(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
 {
-    return watch(self, false, true, args, nargs, "_add_writer");
+    PyObject *context;
+    if (azs_parse_context(self, "_add_writer", 2, nargs, args, kwnames, &context) < 0)
+        return NULL;
+    return watch(self, false, true, args, nargs, context, "_add_writer");
 }
 
 PyDoc_STRVAR(_remove_reader_doc,
@@ -254,8 +262,10 @@ PyMethodDef azs_fdwatch_methods[] = {
     {"add_writer", FAST(Loop_add_writer), add_writer_doc},
     {"remove_reader", (PyCFunction)Loop_remove_reader, METH_O, remove_reader_doc},
     {"remove_writer", (PyCFunction)Loop_remove_writer, METH_O, remove_writer_doc},
-    {"_add_reader", FAST(Loop__add_reader), _add_reader_doc},
-    {"_add_writer", FAST(Loop__add_writer), _add_writer_doc},
+    {"_add_reader", (PyCFunction)(void (*)(void))Loop__add_reader,
+     METH_FASTCALL | METH_KEYWORDS, _add_reader_doc},
+    {"_add_writer", (PyCFunction)(void (*)(void))Loop__add_writer,
+     METH_FASTCALL | METH_KEYWORDS, _add_writer_doc},
     {"_remove_reader", (PyCFunction)Loop__remove_reader, METH_O, _remove_reader_doc},
     {"_remove_writer", (PyCFunction)Loop__remove_writer, METH_O, _remove_writer_doc},
     {"_watched", (PyCFunction)Loop__watched, METH_O, _watched_doc},

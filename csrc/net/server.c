@@ -7,6 +7,7 @@
 
 #include "base/sys.h"
 #include "net/stream.h"
+#include "py/args.h"
 #include "py/errors.h"
 #include "py/type.h"
 
@@ -231,16 +232,19 @@ static PyType_Spec azs_listener_spec = {
 };
 
 PyDoc_STRVAR(listen_doc,
-"_listen($self, protocol_factory, sock, server, backlog, /)\n--\n\n"
+"_listen($self, protocol_factory, sock, server, backlog, context=None, /)\n--\n\n"
 "A started Listener on a listening, non-blocking stream socket: each connection\n"
-"gets a protocol and a StreamTransport, at most `backlog` of them a turn.");
+"gets a protocol, a StreamTransport and a copy of `context` (the current one), at\n"
+"most `backlog` of them a turn.");
 
 static PyObject *
 Loop__listen(LoopObject *self, PyObject *args)
 {
-    PyObject *factory, *sock, *server;
+    PyObject *factory, *sock, *server, *context = NULL;
     int backlog;
-    if (!PyArg_ParseTuple(args, "OOOi:_listen", &factory, &sock, &server, &backlog))
+    if (!PyArg_ParseTuple(args, "OOOi|O:_listen", &factory, &sock, &server, &backlog,
+                          &context) ||
+        azs_context_arg(&context) < 0)
         return NULL;
     int fd = PyObject_AsFileDescriptor(sock);
     if (fd < 0)
@@ -258,7 +262,7 @@ Loop__listen(LoopObject *self, PyObject *args)
     listener->sock = Py_NewRef(sock);
     listener->factory = Py_NewRef(factory);
     listener->server = Py_NewRef(server);
-    listener->context = PyContext_CopyCurrent();
+    listener->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
     if (listener->context == NULL ||
         azs_watcher_start(self, &listener->io, fd, EPOLLIN) < 0) {
         Py_DECREF(listener);

@@ -8,6 +8,7 @@
 #include <structmember.h>
 
 #include "net/reader.h"
+#include "py/args.h"
 #include "py/errors.h"
 #include "py/type.h"
 
@@ -449,21 +450,26 @@ static PyType_Spec azs_stream_spec = {
     .slots = stream_slots,
 };
 
-/* loop._make_socket_transport(sock, protocol, waiter=None, *, extra, server) */
+/* loop._make_socket_transport(sock, protocol, waiter=None, *, extra, server, context)
+ */
 PyDoc_STRVAR(make_socket_transport_doc,
-"_make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None)\n"
-"--\n\n"
+"_make_socket_transport(sock, protocol, waiter=None, *, extra=None, server=None,\n"
+"                       context=None)\n--\n\n"
 "A StreamTransport on a connected, non-blocking socket; asyncio's connection code\n"
-"calls it. connection_made comes in the next turn, then `waiter` is done.");
+"calls it. connection_made comes in the next turn, then `waiter` is done. The\n"
+"callbacks run in `context` (Python 3.15), or in a copy of the current Context.");
 
 static PyObject *
 Loop__make_socket_transport(LoopObject *self, PyObject *args, PyObject *kwargs)
 {
-    static char *keywords[] = {"sock", "protocol", "waiter", "extra", "server", NULL};
+    static char *keywords[] = {"sock",   "protocol", "waiter", "extra",
+                               "server", "context",  NULL};
     PyObject *sock, *protocol, *waiter = NULL, *extra = NULL, *server = NULL;
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OO:_make_socket_transport",
+    PyObject *context = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|O$OOO:_make_socket_transport",
                                      keywords, &sock, &protocol, &waiter, &extra,
-                                     &server))
+                                     &server, &context) ||
+        azs_context_arg(&context) < 0)
         return NULL;
     if (!PyObject_TypeCheck(sock, (PyTypeObject *)self->st->socket_type))
         return azs_transport_by_asyncio(self, "_make_socket_transport", args, kwargs);
@@ -480,6 +486,7 @@ Loop__make_socket_transport(LoopObject *self, PyObject *args, PyObject *kwargs)
         .waiter = waiter,
         .extra = extra,
         .server = server,
+        .context = context,
     };
     return (PyObject *)azs_stream_new(&targs);
 }

@@ -1,4 +1,4 @@
-/* Arguments of METH_FASTCALL | METH_KEYWORDS methods. */
+/* Arguments of Python calls. */
 #ifndef AZS_PY_ARGS_H
 #define AZS_PY_ARGS_H
 
@@ -24,6 +24,21 @@ azs_args_parse(const char *method, PyObject *const *args, Py_ssize_t nargs,
         return 0;
     }
     return azs_args_parse_keywords(method, args, nargs, kwnames, names, required, out);
+}
+
+/* An optional argument that is a contextvars.Context: None becomes NULL. 0, or -1
+ * with TypeError. */
+static inline int
+azs_context_arg(PyObject **context)
+{
+    if (*context == Py_None)
+        *context = NULL;
+    if (*context == NULL || PyContext_CheckExact(*context))
+        return 0;
+    PyErr_Format(PyExc_TypeError,
+                 "context must be a contextvars.Context or None, got %.200s",
+                 Py_TYPE(*context)->tp_name);
+    return -1;
 }
 
 #endif

@@ -6,6 +6,7 @@ import gc
 import os
 import socket
 import ssl
+import sys
 import weakref
 
 import pytest
@@ -360,8 +361,10 @@ def test_wrong_types(loop):
             for bad in ("text", 1, None, [b"x"]):
                 with pytest.raises(TypeError):
                     tr.write(bad)
-            with pytest.raises(TypeError):
-                tr.writelines([b"never sent", "text"])
+            # asyncio keeps the first from Python 3.15 on, and hangs on what follows.
+            if sys.version_info < (3, 15) or isinstance(loop, Loop):
+                with pytest.raises(TypeError):
+                    tr.writelines([b"never sent", "text"])
             with pytest.raises(TypeError):
                 tr.writelines(5)
             tr.write(b"")
@@ -424,6 +427,31 @@ def test_callbacks_run_in_the_context_of_the_connection(loop):
             peer.close()
             await pr.lost
         assert seen[:2] == ["creator", "creator"]
+
+    loop.run_until_complete(main())
+
+
+def test_accepted_connections_run_in_a_context_of_the_server(loop):
+    """That of create_server() from Python 3.15 on, of start_serving() before."""
+    var = contextvars.ContextVar("var", default="none")
+    seen = loop.create_future()
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            seen.set_result(var.get())
+            transport.close()
+
+    async def main():
+        var.set("create")
+        server = await loop.create_server(Protocol, "127.0.0.1", 0, start_serving=False)
+        var.set("start")
+        await server.start_serving()
+        with socket.create_connection(server.sockets[0].getsockname()) as peer:
+            assert await seen == ("create" if sys.version_info >= (3, 15) else "start")
+            peer.setblocking(False)
+            assert await loop.sock_recv(peer, 1) == b""
+        server.close()
+        await server.wait_closed()
 
     loop.run_until_complete(main())
 

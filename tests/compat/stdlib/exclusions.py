@@ -1,5 +1,6 @@
 """What of test.test_asyncio is not run on our loop, each with its reason."""
 
+import sys
 from typing import NamedTuple
 
 #: Whole modules: {name: reason}.
@@ -11,6 +12,8 @@ MODULES = {
     "test_windows_events": "Windows only",
     "test_windows_utils": "Windows only",
 }
+if sys.version_info >= (3, 14):
+    MODULES["test_tools"] = "makes no event loop"
 
 #: Classes of any module: {name: reason}.
 CLASSES = {
@@ -33,7 +36,7 @@ FAILS, HANGS = "fails", "hangs"
 class Exclusion(NamedTuple):
     kind: str
     reason: str
-    since: tuple[int, int] = (3, 11)
+    since: tuple[int, ...] = (3, 11)
 
 
 #: Single tests, by id without "test.test_asyncio.". Those that fail are run, and
@@ -61,3 +64,23 @@ TESTS = {
         ),
     }.items()
 }
+TESTS |= {
+    f"test_events.EPollEventLoopTests.test_call_soon_threadsafe_{name}": Exclusion(
+        HANGS, "wants an asyncio.events._ThreadSafeHandle", (3, 14)
+    )
+    for name in (
+        "handle_block_cancellation",
+        "handle_block_check_cancelled",
+        "handle_cancel_other_thread",
+    )
+}
+TESTS |= {
+    f"test_free_threading.{cls}.test_all_tasks_from_other_thread_{name}": Exclusion(
+        FAILS, "puts a class in the place of asyncio.Task", (3, 14, 10)
+    )
+    for cls in ("TestPyFreeThreading", "TestEagerPyFreeThreading")
+    for name in ("includes_eager_tasks",)
+}
+TESTS["test_ssl.TestSSL.test_remote_shutdown_receives_trailing_data_on_slow_socket"] = (
+    Exclusion(HANGS, "looks into the transport for _read_ready_cb", (3, 14, 10))
+)
