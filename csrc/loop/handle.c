@@ -3,6 +3,7 @@
 #include <structmember.h>
 
 #include "loop/loop_object.h"
+#include "py/context.h"
 #include "py/errors.h"
 #include "py/type.h"
 
@@ -10,8 +11,9 @@
 
 /* Handles come and go once per callback: keeping some avoids the allocator and
  * the collector's allocation count. A kept object is linked through `loop` and
- * owns nothing, not even its type. */
-enum { FREE_LIST_MAX = 256 };
+ * owns nothing, not even its type. Another thread can queue some thousand within one
+ * switch interval; a list that holds them all is about 1 MiB. */
+enum { FREE_LIST_MAX = 8192 };
 
 static inline HandleObject *
 handle_alloc(azs_state *st, bool is_timer)
@@ -65,13 +67,50 @@ handle_take_stack(HandleObject *self)
     return 0;
 }
 
+void
+azs_loop_drop_snapshot(LoopObject *loop)
+{
+    Py_CLEAR(loop->snapshot);
+    Py_CLEAR(loop->run_context);
+}
+
+/* A Context for a handle that has a snapshot: new reference. A finalizer may get here
+ * after the collector has cleared the snapshot. */
+static PyObject *
+copy_snapshot(PyObject *snapshot)
+{
+    return azs_context_cleared(snapshot) ? PyContext_New() : PyContext_Copy(snapshot);
+}
+
+/* A copy of the current Context for a new handle: new reference, or NULL. Where it
+ * would be the same as the latest, that one is shared. */
+static inline PyObject *
+copy_current_context(LoopObject *loop, bool *shared)
+{
+    /* `current` is NULL in a thread that had no Context yet. */
+    PyObject *current = PyThreadState_Get()->context;
+    if (azs_likely(loop->snapshot != NULL && current != NULL &&
+                   azs_context_same(current, loop->snapshot))) {
+        *shared = true;
+        return Py_NewRef(loop->snapshot);
+    }
+    PyObject *copy = PyContext_CopyCurrent();
+    if (copy != NULL && loop->st->context_layout_known) {
+        *shared = true;
+        /* Values of the old one may end here, and their finalizers run. */
+        Py_XSETREF(loop->snapshot, Py_NewRef(copy));
+    }
+    return copy;
+}
+
 /* Fills in a handle from handle_alloc and tracks it. Steals `self` on failure. */
 static inline int
 handle_fill(HandleObject *self, LoopObject *loop, PyObject *callback,
             PyObject *const *args, Py_ssize_t nargs, PyObject *context)
 {
+    bool shared = false;
     if (context == NULL) {
-        context = PyContext_CopyCurrent();
+        context = copy_current_context(loop, &shared);
     } else if (azs_unlikely(!PyContext_CheckExact(context))) {
         PyErr_Format(PyExc_TypeError,
                      "context must be a contextvars.Context or None, got %.200s",
@@ -85,6 +124,7 @@ handle_fill(HandleObject *self, LoopObject *loop, PyObject *callback,
     self->loop = (LoopObject *)Py_NewRef(loop);
     self->nargs = 0;
     self->cancelled = self->scheduled = false;
+    self->shared = shared;
     self->source_traceback = self->repr = self->weakrefs = NULL;
     if (azs_unlikely(context == NULL))
         goto fail;
@@ -190,18 +230,67 @@ handle_call(HandleObject *self)
     return res;
 }
 
+/* The Context to run a handle in whose own is a snapshot, as its own for the while:
+ * the loop's, where that is a copy of the same values still. 0, or -1 with
+ * MemoryError. */
+static inline int
+handle_take_run_context(HandleObject *self)
+{
+    LoopObject *loop = self->loop;
+    PyObject *context = loop->run_context;
+    if (azs_likely(context != NULL && azs_context_same(context, self->context) &&
+                   !azs_context_cleared(context)))
+        loop->run_context = NULL;
+    else if ((context = copy_snapshot(self->context)) == NULL)
+        return -1;
+    self->context = context;
+    self->shared = false;
+    return 0;
+}
+
+/* After the run: where the callback neither changed the Context nor left a reference
+ * to it (a Token, get_context()), the handle gets its snapshot back and the loop a
+ * Context for the next one. Otherwise it is the handle's. Steals `snapshot`. */
+static inline void
+handle_return_run_context(HandleObject *self, PyObject *snapshot)
+{
+    LoopObject *loop = self->loop;
+    PyObject *context = self->context;
+    if (azs_likely(azs_context_same(context, snapshot) && Py_REFCNT(context) == 1)) {
+        self->context = snapshot;
+        self->shared = true;
+        if (azs_likely(loop->run_context == NULL)) {
+            loop->run_context = context;
+            return;
+        }
+        snapshot = loop->run_context;
+        loop->run_context = context;
+    }
+    Py_DECREF(snapshot);
+}
+
 int
 azs_handle_run(HandleObject *self)
 {
     if (self->callback == NULL)
         return 0;
-    /* The context is never replaced, and the caller's reference keeps it. */
+    PyObject *snapshot = NULL;
+    if (self->shared) {
+        snapshot = self->context;
+        if (azs_unlikely(handle_take_run_context(self) < 0))
+            return handle_report(self);
+    }
+    /* It is not replaced while it is not a snapshot, and the caller's reference
+     * keeps it. */
     PyObject *context = self->context;
-    if (azs_unlikely(PyContext_Enter(context) < 0))
-        return handle_report(self);
-    PyObject *res = handle_call(self);
-    if (azs_unlikely(PyContext_Exit(context) < 0))
-        Py_CLEAR(res);
+    PyObject *res = NULL;
+    if (azs_likely(PyContext_Enter(context) == 0)) {
+        res = handle_call(self);
+        if (azs_unlikely(PyContext_Exit(context) < 0))
+            Py_CLEAR(res);
+    }
+    if (snapshot != NULL)
+        handle_return_run_context(self, snapshot);
     if (azs_unlikely(res == NULL))
         return handle_report(self);
     Py_DECREF(res);
@@ -426,6 +515,20 @@ Handle_cancelled(HandleObject *self, PyObject *Py_UNUSED(ignored))
     return PyBool_FromLong(self->cancelled);
 }
 
+/* The handle's own Context from now on: new reference. */
+static PyObject *
+handle_get_own_context(HandleObject *self, void *Py_UNUSED(closure))
+{
+    if (self->shared) {
+        PyObject *own = copy_snapshot(self->context);
+        if (own == NULL)
+            return NULL;
+        self->shared = false;
+        Py_SETREF(self->context, own);
+    }
+    return Py_NewRef(self->context);
+}
+
 PyDoc_STRVAR(get_context_doc,
 "get_context($self, /)\n--\n\n"
 "The contextvars.Context the callback runs in (asyncio.Handle.get_context).");
@@ -433,7 +536,7 @@ PyDoc_STRVAR(get_context_doc,
 static PyObject *
 Handle_get_context(HandleObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return Py_NewRef(self->context);
+    return handle_get_own_context(self, NULL);
 }
 
 PyDoc_STRVAR(run_doc,
@@ -493,7 +596,6 @@ static PyMethodDef timer_handle_methods[] = {
 
 #define HANDLE_MEMBERS                                                                 \
     {"_callback", T_OBJECT, offsetof(HandleObject, callback), READONLY},               \
-        {"_context", T_OBJECT, offsetof(HandleObject, context), READONLY},             \
         {"_loop", T_OBJECT, offsetof(HandleObject, loop), READONLY},                   \
         {"_cancelled", T_BOOL, offsetof(HandleObject, cancelled), READONLY},           \
         {"_source_traceback", T_OBJECT, offsetof(HandleObject, source_traceback),      \
@@ -512,6 +614,7 @@ static PyMemberDef timer_handle_members[] = {
 
 static PyGetSetDef handle_getset[] = {
     {"_args", (getter)handle_get_args, NULL, NULL, NULL},
+    {"_context", (getter)handle_get_own_context, NULL, NULL, NULL},
     {"__class__", (getter)handle_get_class, NULL, NULL, NULL},
     {NULL},
 };

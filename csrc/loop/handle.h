@@ -11,7 +11,7 @@ enum { AZS_HANDLE_INLINE_ARGS = 3 };
 typedef struct {
     PyObject_HEAD
     PyObject *callback; /* owned */
-    PyObject *context;  /* owned: a contextvars.Context */
+    PyObject *context;  /* owned: a contextvars.Context; see `shared` */
     LoopObject *loop;   /* owned */
     /* owned: the first `nargs`; where nargs is -1, args[0] is a tuple */
     PyObject *args[AZS_HANDLE_INLINE_ARGS];
@@ -19,6 +19,9 @@ typedef struct {
     bool cancelled;
     bool is_timer;
     bool scheduled; /* timers: in the loop's heap, which then owns a ref */
+    /* `context` is a snapshot that nobody enters, common to many handles: the
+     * callback runs in a copy, and so does whoever asks for the Context. */
+    bool shared;
     /* Cold: debug mode and weak references. */
     PyObject *source_traceback; /* owned: traceback.StackSummary or NULL */
     PyObject *repr;             /* owned: str kept by cancel() or NULL */

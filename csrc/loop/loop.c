@@ -7,6 +7,7 @@
 
 #include "loop/loop_object.h"
 #include "loop/sockop.h"
+#include "py/context.h"
 #include "py/errors.h"
 #include "py/type.h"
 
@@ -218,6 +219,8 @@ loop_turn(LoopObject *self)
         if (run_entry(self, azs_ring_pop(&self->ready)) < 0)
             return -1;
     }
+    if (self->snapshot != NULL && Py_REFCNT(self->snapshot) == 1)
+        azs_loop_drop_snapshot(self);
     return 0;
 }
 
@@ -355,6 +358,29 @@ Loop_stop(LoopObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+/* type(*args, loop=loop). Future and Task have no vectorcall: keywords go to them as a
+ * dict, which they only read, so one serves all calls. */
+static PyObject *
+loop_call_with_loop(LoopObject *loop, PyObject *type, PyObject *args)
+{
+    PyObject *kwargs = loop->loop_kwargs;
+    if (azs_likely(kwargs != NULL)) {
+        Py_INCREF(kwargs); /* the callee may close the loop */
+    } else {
+        kwargs = PyDict_New();
+        if (kwargs == NULL ||
+            PyDict_SetItem(kwargs, loop->st->str_loop, (PyObject *)loop) < 0) {
+            Py_XDECREF(kwargs);
+            return NULL;
+        }
+        if (!loop->closed) /* which ends the cycle */
+            loop->loop_kwargs = Py_NewRef(kwargs);
+    }
+    PyObject *res = PyObject_Call(type, args, kwargs);
+    Py_DECREF(kwargs);
+    return res;
+}
+
 PyDoc_STRVAR(create_future_doc,
 "create_future($self, /)\n--\n\n"
 "A new asyncio.Future of this loop (asyncio loop.create_future).");
@@ -362,9 +388,7 @@ PyDoc_STRVAR(create_future_doc,
 PyObject *
 azs_loop_create_future(LoopObject *loop)
 {
-    PyObject *args[] = {NULL, (PyObject *)loop};
-    return PyObject_Vectorcall(loop->st->asyncio_future, args + 1,
-                               PY_VECTORCALL_ARGUMENTS_OFFSET, loop->st->kwnames_loop);
+    return loop_call_with_loop(loop, loop->st->asyncio_future, loop->st->no_args);
 }
 
 static PyObject *
@@ -418,15 +442,23 @@ Loop_create_task(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     /* Task(coro, **kwargs, loop=self) */
     azs_state *st = self->st;
+    /* asyncio.create_task() always gives a name, None mostly. */
+    if (nkw == 0 || (nkw == 1 && args[1] == Py_None &&
+                     PyTuple_GET_ITEM(kwnames, 0) == st->str_name)) {
+        PyObject *coro = PyTuple_Pack(1, args[0]);
+        if (coro == NULL)
+            return NULL;
+        PyObject *task = loop_call_with_loop(self, st->asyncio_task, coro);
+        Py_DECREF(coro);
+        return task;
+    }
     PyObject *stack[2 + MAX_KEYWORDS + 1] = {NULL, args[0]};
     for (Py_ssize_t i = 0; i < nkw; i++)
         stack[2 + i] = args[1 + i];
     stack[2 + nkw] = (PyObject *)self;
     PyObject *names;
-    if (nkw == 0) {
-        names = Py_NewRef(st->kwnames_loop);
-    } else if (nkw == 1 && PyTuple_GET_ITEM(kwnames, 0) ==
-                               PyTuple_GET_ITEM(st->kwnames_name_loop, 0)) {
+    if (nkw == 1 &&
+        PyTuple_GET_ITEM(kwnames, 0) == PyTuple_GET_ITEM(st->kwnames_name_loop, 0)) {
         names = Py_NewRef(st->kwnames_name_loop);
     } else {
         names = PyTuple_New(nkw + 1);
@@ -678,6 +710,9 @@ loop_traverse(LoopObject *self, visitproc visit, void *arg)
     Py_VISIT(self->task_factory);
     Py_VISIT(self->current_handle);
     Py_VISIT(self->before_poll);
+    Py_VISIT(self->loop_kwargs);
+    Py_VISIT(self->snapshot);
+    Py_VISIT(self->run_context);
     return azs_poller_traverse(&self->poller, visit, arg);
 }
 
@@ -703,6 +738,8 @@ loop_clear(LoopObject *self)
     Py_CLEAR(self->task_factory);
     Py_CLEAR(self->current_handle);
     Py_CLEAR(self->before_poll);
+    Py_CLEAR(self->loop_kwargs);
+    azs_loop_drop_snapshot(self);
     return 0;
 }
 
@@ -775,14 +812,14 @@ azs_loop_init(PyObject *mod, azs_state *st)
         import_attr(&st->socket_type, "socket", "socket") < 0 ||
         import_attr(&st->extract_stack, "asyncio.format_helpers", "extract_stack") < 0)
         return -1;
-    st->kwnames_loop = PyTuple_Pack(1, st->str_loop);
+    st->no_args = PyTuple_New(0);
     st->kwnames_name_loop = PyTuple_Pack(2, st->str_name, st->str_loop);
     st->kwnames_resolve =
         Py_BuildValue("(sssO)", "family", "type", "proto", st->str_loop);
-    if (st->kwnames_loop == NULL || st->kwnames_name_loop == NULL ||
+    if (st->no_args == NULL || st->kwnames_name_loop == NULL ||
         st->kwnames_resolve == NULL)
         return -1;
-    if (azs_handle_init(mod, st) < 0 ||
+    if (azs_context_init(st) < 0 || azs_handle_init(mod, st) < 0 ||
         azs_type_add(mod, &st->loop_type, &azs_loop_spec, NULL, true) < 0 ||
         azs_type_add_methods(st->loop_type, azs_timer_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_fdwatch_methods) < 0 ||

@@ -31,6 +31,10 @@ struct LoopObject {
     unsigned fork_generation; /* of the process that made the loop */
 
     azs_stats stats;
+    /* What spares most handles a Context of their own; kept no longer than a
+     * handle needs them, for the sake of the values in them. */
+    PyObject *snapshot;    /* owned or NULL: the latest Context that handles share */
+    PyObject *run_context; /* owned or NULL: to run them in; not entered */
 
     azs_heap timers;         /* owned references to TimerHandleObjects */
     size_t timers_cancelled; /* of those in the heap */
@@ -41,6 +45,7 @@ struct LoopObject {
     azs_spare spare; /* for what transports receive */
 
     PyObject *before_poll;    /* owned, None or NULL: called before each poll */
+    PyObject *loop_kwargs;    /* owned or NULL: {"loop": self}, until close() */
     PyObject *thread_id;      /* owned: int while running, else NULL */
     PyObject *task_factory;   /* owned or NULL */
     PyObject *current_handle; /* owned: debug mode, else NULL */
@@ -104,6 +109,11 @@ char *azs_loop_scratch(LoopObject *loop);
 /* The fd belongs to no transport that is open: 0, or -1 with RuntimeError that
  * shows `shown`. */
 int azs_loop_ensure_free_fd(LoopObject *loop, int fd, PyObject *shown);
+
+/* ---- handle.c ---- */
+
+/* Forgets the snapshot and the Context made of it. */
+void azs_loop_drop_snapshot(LoopObject *loop);
 
 /* ---- timer.c ---- */
 

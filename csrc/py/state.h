@@ -101,7 +101,7 @@
     X(base_selector_event_loop)    /* asyncio.selector_events.BaseSelectorEventLoop */ \
     X(extract_stack)               /* asyncio.format_helpers.extract_stack */          \
     X(invalid_state_error)         /* asyncio.InvalidStateError */                     \
-    X(kwnames_loop)                /* ("loop",) */                                     \
+    X(no_args)                     /* () */                                            \
     X(kwnames_name_loop)           /* ("name", "loop") */                              \
     X(selector_key)                /* selectors.SelectorKey */                         \
     X(zmq_socket_class)            /* zmq.Socket, once core.py knows it */             \
@@ -143,6 +143,7 @@ typedef struct azs_state {
     PyObject *deep_handles;                  /* see handle_dealloc */
     int handle_depth;
     struct azs_zmq_state *zmq;   /* owned: see zmq/transport_object.h */
+    bool context_layout_known;   /* see py/context.h */
     bool server_takes_transport; /* asyncio's Server._attach(transport) */
     azs_free_list free_sockops;
     int socket_layout; /* see loop/sockop.c */
