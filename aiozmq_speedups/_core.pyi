@@ -176,3 +176,24 @@ class ZmqTransport(interface.ZmqTransport):
     def get_write_buffer_size(self) -> int: ...
     def set_protocol(self, protocol: asyncio.BaseProtocol, /) -> None: ...
     def write(self, data: Iterable[bytes | bytearray | memoryview], /) -> None: ...
+
+class RpcClient:
+    counter: int
+    max_pending: int | None
+    packer: Any
+    def msg_received(self, data: list[bytes], /) -> None: ...
+    def send(
+        self,
+        bname: bytes,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        option: float | None,
+        /,
+    ) -> asyncio.Future[Any]: ...
+
+class RpcServer:
+    handler: Any
+    packer: Any
+    refusing: bool
+    unstarted: int
+    def msg_received(self, data: list[bytes], /) -> None: ...

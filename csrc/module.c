@@ -13,6 +13,7 @@
 #include "net/server.h"
 #include "net/stream.h"
 #include "net/udp.h"
+#include "rpc/rpc.h"
 #include "zmq/transport.h"
 
 #ifndef AZS_BUILD_FLAVOUR
@@ -115,9 +116,9 @@ static PyMethodDef module_methods[] = {
 
 /* In the order of the layers: a part may use the types of those before it. */
 static int (*const parts[])(PyObject *mod, azs_state *st) = {
-    azs_loop_init,   azs_selector_init, azs_transport_init,
-    azs_reader_init, azs_stream_init,   azs_pipe_init,
-    azs_server_init, azs_udp_init,      azs_zmq_transport_init,
+    azs_loop_init,          azs_selector_init,   azs_transport_init,  azs_reader_init,
+    azs_stream_init,        azs_pipe_init,       azs_server_init,     azs_udp_init,
+    azs_zmq_transport_init, azs_rpc_client_init, azs_rpc_server_init,
 };
 
 static int

@@ -88,7 +88,15 @@ def _implementation(request, monkeypatch):
         from aiozmq_speedups import core
 
         monkeypatch.setattr(core, "_transport_class", core._PyZmqTransport)
+        _use_pure_rpc(monkeypatch)
     return Implementation(package, kind)
+
+
+def _use_pure_rpc(monkeypatch):
+    from aiozmq_speedups.rpc import _client, _fast, _server
+
+    monkeypatch.setattr(_fast, "client_protocol", _client._ClientProtocol)
+    monkeypatch.setattr(_fast, "server_protocol", _server._ServerProtocol)
 
 
 def _id(params):

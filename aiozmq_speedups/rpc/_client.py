@@ -149,6 +149,8 @@ class _ClientProtocol(_BaseProtocol):
         calls[req_id] = call
         return call
 
+    _send = send
+
     def _sweep(self) -> None:
         """Drops the calls that nobody waits for any longer."""
         calls = self._calls
@@ -225,6 +227,8 @@ class _ClientProtocol(_BaseProtocol):
             self._cannot_unpack(data, call, exc)
             return
         self._answered(data, call, answer)
+
+    _msg_received = msg_received
 
     def _answered(
         self, data: list[bytes], call: asyncio.Future[Any] | None, answer: Any

@@ -86,6 +86,8 @@ class _ServerProtocol(_BaseServerProtocol):
         else:
             self._reply(route, req_id, False, result)
 
+    _msg_received = msg_received
+
     def _start(
         self,
         func: Any,

@@ -10,8 +10,8 @@ from typing import Any, Self
 import zmq
 
 from ..core import create_zmq_connection
+from . import _fast
 from ._client import _ClientProtocol, _ErrorTable
-from ._server import _ServerProtocol
 from .base import AbstractHandler, Service, check_limit
 from .packer import TranslationTable
 from .util import _MethodCall
@@ -50,7 +50,7 @@ async def connect_rpc(
         loop = asyncio.get_running_loop()
     used_loop = loop
     _, proto = await create_zmq_connection(
-        lambda: _ClientProtocol(
+        lambda: _fast.client_protocol(
             used_loop,
             error_table=error_table,
             translation_table=translation_table,
@@ -99,7 +99,7 @@ async def serve_rpc(
         loop = asyncio.get_running_loop()
     used_loop = loop
     _, proto = await create_zmq_connection(
-        lambda: _ServerProtocol(
+        lambda: _fast.server_protocol(
             used_loop,
             handler,
             translation_table=translation_table,

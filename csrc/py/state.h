@@ -20,30 +20,41 @@
     X(epoll_selector_type)                                                             \
     X(selector_map_type)                                                               \
     X(zmq_transport_type)                                                              \
+    X(rpc_client_type)                                                                 \
+    X(rpc_server_type)                                                                 \
     X(read_pipe_type)                                                                  \
-    X(write_pipe_type)                                                                \
+    X(write_pipe_type)                                                                 \
     X(stream_transport_type)                                                           \
     X(listener_type)                                                                   \
     X(datagram_transport_type)
 
 /* X(name): interned strings, reached as st->str_<name>. */
 #define AZS_STATE_NAMES(X)                                                             \
+    X(__rpc__)                                                                         \
+    X(_answered)                                                                       \
     X(_attach)                                                                         \
     X(_buffer)                                                                         \
     X(_callback_failed)                                                                \
     X(_callback_slow)                                                                  \
     X(_cancelled)                                                                      \
+    X(_cannot_unpack)                                                                  \
     X(_check_callback)                                                                 \
     X(_check_thread)                                                                   \
     X(_detach)                                                                         \
     X(_disable_monitor)                                                                \
     X(_ensure_resolved)                                                                \
     X(_eof)                                                                            \
+    X(_expire_after)                                                                   \
+    X(_failed)                                                                         \
     X(_limit)                                                                          \
+    X(_make_room)                                                                      \
+    X(_msg_received)                                                                   \
     X(_on_armed)                                                                       \
     X(_paused)                                                                         \
     X(_run)                                                                            \
     X(_schedule_retry)                                                                 \
+    X(_send)                                                                           \
+    X(_start)                                                                          \
     X(_stream_reader_wr)                                                               \
     X(_transport)                                                                      \
     X(_transport_failed)                                                               \
@@ -55,6 +66,7 @@
     X(call_exception_handler)                                                          \
     X(call_soon)                                                                       \
     X(cancelled)                                                                       \
+    X(check_args)                                                                      \
     X(close)                                                                           \
     X(connect)                                                                         \
     X(connect_ex)                                                                      \
@@ -64,20 +76,26 @@
     X(create_task)                                                                     \
     X(data_received)                                                                   \
     X(datagram_received)                                                               \
+    X(dispatch)                                                                        \
     X(eof_received)                                                                    \
     X(error_received)                                                                  \
     X(fileno)                                                                          \
     X(get_buffer)                                                                      \
     X(gettimeout)                                                                      \
+    X(is_coroutine)                                                                    \
     X(loop)                                                                            \
+    X(max_args)                                                                        \
+    X(min_args)                                                                        \
     X(msg_received)                                                                    \
     X(name)                                                                            \
+    X(packb)                                                                           \
     X(pause_reading)                                                                   \
     X(pause_writing)                                                                   \
     X(peername)                                                                        \
     X(recv_into)                                                                       \
     X(recvfrom_into)                                                                   \
     X(resume_writing)                                                                  \
+    X(send)                                                                            \
     X(sendto)                                                                          \
     X(set_result)                                                                      \
     X(sock_accept)                                                                     \
@@ -89,7 +107,9 @@
     X(sock_sendall)                                                                    \
     X(sock_sendto)                                                                     \
     X(sockname)                                                                        \
-    X(throw)
+    X(throw)                                                                           \
+    X(trim)                                                                            \
+    X(unpackb)
 
 /* X(field): other owned objects, NULL until their part's init imports them. */
 #define AZS_STATE_OBJECTS(X)                                                           \
@@ -114,6 +134,7 @@
     X(selector_event_loop)         /* asyncio.SelectorEventLoop */                     \
     X(socket_type)                 /* socket.socket */                                 \
     X(minus_one)                                                                       \
+    X(rpc_no_kwargs)                                                                   \
     X(kwnames_resolve)             /* ("family", "type", "proto", "loop") */
 
 #ifdef AZS_DEBUG
@@ -123,6 +144,7 @@
     X(listener)                                                                        \
     X(loop)                                                                            \
     X(sockop)                                                                          \
+    X(rpc)                                                                             \
     X(selector)                                                                        \
     X(selector_map)                                                                    \
     X(zmq_transport)                                                                   \

@@ -283,6 +283,76 @@ def selector():
     sweep(EpollSelector, check=gc.collect)
 
 
+@with_loop
+def rpc(alive):
+    import struct
+    from collections import deque
+    from itertools import chain
+    from types import SimpleNamespace
+
+    from msgpack import Packer, packb, unpackb
+
+    from aiozmq_speedups._ext import core
+    from aiozmq_speedups.rpc import method
+
+    written = deque(maxlen=1)
+    # What is asked for the unusual, in C: anything in, something out.
+    anything = staticmethod(chain)
+
+    class Client(core.RpcClient):
+        _expire_after = _answered = _cannot_unpack = anything
+        _msg_received = _send = anything
+
+    class Server(core.RpcServer):
+        _failed = _start = _msg_received = check_args = anything
+
+        def dispatch(self, name):
+            raise KeyError
+
+    class Spec:
+        is_coroutine, min_args, max_args = False, 0, 2
+
+    packer = SimpleNamespace(packb=Packer().pack, unpackb=unpackb)
+    client = Client()
+    client.packer = packer
+    client._create_future = alive.loop.create_future
+    client._sweep_at = 1 << 30
+
+    def empty():
+        client._calls = {}
+        client.max_pending = None
+        client._write = written.append
+
+    def waiting():
+        empty()
+        client._calls[7] = alive.loop.create_future()
+
+    args = (1, "text", b"bytes", 2.5, None, [True, {"a": -(2**40)}])
+    alive.sweep(client.send, b"f", args, {}, None, prepare=empty)
+    alive.sweep(client.send, b"f", args, {"k": 1}, 5.0, prepare=empty)
+    for packed in (packb(args), packb(None), packb({"a": {"b": [1.5]}})):
+        answer = [struct.pack("=HHLd?", 1, 2, 7, 3.0, False), packed]
+        alive.sweep(client.msg_received, answer, prepare=waiting)
+
+    @method
+    def func(*args):
+        return args
+
+    server = Server()
+    server.packer = packer
+    server.handler = {"f": func}
+    server._write = written.append
+    found = func, Spec()
+    Server.dispatch = staticmethod({"f": found}.__getitem__)
+    request = [b"id", struct.pack("=HHLd", 1, 2, 3, 4.0), b"f", packb(args), b"\x80"]
+    alive.sweep(server.msg_received, request, prepare=written.clear)
+    assert written
+    Server.dispatch = anything  # it is known now
+    alive.sweep(server.msg_received, request)
+    request[-1] = packb({"a": 1})
+    alive.sweep(server.msg_received, request)
+
+
 def main():
     faulthandler.enable()
     warnings.simplefilter("ignore")

@@ -1,0 +1,367 @@
+/* RpcClient: calls go out and answers find their futures. What is not everyday is
+ * _ClientProtocol's, in rpc/_client.py, which also explains the table. */
+#include "rpc/rpc.h"
+
+#include <structmember.h>
+
+#include "py/errors.h"
+#include "py/type.h"
+#include "rpc/codec.h"
+
+/* All but `st` are set by the Python class, and may be anything or NULL. */
+typedef struct {
+    PyObject_HEAD
+    azs_state *st;           /* held */
+    PyObject *calls;         /* owned: dict {int id: future} */
+    PyObject *write;         /* owned: the transport's, None while there is none */
+    PyObject *packer;        /* owned: a _Packer */
+    PyObject *create_future; /* owned: the loop's */
+    PyObject *max_pending;   /* owned: int or None */
+    Py_ssize_t sweep_at;     /* _make_room() is due with so many calls */
+    uint32_t counter;        /* the last request's id */
+    azs_rpc_sender from;
+} RpcClientObject;
+
+/* ---- sending ---- */
+
+/* The next id that no call has, as a new int; NULL with an exception. */
+static PyObject *
+next_id(RpcClientObject *self, PyObject *calls)
+{
+    for (;;) {
+        PyObject *key = PyLong_FromUnsignedLong(++self->counter); /* wraps to 0 */
+        if (key == NULL)
+            return NULL;
+        int taken = PyDict_Contains(calls, key);
+        if (azs_likely(taken == 0))
+            return key;
+        Py_DECREF(key);
+        if (taken < 0)
+            return NULL;
+    }
+}
+
+/* Sends the frames; 0 or -1. */
+static int
+write_request(RpcClientObject *self, PyObject *write, uint32_t req_id, PyObject *bname,
+              PyObject *bargs, PyObject *bkwargs)
+{
+    PyObject *frames = PyList_New(4);
+    if (frames == NULL)
+        return -1;
+    PyObject *header = azs_rpc_request_header(self->from, req_id);
+    if (header == NULL) {
+        Py_DECREF(frames);
+        return -1;
+    }
+    PyList_SET_ITEM(frames, 0, header);
+    PyList_SET_ITEM(frames, 1, Py_NewRef(bname));
+    PyList_SET_ITEM(frames, 2, Py_NewRef(bargs));
+    PyList_SET_ITEM(frames, 3, Py_NewRef(bkwargs));
+    PyObject *res = PyObject_CallOneArg(write, frames);
+    Py_DECREF(frames);
+    if (res == NULL)
+        return -1;
+    Py_DECREF(res);
+    return 0;
+}
+
+/* Forgets a call that could not be sent; keeps the exception. */
+static void
+take_back(PyObject *calls, PyObject *key)
+{
+    PyObject *exc = azs_exc_take();
+    if (PyDict_DelItem(calls, key) < 0)
+        PyErr_Clear(); /* gone already */
+    azs_exc_restore_steal(exc);
+}
+
+/* A new future in the table, under a new id of *req_id. */
+static PyObject *
+send_packed(RpcClientObject *self, PyObject *calls, PyObject *write, PyObject *bname,
+            PyObject *bargs, PyObject *bkwargs, PyObject *option)
+{
+    PyObject *key = next_id(self, calls);
+    if (key == NULL)
+        return NULL;
+    uint32_t req_id = self->counter;
+    PyObject *call =
+        self->create_future == NULL ? NULL : PyObject_CallNoArgs(self->create_future);
+    if (call == NULL)
+        goto fail;
+    if (option != Py_None) {
+        PyObject *args[] = {(PyObject *)self, option, key};
+        PyObject *res =
+            PyObject_VectorcallMethod(self->st->str__expire_after, args, 3, NULL);
+        if (res == NULL)
+            goto fail;
+        Py_DECREF(res);
+    }
+    /* First into the table: an answer must not find nobody for lack of memory. */
+    if (PyDict_SetItem(calls, key, call) < 0)
+        goto fail;
+    if (write_request(self, write, req_id, bname, bargs, bkwargs) < 0) {
+        take_back(calls, key);
+        goto fail;
+    }
+    Py_DECREF(key);
+    return call;
+fail:
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_RuntimeError, "__init__() was not called");
+    Py_DECREF(key);
+    Py_XDECREF(call);
+    return NULL;
+}
+
+static PyObject *
+send_slowly(RpcClientObject *self, PyObject *bname, PyObject *args, PyObject *kwargs,
+            PyObject *option)
+{
+    PyObject *empty = NULL;
+    if (kwargs == NULL) {
+        kwargs = empty = PyDict_New();
+        if (empty == NULL)
+            return NULL;
+    }
+    PyObject *stack[] = {(PyObject *)self, bname, args, kwargs, option};
+    PyObject *call = PyObject_VectorcallMethod(self->st->str__send, stack, 5, NULL);
+    Py_XDECREF(empty);
+    return call;
+}
+
+PyObject *
+azs_rpc_client_send(PyObject *proto, PyObject *bname, PyObject *args, PyObject *kwargs,
+                    PyObject *option)
+{
+    RpcClientObject *self = (RpcClientObject *)proto;
+    if (azs_unlikely(self->write == NULL || self->write == Py_None ||
+                     self->calls == NULL || !PyDict_CheckExact(self->calls) ||
+                     self->max_pending != Py_None || !PyBytes_CheckExact(bname)))
+        return send_slowly(self, bname, args, kwargs, option);
+    if (azs_unlikely(PyDict_GET_SIZE(self->calls) >= self->sweep_at)) {
+        PyObject *res =
+            PyObject_CallMethodNoArgs((PyObject *)self, self->st->str__make_room);
+        if (res == NULL)
+            return NULL;
+        Py_DECREF(res);
+    }
+    /* What packing or writing runs may close the client and change every field. */
+    PyObject *calls = Py_NewRef(self->calls), *write = Py_NewRef(self->write);
+    PyObject *bargs = NULL, *bkwargs = NULL, *call = NULL;
+    bargs = azs_rpc_pack(self->st, self->packer, args);
+    if (bargs == NULL)
+        goto done;
+    if (azs_likely(kwargs == NULL || PyDict_GET_SIZE(kwargs) == 0))
+        bkwargs = Py_NewRef(self->st->rpc_no_kwargs);
+    else
+        bkwargs = azs_rpc_pack(self->st, self->packer, kwargs);
+    if (bkwargs == NULL)
+        goto done;
+    call = send_packed(self, calls, write, bname, bargs, bkwargs, option);
+done:
+    Py_DECREF(calls);
+    Py_DECREF(write);
+    Py_XDECREF(bargs);
+    Py_XDECREF(bkwargs);
+    return call;
+}
+
+PyDoc_STRVAR(send_doc,
+"send($self, bname, args, kwargs, option, /)\n--\n\n"
+"Send a call; `option` is its timeout in seconds or None. The answer's future.");
+
+static PyObject *
+RpcClient_send(RpcClientObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs != 4 || !PyTuple_Check(args[1]) || !PyDict_Check(args[2])) {
+        PyErr_SetString(PyExc_TypeError, "send() takes bytes, a tuple, a dict and a "
+                                         "timeout");
+        return NULL;
+    }
+    return azs_rpc_client_send((PyObject *)self, args[0], args[1], args[2], args[3]);
+}
+
+/* ---- answers ---- */
+
+/* self._answered(data, call, answer). */
+static PyObject *
+answer_slowly(RpcClientObject *self, PyObject *data, PyObject *call, PyObject *answer)
+{
+    PyObject *args[] = {(PyObject *)self, data, call, answer};
+    return PyObject_VectorcallMethod(self->st->str__answered, args, 4, NULL);
+}
+
+/* Takes a call out of the table: 1 with a new reference; 0; or -1. */
+static int
+take_call(PyObject *calls, uint32_t req_id, PyObject **call)
+{
+    PyObject *key = PyLong_FromUnsignedLong(req_id);
+    if (key == NULL)
+        return -1;
+    int found = -1;
+    *call = Py_XNewRef(PyDict_GetItemWithError(calls, key));
+    if (*call == NULL)
+        found = PyErr_Occurred() ? -1 : 0;
+    else if (PyDict_DelItem(calls, key) == 0)
+        found = 1;
+    else
+        Py_CLEAR(*call);
+    Py_DECREF(key);
+    return found;
+}
+
+/* The answer that `banswer` says, given to `call`. Both are kept by the caller. */
+static PyObject *
+end_call(RpcClientObject *self, PyObject *data, PyObject *call, PyObject *banswer,
+         bool is_error)
+{
+    PyObject *answer = azs_rpc_unpack(self->st, self->packer, banswer);
+    if (azs_unlikely(answer == NULL)) {
+        if (!PyErr_ExceptionMatches(PyExc_Exception))
+            return NULL;
+        PyObject *exc = azs_exc_take();
+        PyObject *args[] = {(PyObject *)self, data, call, exc};
+        PyObject *res =
+            PyObject_VectorcallMethod(self->st->str__cannot_unpack, args, 4, NULL);
+        Py_DECREF(exc);
+        return res;
+    }
+    PyObject *res;
+    if (azs_unlikely(is_error)) {
+        res = answer_slowly(self, data, call, answer);
+    } else {
+        res = PyObject_CallMethodOneArg(call, self->st->str_set_result, answer);
+        if (azs_unlikely(res == NULL) &&
+            PyErr_ExceptionMatches(self->st->invalid_state_error)) {
+            PyErr_Clear(); /* it was cancelled, or the caller gave it a result */
+            res = answer_slowly(self, data, call, answer);
+        }
+    }
+    Py_DECREF(answer);
+    return res;
+}
+
+PyDoc_STRVAR(msg_received_doc, "msg_received($self, data, /)\n--\n\n"
+                               "An answer: [header, packed result], list[bytes].");
+
+static PyObject *
+RpcClient_msg_received(RpcClientObject *self, PyObject *data)
+{
+    if (azs_likely(PyList_CheckExact(data) && PyList_GET_SIZE(data) == 2 &&
+                   self->calls != NULL && PyDict_CheckExact(self->calls))) {
+        PyObject *header = PyList_GET_ITEM(data, 0);
+        PyObject *banswer = PyList_GET_ITEM(data, 1);
+        if (azs_likely(azs_rpc_is_header(header, AZS_REPLY_HEADER_SIZE) &&
+                       PyBytes_CheckExact(banswer))) {
+            bool is_error = azs_rpc_header_is_error(header);
+            PyObject *call;
+            int found = take_call(self->calls, azs_rpc_header_id(header), &call);
+            if (found < 0)
+                return NULL;
+            if (azs_likely(found)) {
+                Py_INCREF(banswer);
+                PyObject *res = end_call(self, data, call, banswer, is_error);
+                Py_DECREF(banswer);
+                Py_DECREF(call);
+                return res;
+            }
+        }
+    }
+    PyObject *args[] = {(PyObject *)self, data};
+    return PyObject_VectorcallMethod(self->st->str__msg_received, args, 2, NULL);
+}
+
+/* ---- life ---- */
+
+static PyObject *
+client_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    azs_state *st = azs_state_of_type(type);
+    if (st == NULL)
+        return NULL;
+    RpcClientObject *self = (RpcClientObject *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->st = azs_state_hold(st);
+    AZS_LIVE(st, rpc, 1);
+    return (PyObject *)self;
+}
+
+static int
+client_traverse(RpcClientObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->calls);
+    Py_VISIT(self->write);
+    Py_VISIT(self->packer);
+    Py_VISIT(self->create_future);
+    Py_VISIT(self->max_pending);
+    return 0;
+}
+
+static int
+client_clear(RpcClientObject *self)
+{
+    Py_CLEAR(self->calls);
+    Py_CLEAR(self->write);
+    Py_CLEAR(self->packer);
+    Py_CLEAR(self->create_future);
+    Py_CLEAR(self->max_pending);
+    return 0;
+}
+
+static void
+client_dealloc(RpcClientObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    client_clear(self);
+    azs_state *st = self->st;
+    AZS_LIVE(st, rpc, -1);
+    AZS_DEALLOC_FREE(self);
+    azs_state_release(st);
+}
+
+static PyMethodDef client_methods[] = {
+    {"send", (PyCFunction)(void (*)(void))RpcClient_send, METH_FASTCALL, send_doc},
+    {"msg_received", (PyCFunction)RpcClient_msg_received, METH_O, msg_received_doc},
+    {NULL},
+};
+
+static PyMemberDef client_members[] = {
+    {"_calls", T_OBJECT, offsetof(RpcClientObject, calls)},
+    {"_write", T_OBJECT, offsetof(RpcClientObject, write)},
+    {"packer", T_OBJECT, offsetof(RpcClientObject, packer)},
+    {"_create_future", T_OBJECT, offsetof(RpcClientObject, create_future)},
+    {"max_pending", T_OBJECT, offsetof(RpcClientObject, max_pending)},
+    {"_sweep_at", T_PYSSIZET, offsetof(RpcClientObject, sweep_at)},
+    {"counter", T_UINT, offsetof(RpcClientObject, counter)},
+    {"_pid", T_USHORT, offsetof(RpcClientObject, from.pid)},
+    {"_random", T_USHORT, offsetof(RpcClientObject, from.random)},
+    {NULL},
+};
+
+PyDoc_STRVAR(client_doc, "The hot path of an rpc client's protocol.");
+
+static PyType_Slot client_slots[] = {
+    {Py_tp_doc, (void *)client_doc}, {Py_tp_new, client_new},
+    {Py_tp_dealloc, client_dealloc}, {Py_tp_traverse, client_traverse},
+    {Py_tp_clear, client_clear},     {Py_tp_methods, client_methods},
+    {Py_tp_members, client_members}, {0, NULL},
+};
+
+static PyType_Spec client_spec = {
+    .name = "aiozmq_speedups._core.RpcClient",
+    .basicsize = sizeof(RpcClientObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = client_slots,
+};
+
+int
+azs_rpc_client_init(PyObject *mod, azs_state *st)
+{
+    st->rpc_no_kwargs = PyBytes_FromStringAndSize("\x80", 1);
+    if (st->rpc_no_kwargs == NULL)
+        return -1;
+    return azs_type_add(mod, &st->rpc_client_type, &client_spec, NULL, true);
+}

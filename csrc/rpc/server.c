@@ -1,0 +1,496 @@
+/* RpcServer: requests find their functions and results go back. What is not everyday
+ * is _ServerProtocol's, in rpc/_server.py. */
+#include "rpc/rpc.h"
+
+#include <structmember.h>
+
+#include "py/errors.h"
+#include "py/type.h"
+#include "rpc/codec.h"
+
+/* Names known to have a function; a program has few. */
+enum { MAX_KNOWN = 1024 };
+
+/* All but `st` and `known` are set by the Python class, and may be anything. */
+typedef struct {
+    PyObject_HEAD
+    azs_state *st;     /* held */
+    PyObject *known;   /* owned: dict {bytes name: a tuple as below} */
+    PyObject *handler; /* owned */
+    PyObject *packer;  /* owned: a _Packer */
+    PyObject *write;   /* owned: the transport's, None while there is none */
+    Py_ssize_t unstarted;
+    azs_rpc_sender from;
+    bool by_attribute; /* handler[name] is getattr(handler, name) */
+    bool refusing;
+} RpcServerObject;
+
+/* What is known of a name: the function behind it when it was last looked up, and
+ * what its CallSpec says. It holds while the look-up gives a function (or a method)
+ * with the same `holder`, whose __rpc__ is the same object. */
+enum {
+    KNOWN_NAME,   /* str, interned */
+    KNOWN_HOLDER, /* the function itself */
+    KNOWN_METHOD, /* bool: the look-up gives a method of it */
+    KNOWN_CACHE,  /* its __rpc__ */
+    KNOWN_SPEC,
+    KNOWN_COROUTINE, /* bool */
+    KNOWN_MIN_ARGS,  /* int */
+    KNOWN_MAX_ARGS,
+    KNOWN_SIZE,
+};
+
+/* One request. All owned; NULL until they are known. */
+typedef struct {
+    PyObject *route; /* list of the frames before the header */
+    PyObject *name;
+    PyObject *args;
+    PyObject *kwargs; /* NULL for none */
+    PyObject *func;
+    PyObject *spec;
+    uint32_t req_id;
+    bool fits; /* the arguments need no check */
+    bool is_coroutine;
+} request;
+
+static void
+request_clear(request *req)
+{
+    Py_CLEAR(req->route);
+    Py_CLEAR(req->name);
+    Py_CLEAR(req->args);
+    Py_CLEAR(req->kwargs);
+    Py_CLEAR(req->func);
+    Py_CLEAR(req->spec);
+}
+
+/* What C does not do: the whole message again. */
+static PyObject *
+receive_slowly(RpcServerObject *self, PyObject *data)
+{
+    PyObject *args[] = {(PyObject *)self, data};
+    return PyObject_VectorcallMethod(self->st->str__msg_received, args, 2, NULL);
+}
+
+/* Forgets the current exception where the caller may go on: 0, else -1. */
+static int
+forgive(void)
+{
+    if (!PyErr_ExceptionMatches(PyExc_Exception))
+        return -1;
+    PyErr_Clear();
+    return 0;
+}
+
+/* ---- finding the function ---- */
+
+/* The function and the instance's own look-up cannot differ in more than this. */
+static inline PyObject *
+holder_of(PyObject *func)
+{
+    return PyMethod_Check(func) ? PyMethod_GET_FUNCTION(func) : func;
+}
+
+/* handler[name] without a Python call; new reference, or NULL: with an exception
+ * where the look-up failed, without one where it is not as simple. */
+static PyObject *
+look_up(RpcServerObject *self, PyObject *name)
+{
+    if (self->by_attribute && self->handler != NULL) {
+        PyObject *handler = Py_NewRef(self->handler);
+        PyObject *func = PyObject_GetAttr(handler, name);
+        Py_DECREF(handler);
+        return func;
+    }
+    if (self->handler != NULL && PyDict_CheckExact(self->handler))
+        return Py_XNewRef(PyDict_GetItemWithError(self->handler, name));
+    return NULL;
+}
+
+/* 1 where the function is the one that is known, 0, or -1 with an exception. */
+static int
+is_known(RpcServerObject *self, PyObject *known, PyObject *func)
+{
+    PyObject *holder = holder_of(func);
+    if (holder != PyTuple_GET_ITEM(known, KNOWN_HOLDER) ||
+        (holder != func) != (PyTuple_GET_ITEM(known, KNOWN_METHOD) == Py_True))
+        return 0;
+    PyObject *cache = PyObject_GetAttr(holder, self->st->str___rpc__);
+    if (cache == NULL)
+        return forgive();
+    int same = cache == PyTuple_GET_ITEM(known, KNOWN_CACHE);
+    Py_DECREF(cache);
+    return same;
+}
+
+/* Remembers what dispatch() found. 0, or -1 with an exception. */
+static int
+remember(RpcServerObject *self, PyObject *bname, const request *req)
+{
+    PyObject *holder = holder_of(req->func);
+    Py_ssize_t length = PyUnicode_GET_LENGTH(req->name);
+    if (!PyFunction_Check(holder) || self->known == NULL || self->handler == NULL ||
+        !(self->by_attribute || PyDict_CheckExact(self->handler)) ||
+        PyUnicode_FindChar(req->name, '.', 0, length, 1) >= 0)
+        return 0;
+    PyObject *parts[KNOWN_SIZE] = {NULL};
+    int result = -1;
+    PyObject *name = Py_NewRef(req->name);
+    PyUnicode_InternInPlace(&name);
+    parts[KNOWN_NAME] = name;
+    parts[KNOWN_HOLDER] = Py_NewRef(holder);
+    parts[KNOWN_METHOD] = Py_NewRef(holder != req->func ? Py_True : Py_False);
+    parts[KNOWN_CACHE] = PyObject_GetAttr(holder, self->st->str___rpc__);
+    parts[KNOWN_SPEC] = Py_NewRef(req->spec);
+    parts[KNOWN_COROUTINE] = PyBool_FromLong(req->is_coroutine);
+    parts[KNOWN_MIN_ARGS] = PyObject_GetAttr(req->spec, self->st->str_min_args);
+    parts[KNOWN_MAX_ARGS] = PyObject_GetAttr(req->spec, self->st->str_max_args);
+    PyObject *known = NULL;
+    for (int i = 0; i < KNOWN_SIZE; i++) {
+        if (parts[i] == NULL)
+            goto done;
+    }
+    if (!PyLong_CheckExact(parts[KNOWN_MIN_ARGS]) ||
+        !PyLong_CheckExact(parts[KNOWN_MAX_ARGS])) {
+        result = 0;
+        goto done;
+    }
+    known = PyTuple_New(KNOWN_SIZE);
+    if (known == NULL)
+        goto done;
+    for (int i = 0; i < KNOWN_SIZE; i++) {
+        PyTuple_SET_ITEM(known, i, parts[i]);
+        parts[i] = NULL;
+    }
+    if (PyDict_GET_SIZE(self->known) >= MAX_KNOWN)
+        PyDict_Clear(self->known);
+    result = PyDict_SetItem(self->known, bname, known);
+done:
+    for (int i = 0; i < KNOWN_SIZE; i++)
+        Py_XDECREF(parts[i]);
+    Py_XDECREF(known);
+    return result;
+}
+
+/* By self.dispatch(name) and what the spec says: 0, or -1 with an exception. */
+static int
+dispatch_slowly(RpcServerObject *self, PyObject *bname, request *req)
+{
+    PyObject *found =
+        PyObject_CallMethodOneArg((PyObject *)self, self->st->str_dispatch, req->name);
+    if (found == NULL)
+        return -1;
+    if (!PyTuple_CheckExact(found) || PyTuple_GET_SIZE(found) != 2) {
+        Py_DECREF(found);
+        PyErr_SetString(PyExc_TypeError, "dispatch() should give a pair");
+        return -1;
+    }
+    req->func = Py_NewRef(PyTuple_GET_ITEM(found, 0));
+    req->spec = Py_NewRef(PyTuple_GET_ITEM(found, 1));
+    Py_DECREF(found);
+    PyObject *flag = PyObject_GetAttr(req->spec, self->st->str_is_coroutine);
+    if (flag == NULL)
+        return -1;
+    req->is_coroutine = flag == Py_True;
+    Py_DECREF(flag);
+    return remember(self, bname, req);
+}
+
+/* Fills in func, spec, is_coroutine and fits. 0, or -1 with an exception. */
+static int
+dispatch(RpcServerObject *self, PyObject *bname, PyObject *known, request *req)
+{
+    if (azs_likely(known != NULL)) {
+        PyObject *func = look_up(self, req->name);
+        int same = 0;
+        if (azs_likely(func != NULL))
+            same = is_known(self, known, func);
+        else if (PyErr_Occurred())
+            same = forgive(); /* dispatch() makes the right exception of it */
+        if (azs_unlikely(same <= 0)) {
+            Py_XDECREF(func);
+            return same < 0 ? -1 : dispatch_slowly(self, bname, req);
+        }
+        req->func = func;
+        req->spec = Py_NewRef(PyTuple_GET_ITEM(known, KNOWN_SPEC));
+        req->is_coroutine = PyTuple_GET_ITEM(known, KNOWN_COROUTINE) == Py_True;
+        if (req->kwargs == NULL && PyTuple_CheckExact(req->args)) {
+            Py_ssize_t given = PyTuple_GET_SIZE(req->args);
+            Py_ssize_t least =
+                PyLong_AsSsize_t(PyTuple_GET_ITEM(known, KNOWN_MIN_ARGS));
+            Py_ssize_t most = PyLong_AsSsize_t(PyTuple_GET_ITEM(known, KNOWN_MAX_ARGS));
+            if (PyErr_Occurred())
+                return -1;
+            req->fits = least <= given && given <= most;
+        }
+        return 0;
+    }
+    return dispatch_slowly(self, bname, req);
+}
+
+/* ---- running it ---- */
+
+/* self.check_args(spec, args, kwargs): 0, or -1 with what it raises. */
+static int
+check_args(RpcServerObject *self, request *req)
+{
+    if (req->kwargs == NULL) {
+        req->kwargs = PyDict_New();
+        if (req->kwargs == NULL)
+            return -1;
+    }
+    PyObject *args[] = {(PyObject *)self, req->spec, req->args, req->kwargs};
+    PyObject *res = PyObject_VectorcallMethod(self->st->str_check_args, args, 4, NULL);
+    if (res == NULL)
+        return -1;
+    Py_DECREF(res);
+    return 0;
+}
+
+/* The packed result; or NULL with an exception; or NULL without one where a task
+ * will reply. */
+static PyObject *
+run(RpcServerObject *self, PyObject *bname, PyObject *known, request *req)
+{
+    if (dispatch(self, bname, known, req) < 0)
+        return NULL;
+    if (azs_unlikely(!req->fits) && check_args(self, req) < 0)
+        return NULL;
+    /* A look-up may have started a task: calls begin in their order. */
+    if (req->is_coroutine || self->unstarted > 0) {
+        PyObject *kwargs = req->kwargs == NULL ? PyDict_New() : Py_NewRef(req->kwargs);
+        PyObject *req_id = PyLong_FromUnsignedLong(req->req_id);
+        PyObject *res = NULL;
+        if (kwargs != NULL && req_id != NULL) {
+            PyObject *args[] = {(PyObject *)self, req->func,  req->spec, req->args,
+                                kwargs,           req->route, req_id,    req->name};
+            res = PyObject_VectorcallMethod(self->st->str__start, args, 8, NULL);
+        }
+        Py_XDECREF(kwargs);
+        Py_XDECREF(req_id);
+        Py_XDECREF(res);
+        return NULL;
+    }
+    if (azs_unlikely(!PyTuple_Check(req->args))) { /* check_args() was replaced */
+        PyErr_SetString(PyExc_TypeError, "arguments should be a tuple");
+        return NULL;
+    }
+    /* It may close the service, call this method, or anything else. */
+    PyObject *result = PyObject_Call(req->func, req->args, req->kwargs);
+    if (result == NULL)
+        return NULL;
+    PyObject *packed = azs_rpc_pack(self->st, self->packer, result);
+    Py_DECREF(result);
+    return packed;
+}
+
+/* The current exception is the answer: self._failed(...). */
+static PyObject *
+fail(RpcServerObject *self, request *req)
+{
+    if (azs_exc_leaves_loop())
+        return NULL;
+    PyObject *exc = azs_exc_take(), *res = NULL;
+    PyObject *kwargs = req->kwargs == NULL ? PyDict_New() : Py_NewRef(req->kwargs);
+    PyObject *req_id = PyLong_FromUnsignedLong(req->req_id);
+    if (kwargs != NULL && req_id != NULL) {
+        PyObject *args[] = {(PyObject *)self, exc,        req->name, req->args,
+                            kwargs,           req->route, req_id};
+        res = PyObject_VectorcallMethod(self->st->str__failed, args, 7, NULL);
+    }
+    Py_XDECREF(kwargs);
+    Py_XDECREF(req_id);
+    Py_DECREF(exc);
+    return res;
+}
+
+static PyObject *
+reply(RpcServerObject *self, request *req, PyObject *packed)
+{
+    if (azs_unlikely(self->write == NULL || self->write == Py_None))
+        Py_RETURN_NONE; /* the handler closed the service */
+    PyObject *header = azs_rpc_reply_header(self->from, req->req_id, false);
+    if (header == NULL)
+        return NULL;
+    int err = PyList_Append(req->route, header);
+    Py_DECREF(header);
+    if (err < 0 || PyList_Append(req->route, packed) < 0)
+        return NULL;
+    PyObject *write = Py_NewRef(self->write);
+    PyObject *res = PyObject_CallOneArg(write, req->route);
+    Py_DECREF(write);
+    return res;
+}
+
+/* Reads the frames, which the caller keeps, into `req`: 1; 0 where they are not
+ * everyday; or -1 with an exception. */
+static int
+read_request(RpcServerObject *self, PyObject *data, PyObject *const *frames,
+             PyObject *known, request *req)
+{
+    PyObject *bname = frames[1], *bargs = frames[2], *bkwargs = frames[3];
+    req->req_id = azs_rpc_header_id(frames[0]);
+    if (azs_likely(known != NULL))
+        req->name = Py_NewRef(PyTuple_GET_ITEM(known, KNOWN_NAME));
+    else
+        req->name = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(bname),
+                                         PyBytes_GET_SIZE(bname), NULL);
+    if (req->name == NULL)
+        return forgive();
+    req->args = azs_rpc_unpack(self->st, self->packer, bargs);
+    if (req->args == NULL)
+        return forgive();
+    if (azs_unlikely(!azs_rpc_is_no_kwargs(bkwargs))) {
+        req->kwargs = azs_rpc_unpack(self->st, self->packer, bkwargs);
+        if (req->kwargs == NULL)
+            return forgive();
+    }
+    req->route = PyList_GetSlice(data, 0, PyList_GET_SIZE(data) - 4);
+    return req->route == NULL ? -1 : 1;
+}
+
+static PyObject *
+serve(RpcServerObject *self, PyObject *data, PyObject *const *frames)
+{
+    request req = {NULL};
+    PyObject *res = NULL, *known = NULL;
+    if (self->known != NULL)
+        known = Py_XNewRef(PyDict_GetItemWithError(self->known, frames[1]));
+    if (known == NULL && PyErr_Occurred())
+        return NULL;
+    int everyday = read_request(self, data, frames, known, &req);
+    if (azs_unlikely(everyday <= 0)) {
+        request_clear(&req);
+        Py_XDECREF(known);
+        return everyday < 0 ? NULL : receive_slowly(self, data);
+    }
+    PyObject *packed = run(self, frames[1], known, &req);
+    if (azs_likely(packed != NULL)) {
+        res = reply(self, &req, packed);
+        Py_DECREF(packed);
+    } else if (PyErr_Occurred()) {
+        res = fail(self, &req);
+    } else {
+        res = Py_NewRef(Py_None);
+    }
+    request_clear(&req);
+    Py_XDECREF(known);
+    return res;
+}
+
+PyDoc_STRVAR(msg_received_doc,
+"msg_received($self, data, /)\n--\n\n"
+"A request: [*route, header, name, packed args, packed kwargs], list[bytes].");
+
+static PyObject *
+RpcServer_msg_received(RpcServerObject *self, PyObject *data)
+{
+    Py_ssize_t count = PyList_CheckExact(data) ? PyList_GET_SIZE(data) : 0;
+    if (azs_unlikely(count < 4 || self->refusing || self->unstarted > 0))
+        return receive_slowly(self, data);
+    /* Kept: the list is everybody's. */
+    PyObject *frames[4];
+    bool everyday = true;
+    for (int i = 0; i < 4; i++) {
+        frames[i] = Py_NewRef(PyList_GET_ITEM(data, count - 4 + i));
+        everyday = everyday && PyBytes_CheckExact(frames[i]);
+    }
+    PyObject *res;
+    if (azs_likely(everyday && azs_rpc_is_header(frames[0], AZS_REQUEST_HEADER_SIZE)))
+        res = serve(self, data, frames);
+    else
+        res = receive_slowly(self, data);
+    for (int i = 0; i < 4; i++)
+        Py_DECREF(frames[i]);
+    return res;
+}
+
+/* ---- life ---- */
+
+static PyObject *
+server_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwargs))
+{
+    azs_state *st = azs_state_of_type(type);
+    if (st == NULL)
+        return NULL;
+    RpcServerObject *self = (RpcServerObject *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->st = azs_state_hold(st);
+    AZS_LIVE(st, rpc, 1);
+    self->known = PyDict_New();
+    if (self->known == NULL)
+        Py_CLEAR(self);
+    return (PyObject *)self;
+}
+
+static int
+server_traverse(RpcServerObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->known);
+    Py_VISIT(self->handler);
+    Py_VISIT(self->packer);
+    Py_VISIT(self->write);
+    return 0;
+}
+
+static int
+server_clear(RpcServerObject *self)
+{
+    Py_CLEAR(self->known);
+    Py_CLEAR(self->handler);
+    Py_CLEAR(self->packer);
+    Py_CLEAR(self->write);
+    return 0;
+}
+
+static void
+server_dealloc(RpcServerObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    server_clear(self);
+    azs_state *st = self->st;
+    AZS_LIVE(st, rpc, -1);
+    AZS_DEALLOC_FREE(self);
+    azs_state_release(st);
+}
+
+static PyMethodDef server_methods[] = {
+    {"msg_received", (PyCFunction)RpcServer_msg_received, METH_O, msg_received_doc},
+    {NULL},
+};
+
+static PyMemberDef server_members[] = {
+    {"handler", T_OBJECT, offsetof(RpcServerObject, handler)},
+    {"packer", T_OBJECT, offsetof(RpcServerObject, packer)},
+    {"_write", T_OBJECT, offsetof(RpcServerObject, write)},
+    {"unstarted", T_PYSSIZET, offsetof(RpcServerObject, unstarted)},
+    {"refusing", T_BOOL, offsetof(RpcServerObject, refusing)},
+    {"_by_attribute", T_BOOL, offsetof(RpcServerObject, by_attribute)},
+    {"_pid", T_USHORT, offsetof(RpcServerObject, from.pid)},
+    {"_random", T_USHORT, offsetof(RpcServerObject, from.random)},
+    {NULL},
+};
+
+PyDoc_STRVAR(server_doc, "The hot path of an rpc server's protocol.");
+
+static PyType_Slot server_slots[] = {
+    {Py_tp_doc, (void *)server_doc}, {Py_tp_new, server_new},
+    {Py_tp_dealloc, server_dealloc}, {Py_tp_traverse, server_traverse},
+    {Py_tp_clear, server_clear},     {Py_tp_methods, server_methods},
+    {Py_tp_members, server_members}, {0, NULL},
+};
+
+static PyType_Spec server_spec = {
+    .name = "aiozmq_speedups._core.RpcServer",
+    .basicsize = sizeof(RpcServerObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_BASETYPE,
+    .slots = server_slots,
+};
+
+int
+azs_rpc_server_init(PyObject *mod, azs_state *st)
+{
+    return azs_type_add(mod, &st->rpc_server_type, &server_spec, NULL, true);
+}
