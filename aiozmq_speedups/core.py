@@ -6,11 +6,12 @@ import asyncio
 import sys
 from collections.abc import Callable, Iterable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import zmq
 
 from aiozmq_speedups import _ext
+from aiozmq_speedups._options import ZmqOptions, apply_options, check_options
 from aiozmq_speedups._zmqbase import (
     SocketEvent,
     _BaseTransport,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from aiozmq_speedups.interface import ZmqTransport
 
-__all__ = ["SocketEvent", "create_zmq_connection"]
+__all__ = ["SocketEvent", "ZmqOptions", "create_zmq_connection"]
 
 _Endpoints = str | Iterable[str] | None
 _P = TypeVar("_P")  # the protocol: a ZmqProtocol by duck typing, as aiozmq has it
@@ -40,6 +41,7 @@ async def create_zmq_connection(
     connect: _Endpoints = None,
     zmq_sock: _Socket | None = None,
     loop: AbstractEventLoop | None = None,
+    **options: Unpack[ZmqOptions],
 ) -> tuple[ZmqTransport, _P]:
     """Open a ZeroMQ socket as a transport and its protocol.
 
@@ -51,19 +53,26 @@ async def create_zmq_connection(
     :param zmq_sock: a pyzmq socket of *zmq_type* to use instead of a new one.
         The transport owns it from then on, and closes it.
     :param loop: the running loop by default.
+    :param options: options of the socket: see :class:`ZmqOptions`.
     :return: ``(transport, protocol)``, after ``connection_made()``.
     :raise OSError: on an error of libzmq. The socket is closed, also where
         the call is cancelled or *protocol_factory* raises (but then a
         *zmq_sock* stays the caller's).
-    :raise ValueError: where *zmq_sock* is of another type, or *bind* or
-        *connect* is neither a str nor an iterable.
+    :raise ValueError: where *zmq_sock* is of another type, *bind* or
+        *connect* is neither a str nor an iterable, or the options are wrong.
+    :raise TypeError: where an option is unknown or of another type.
     """
     if loop is None:
         loop = asyncio.get_running_loop()
     if isinstance(loop, Loop):
         # A subclass may have overridden it.
         return await loop.create_zmq_connection(
-            protocol_factory, zmq_type, bind=bind, connect=connect, zmq_sock=zmq_sock
+            protocol_factory,
+            zmq_type,
+            bind=bind,
+            connect=connect,
+            zmq_sock=zmq_sock,
+            **options,
         )
     return await _create_zmq_connection(
         loop,
@@ -73,6 +82,7 @@ async def create_zmq_connection(
         bind=bind,
         connect=connect,
         zmq_sock=zmq_sock,
+        **options,
     )
 
 
@@ -85,16 +95,21 @@ async def _create_zmq_connection(
     bind: _Endpoints = None,
     connect: _Endpoints = None,
     zmq_sock: _Socket | None = None,
+    **options: Unpack[ZmqOptions],
 ) -> tuple[ZmqTransport, _P]:
     bind = _endpoints(bind, "bind")
     connect = _endpoints(connect, "connect")
+    values = check_options(options)
     owned = zmq_sock is None
     try:
         if zmq_sock is None:
             zmq_sock = (zmq_context or zmq.Context.instance()).socket(zmq_type)
         elif zmq_sock.getsockopt(zmq.TYPE) != zmq_type:
             raise ValueError("Invalid zmq_sock type")
+        apply_options(zmq_sock, values, owned)
     except zmq.ZMQError as exc:
+        if owned and zmq_sock is not None:
+            zmq_sock.close(linger=0)
         raise _os_error(exc) from exc
 
     waiter = loop.create_future()

@@ -144,6 +144,7 @@ class _ZmqSockets:
         bind: str | Iterable[str] | None = None,
         connect: str | Iterable[str] | None = None,
         zmq_sock: zmq.Socket[Any] | None = None,
+        **options: Any,
     ) -> tuple[ZmqTransport, _P]:
         """Create a ZeroMQ socket with a transport and a protocol on this loop.
 
@@ -160,6 +161,7 @@ class _ZmqSockets:
             bind=bind,
             connect=connect,
             zmq_sock=zmq_sock,
+            **options,
         )
 
     def stats(self) -> dict[str, int]:

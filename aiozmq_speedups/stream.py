@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from .core import create_zmq_connection
 from .interface import ZmqProtocol, ZmqTransport
@@ -13,7 +13,7 @@ from .interface import ZmqProtocol, ZmqTransport
 if TYPE_CHECKING:
     import zmq
 
-    from .core import SocketEvent
+    from .core import SocketEvent, ZmqOptions
 
 __all__ = ["ZmqStream", "ZmqStreamClosed", "ZmqStreamProtocol", "create_zmq_stream"]
 
@@ -34,6 +34,7 @@ async def create_zmq_stream(
     high_write: int | None = None,
     low_write: int | None = None,
     events_backlog: int | None = 100,
+    **options: Unpack[ZmqOptions],
 ) -> ZmqStream:
     """Makes a stream: ``create_zmq_connection`` with a stream as its protocol.
 
@@ -49,8 +50,11 @@ async def create_zmq_stream(
     :param low_write: bytes at which it waits no longer.
     :param events_backlog: monitor events kept for ``read_event``; the oldest are
         dropped. None for no limit.
+    :param options: options of the socket: see :class:`ZmqOptions`.
     :raises OSError: the endpoint cannot be used.
-    :raises ValueError: impossible water marks, or a socket of another type.
+    :raises ValueError: impossible water marks or options, or a socket of another
+        type.
+    :raises TypeError: an option is unknown or of another type.
     """
     if loop is None:
         loop = asyncio.get_running_loop()
@@ -64,6 +68,7 @@ async def create_zmq_stream(
         connect=connect,
         zmq_sock=zmq_sock,
         loop=loop,
+        **options,
     )
     try:
         transport.set_write_buffer_limits(high_write, low_write)

@@ -26,6 +26,7 @@ quarters: [0.0, 0.25, 0.5, 0.75, 1.0]
 [b'2', b'message']
 the router is closed
 """,
+    "secure": "alice reads 42\nmallory is not let in\n",
     "core": "received [b'3']\nreceived [b'2']\nreceived [b'1']\n",
 }
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import zmq
 
-from ..core import create_zmq_connection
+from ..core import ZmqOptions, create_zmq_connection
 from ._oneway import OneWayClientProtocol, OneWayServerProtocol
 from .base import AbstractHandler, Service, check_limit
 from .packer import TranslationTable
@@ -23,11 +23,13 @@ async def connect_pipeline(
     bind: str | Iterable[str] | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
     translation_table: TranslationTable | None = None,
+    **options: Unpack[ZmqOptions],
 ) -> PipelineClient:
     """Makes a pipeline client.
 
     The parameters are those of :func:`connect_rpc`.
 
+    :param options: options of the socket: see :class:`~aiozmq_speedups.ZmqOptions`.
     :raises OSError: the endpoint cannot be used.
     """
     if loop is None:
@@ -39,6 +41,7 @@ async def connect_pipeline(
         connect=connect,
         bind=bind,
         loop=loop,
+        **options,
     )
     return PipelineClient(loop, proto)  # type: ignore[abstract]
 
@@ -54,6 +57,7 @@ async def serve_pipeline(
     exclude_log_exceptions: Iterable[type[BaseException]] = (),
     timeout: float | None = None,
     max_concurrency: int | None = None,
+    **options: Unpack[ZmqOptions],
 ) -> Service:
     """Makes a pipeline server.
 
@@ -62,6 +66,7 @@ async def serve_pipeline(
 
     :raises ValueError: ``max_concurrency`` is less than 1.
     :raises TypeError: ``handler`` has no ``__getitem__``.
+    :param options: options of the socket: see :class:`~aiozmq_speedups.ZmqOptions`.
     :raises OSError: the endpoint cannot be used.
     """
     check_limit("max_concurrency", max_concurrency)
@@ -82,6 +87,7 @@ async def serve_pipeline(
         connect=connect,
         bind=bind,
         loop=loop,
+        **options,
     )
     return Service(loop, proto)  # type: ignore[abstract]
 

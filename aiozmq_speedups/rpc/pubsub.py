@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Unpack
 
 import zmq
 
-from ..core import create_zmq_connection
+from ..core import ZmqOptions, create_zmq_connection
 from ._oneway import OneWayClientProtocol, OneWayServerProtocol
 from .base import AbstractHandler, Service, check_limit
 from .packer import TranslationTable
@@ -26,11 +26,13 @@ async def connect_pubsub(
     bind: str | Iterable[str] | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
     translation_table: TranslationTable | None = None,
+    **options: Unpack[ZmqOptions],
 ) -> PubSubClient:
     """Makes a publisher.
 
     The parameters are those of :func:`connect_rpc`.
 
+    :param options: options of the socket: see :class:`~aiozmq_speedups.ZmqOptions`.
     :raises OSError: the endpoint cannot be used.
     """
     if loop is None:
@@ -42,6 +44,7 @@ async def connect_pubsub(
         connect=connect,
         bind=bind,
         loop=loop,
+        **options,
     )
     return PubSubClient(loop, proto)  # type: ignore[abstract]
 
@@ -58,6 +61,7 @@ async def serve_pubsub(
     exclude_log_exceptions: Iterable[type[BaseException]] = (),
     timeout: float | None = None,
     max_concurrency: int | None = None,
+    **options: Unpack[ZmqOptions],
 ) -> PubSubService:
     """Makes a subscriber.
 
@@ -67,6 +71,7 @@ async def serve_pubsub(
     :raises ValueError: ``max_concurrency`` is less than 1.
     :raises TypeError: ``handler`` has no ``__getitem__``, or a topic is neither
         str nor bytes.
+    :param options: options of the socket: see :class:`~aiozmq_speedups.ZmqOptions`.
     :raises OSError: the endpoint cannot be used.
     """
     check_limit("max_concurrency", max_concurrency)
@@ -87,6 +92,7 @@ async def serve_pubsub(
         connect=connect,
         bind=bind,
         loop=loop,
+        **options,
     )
     service = PubSubService(loop, proto)  # type: ignore[abstract]
     try:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, Unpack
 
 import zmq
 
-from ..core import create_zmq_connection
+from ..core import ZmqOptions, create_zmq_connection
 from . import _fast
 from ._client import _ClientProtocol, _ErrorTable
 from .base import AbstractHandler, Service, check_limit
@@ -28,6 +28,7 @@ async def connect_rpc(
     translation_table: TranslationTable | None = None,
     timeout: float | None = None,
     max_pending: int | None = None,
+    **options: Unpack[ZmqOptions],
 ) -> RPCClient:
     """Makes an rpc client.
 
@@ -42,6 +43,7 @@ async def connect_rpc(
     :param max_pending: so many calls may wait for their answers: one more raises
         :exc:`TooManyCallsError` and is not sent; None for no limit. ``await
         client.drain()`` waits until there is room.
+    :param options: options of the socket: see :class:`~aiozmq_speedups.ZmqOptions`.
     :raises OSError: the endpoint cannot be used.
     :raises ValueError: ``max_pending`` is less than 1.
     """
@@ -60,6 +62,7 @@ async def connect_rpc(
         connect=connect,
         bind=bind,
         loop=loop,
+        **options,
     )
     return RPCClient(loop, proto, timeout=timeout)  # type: ignore[abstract]
 
@@ -75,6 +78,7 @@ async def serve_rpc(
     exclude_log_exceptions: Iterable[type[BaseException]] = (),
     timeout: float | None = None,
     max_concurrency: int | None = None,
+    **options: Unpack[ZmqOptions],
 ) -> Service:
     """Makes an rpc server.
 
@@ -92,6 +96,7 @@ async def serve_rpc(
         received: requests wait in ZeroMQ's queues; None for no limit.
     :raises TypeError: ``handler`` has no ``__getitem__``.
     :raises ValueError: ``max_concurrency`` is less than 1.
+    :param options: options of the socket: see :class:`~aiozmq_speedups.ZmqOptions`.
     :raises OSError: the endpoint cannot be used.
     """
     check_limit("max_concurrency", max_concurrency)
@@ -112,6 +117,7 @@ async def serve_rpc(
         connect=connect,
         bind=bind,
         loop=loop,
+        **options,
     )
     return Service(loop, proto)  # type: ignore[abstract]
 

@@ -1,0 +1,262 @@
+"""The socket options that create_zmq_connection() and its relatives take."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import zmq
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["ZmqOptions"]
+
+#: How long a socket made here lingers: see the docstring of ZmqOptions.
+DEFAULT_LINGER = 30.0
+
+
+class ZmqOptions(TypedDict, total=False):
+    """Keyword arguments of :func:`create_zmq_connection`, and of all that is
+    built on it: streams, rpc, pipeline, pub/sub. Each is an option of the socket
+    (zmq_setsockopt(3)), set before it binds or connects. All times are in seconds,
+    ``math.inf`` where no limit is meant. What is not given stays as it is.
+    """
+
+    #: How long messages that libzmq has taken are still sent after the socket was
+    #: closed. 0 drops them, ``math.inf`` keeps the socket until the peer has them
+    #: or the process ends. The default is 30, unless the context has a default of
+    #: its own (``context.linger = ...``, in milliseconds) or a ``zmq_sock`` is
+    #: given. At the end of the process nothing is waited for: ``context.term()``
+    #: waits for the sockets that linger.
+    linger: float
+    #: Messages that wait for one peer, or from one, before it blocks or drops; 0
+    #: means no limit. libzmq's default is 1000.
+    sndhwm: int
+    rcvhwm: int
+    #: The longest message that is taken, in bytes; the peer that sends more is
+    #: disconnected.
+    max_message_size: int
+    #: Send a ZMTP ping each so often; a peer silent for ``heartbeat_timeout``
+    #: (``heartbeat_interval`` by default) is disconnected, and connected to again.
+    #: ``heartbeat_ttl``, at most 6553.5, is what the peer is told to do.
+    heartbeat_interval: float
+    heartbeat_timeout: float
+    heartbeat_ttl: float
+    #: The pause before connecting again (0.1), which doubles up to
+    #: ``reconnect_interval_max`` where that is given; ``math.inf``: never again.
+    reconnect_interval: float
+    reconnect_interval_max: float
+    #: How long a connection, and its handshake (30), may take.
+    connect_timeout: float
+    handshake_timeout: float
+    #: True: messages are only given to peers whose connection is complete.
+    immediate: bool
+    #: CURVE, encrypted and authenticated by keys: 40 characters (Z85, as
+    #: ``zmq.curve_keypair()`` makes them) or 32 bytes. A server has ``curve_server``
+    #: and its secret key; a client has its own secret key and the server's public
+    #: one. The own public key is derived where it is not given.
+    curve_server: bool
+    curve_publickey: str | bytes
+    curve_secretkey: str | bytes
+    curve_serverkey: str | bytes
+    #: PLAIN: a name and a password, which are not encrypted. The server needs a
+    #: ZAP authenticator.
+    plain_server: bool
+    plain_username: str
+    plain_password: str
+    #: The domain by which the context's ZAP authenticator knows a server. Where it
+    #: is given, nobody is let in while there is no authenticator.
+    zap_domain: str
+
+
+_MAX_MILLISECONDS = 2**31 - 1
+
+
+def _seconds(name: str, value: Any, infinite: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if value == math.inf and infinite is not None:
+        return infinite
+    if not 0 <= value * 1000 <= _MAX_MILLISECONDS:
+        raise ValueError(f"{name} must be between 0 and 2147483 seconds, not {value!r}")
+    # A time that is not zero must not become so.
+    return max(round(value * 1000), value > 0)
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if not 0 <= value < 2**31:
+        raise ValueError(f"{name} must not be negative or above 2147483647: {value!r}")
+    return value
+
+
+def _flag(name: str, value: Any) -> int:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, not {value!r}")
+    return value
+
+
+def _key(name: str, value: Any) -> bytes:
+    if isinstance(value, str):
+        try:
+            value = value.encode("ascii")
+        except UnicodeEncodeError:
+            raise ValueError(f"{name} has characters that Z85 has not") from None
+    # The key itself is not shown: tracebacks go into logs.
+    if not isinstance(value, bytes):
+        raise TypeError(f"{name} must be str or bytes, not {type(value).__name__}")
+    if len(value) == 32:
+        return value
+    if len(value) != 40:
+        raise ValueError(
+            f"{name} must have 40 characters (Z85) or 32 bytes, not {len(value)}"
+        )
+    try:
+        from zmq.utils import z85
+
+        decoded: bytes = z85.decode(value)
+    except Exception:
+        raise ValueError(f"{name} is not Z85") from None
+    if z85.encode(decoded) != value:
+        raise ValueError(f"{name} is not Z85")
+    return decoded
+
+
+def _text(name: str, value: Any) -> bytes:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
+    encoded = value.encode()
+    if not 1 <= len(encoded) <= 255 or "\0" in value:
+        raise ValueError(f"{name} must have 1 to 255 bytes of UTF-8 and no NUL")
+    return encoded
+
+
+def _max_size(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if not 0 <= value < 2**63:
+        raise ValueError(f"{name} must not be negative: {value!r}")
+    return value
+
+
+def _or_never(infinite: int) -> Callable[[str, Any], int]:
+    return lambda name, value: _seconds(name, value, infinite)
+
+
+_OPTIONS: dict[str, tuple[int, Callable[[str, Any], Any]]] = {
+    "linger": (zmq.LINGER, _or_never(-1)),
+    "sndhwm": (zmq.SNDHWM, _count),
+    "rcvhwm": (zmq.RCVHWM, _count),
+    "max_message_size": (zmq.MAXMSGSIZE, _max_size),
+    "heartbeat_interval": (zmq.HEARTBEAT_IVL, _seconds),
+    "heartbeat_timeout": (zmq.HEARTBEAT_TIMEOUT, _seconds),
+    "heartbeat_ttl": (zmq.HEARTBEAT_TTL, _seconds),
+    "reconnect_interval": (zmq.RECONNECT_IVL, _or_never(-1)),
+    "reconnect_interval_max": (zmq.RECONNECT_IVL_MAX, _seconds),
+    "connect_timeout": (zmq.CONNECT_TIMEOUT, _or_never(0)),
+    "handshake_timeout": (zmq.HANDSHAKE_IVL, _or_never(0)),
+    "immediate": (zmq.IMMEDIATE, _flag),
+    "curve_server": (zmq.CURVE_SERVER, _flag),
+    "curve_publickey": (zmq.CURVE_PUBLICKEY, _key),
+    "curve_secretkey": (zmq.CURVE_SECRETKEY, _key),
+    "curve_serverkey": (zmq.CURVE_SERVERKEY, _key),
+    "plain_server": (zmq.PLAIN_SERVER, _flag),
+    "plain_username": (zmq.PLAIN_USERNAME, _text),
+    "plain_password": (zmq.PLAIN_PASSWORD, _text),
+    "zap_domain": (zmq.ZAP_DOMAIN, _text),
+}
+
+
+def check_options(options: Mapping[str, Any]) -> dict[int, Any]:
+    """Return ``{option: value}`` for setsockopt, in an order that works.
+
+    :raise TypeError: an unknown option, or a value of another type.
+    :raise ValueError: a value out of range, or options that do not go together.
+    """
+    values = {}
+    for name in options:
+        if name not in _OPTIONS:
+            raise TypeError(
+                f"create_zmq_connection() got an unexpected keyword argument {name!r}"
+            )
+    for name, (_, convert) in _OPTIONS.items():
+        if name in options:
+            values[name] = convert(name, options[name])
+    _check_heartbeat(values)
+    _check_curve(values)
+    _check_plain(values)
+    # libzmq learns the mechanism from the last option that implies one, so a
+    # False must not come after the keys.
+    for flag in ("curve_server", "plain_server"):
+        if not values.get(flag, True):
+            del values[flag]
+    result = {_OPTIONS[name][0]: value for name, value in values.items()}
+    if "zap_domain" in values:
+        # Without it libzmq lets everybody in while there is no authenticator.
+        result[zmq.ZAP_ENFORCE_DOMAIN] = 1
+    return result
+
+
+def _check_heartbeat(values: dict[str, Any]) -> None:
+    if "heartbeat_interval" not in values:
+        for name in ("heartbeat_timeout", "heartbeat_ttl"):
+            if name in values:
+                raise ValueError(f"{name} needs heartbeat_interval")
+    # It travels as a 16-bit number of tenths.
+    if not 100 <= values.get("heartbeat_ttl", 100) <= 6553_500:
+        raise ValueError("heartbeat_ttl must be between 0.1 and 6553.5 seconds")
+
+
+def _check_curve(values: dict[str, Any]) -> None:
+    if not any(name.startswith("curve_") for name in values):
+        return
+    if any(name.startswith("plain_") for name in values):
+        raise ValueError("CURVE and PLAIN exclude each other")
+    if not zmq.has("curve"):
+        raise ValueError("this libzmq was built without CURVE")
+    if "curve_secretkey" not in values:
+        raise ValueError("CURVE needs curve_secretkey")
+    if values.get("curve_server"):
+        if "curve_serverkey" in values:
+            raise ValueError("curve_serverkey is for clients only")
+    elif "curve_serverkey" not in values:
+        raise ValueError(
+            "CURVE needs curve_server=True in a server, curve_serverkey in a client"
+        )
+    from zmq.utils import z85
+
+    derived = z85.decode(zmq.curve_public(z85.encode(values["curve_secretkey"])))
+    if values.setdefault("curve_publickey", derived) != derived:
+        raise ValueError("curve_publickey does not belong to curve_secretkey")
+
+
+def _check_plain(values: dict[str, Any]) -> None:
+    name, password = "plain_username" in values, "plain_password" in values
+    if values.get("plain_server"):
+        if name or password:
+            raise ValueError("plain_username and plain_password are for clients")
+    elif name != password:
+        raise ValueError("plain_username and plain_password go together")
+
+
+def apply_options(
+    zmq_sock: zmq.Socket[bytes], options: Mapping[int, Any], own: bool
+) -> None:
+    """Set checked options; `own`: the socket is new.
+
+    :raise ZMQError: libzmq does not know one.
+    """
+    if own and zmq.LINGER not in options:
+        # libzmq's own default keeps the socket of a peer that never comes back,
+        # and tries to connect, for as long as the process lives.
+        if int(zmq_sock.getsockopt(zmq.LINGER)) == -1 and not _has_linger(zmq_sock):
+            zmq_sock.setsockopt(zmq.LINGER, int(DEFAULT_LINGER * 1000))
+    for option, value in options.items():
+        zmq_sock.setsockopt(option, value)
+
+
+def _has_linger(zmq_sock: zmq.Socket[bytes]) -> bool:
+    """Was a default set on the socket's context?"""
+    return zmq.LINGER in getattr(zmq_sock.context, "sockopts", ())
