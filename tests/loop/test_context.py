@@ -57,7 +57,7 @@ def test_what_a_callback_sets_stays_in_it(loop):
 
     def change(value):
         seen.append(var.get())
-        var.set(value)
+        var.set(value)  # noqa: F821
 
     for value in range(3):
         loop.call_soon(change, value)
@@ -205,7 +205,7 @@ def test_another_thread_has_values_of_its_own(loop):
 
     def schedule(value):
         if value is not None:
-            var.set(value)
+            var.set(value)  # noqa: F821
         for _ in range(3):
             loop.call_soon_threadsafe(lambda: seen.append(var.get()))
 
@@ -245,7 +245,7 @@ def test_values_live_no_longer_than_the_handles(loop):
         loop.call_soon(lambda: None)
 
     def schedule():
-        var.set(value)
+        var.set(value)  # noqa: F821
         loop.call_soon(hand_on)
         loop.call_later(0, lambda: None)
 
@@ -262,7 +262,7 @@ def test_values_of_a_loop_that_is_closed_are_free(loop):
     ref = weakref.ref(value)
 
     def schedule():
-        var.set(value)
+        var.set(value)  # noqa: F821
         for _ in range(3):
             loop.call_soon(lambda: None)
 
@@ -305,7 +305,7 @@ def test_garbage_with_a_snapshot_is_collected():
 
     def schedule():
         value = Value()
-        var.set(value)
+        var.set(value)  # noqa: F821
         value.handle = loop.call_soon(lambda: None)
         value.handle.cancel()
         refs.append(weakref.ref(value))
