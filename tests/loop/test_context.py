@@ -57,7 +57,7 @@ def test_what_a_callback_sets_stays_in_it(loop):
 
     def change(value):
         seen.append(var.get())
-        var.set(value)  # noqa: F821
+        var.set(value)
 
     for value in range(3):
         loop.call_soon(change, value)
@@ -205,7 +205,7 @@ def test_another_thread_has_values_of_its_own(loop):
 
     def schedule(value):
         if value is not None:
-            var.set(value)  # noqa: F821
+            var.set(value)
         for _ in range(3):
             loop.call_soon_threadsafe(lambda: seen.append(var.get()))
 
@@ -305,7 +305,7 @@ def test_garbage_with_a_snapshot_is_collected():
 
     def schedule():
         value = Value()
-        var.set(value)  # noqa: F821
+        var.set(value)
         value.handle = loop.call_soon(lambda: None)
         value.handle.cancel()
         refs.append(weakref.ref(value))
