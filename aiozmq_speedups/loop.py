@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import inspect
+import operator
 import selectors
 import signal
 import socket
@@ -101,6 +102,9 @@ _SOURCE_TAKES_DEBUG = (
 )
 
 
+_BUSY_POLL_MAX_US = 24 * 3600 * 1_000_000
+
+
 class _CorePoller:
     """Stands where asyncio keeps its selector: polling is the C core's."""
 
@@ -129,12 +133,37 @@ class _ZmqSockets:
     """The ZeroMQ part of both loops, accelerated and pure."""
 
     def __init__(
-        self, *args: Any, zmq_context: zmq.Context[Any] | None = None, **kwargs: Any
+        self,
+        *,
+        zmq_context: zmq.Context[Any] | None = None,
+        busy_poll_us: int = 0,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__()
         self._zmq_context = zmq_context
         self._zmq_transports: set[Any] = set()  # kept by core.py
         self._zmq_watches: ZmqWatches | None = None
+        try:
+            self._set_busy_poll(operator.index(busy_poll_us))
+        except BaseException:
+            self.close()  # or __del__ warns that nobody did
+            raise
+
+    def _set_busy_poll(self, us: int) -> None:
+        if not 0 <= us <= _BUSY_POLL_MAX_US:
+            raise ValueError(
+                f"busy_poll_us must be from 0 to {_BUSY_POLL_MAX_US}, a day, not {us}"
+            )
+        if _ext.core is not None:
+            self._busy_poll_ns = us * 1000
+
+    @property
+    def busy_poll_us(self) -> int:
+        """How long an idle loop polls before it sleeps, in microseconds.
+
+        0 where it sleeps at once: by default, and always without the C extension.
+        """
+        nanoseconds: int = getattr(self, "_busy_poll_ns", 0)
+        return nanoseconds // 1000
 
     async def create_zmq_connection(
         self,
@@ -184,6 +213,8 @@ class _ZmqSockets:
 
         ``turns``, ``polls``
             turns of the loop, and how many of them asked the kernel for events;
+        ``busy_polls``, ``sleeps``
+            system calls of busy polling, and polls that could sleep;
         ``callbacks``
             entries taken from the ready queue, cancelled handles among them;
         ``transports_made``, ``accepted``
@@ -538,7 +569,10 @@ class Loop(_ZmqSockets, _Base):
     """The event loop: asyncio's interface, plus ZeroMQ.
 
     ``zmq_context`` is the zmq.Context that create_zmq_connection() makes sockets
-    in; None means ``zmq.Context.instance()``. Every method of
+    in; None means ``zmq.Context.instance()``. With ``busy_poll_us`` an idle loop
+    polls for that many microseconds before it sleeps: see :ref:`busy-polling`;
+    TypeError where it is no int, ValueError where it is not from 0, the default
+    and off, to a day. Every method of
     :class:`asyncio.AbstractEventLoop` of the running Python version is there. A
     loop belongs to the thread that runs it; only call_soon_threadsafe() may be
     called from others.
@@ -546,16 +580,26 @@ class Loop(_ZmqSockets, _Base):
 
     if TYPE_CHECKING:
 
-        def __init__(self, *, zmq_context: zmq.Context[Any] | None = None) -> None: ...
+        def __init__(
+            self,
+            *,
+            zmq_context: zmq.Context[Any] | None = None,
+            busy_poll_us: int = 0,
+        ) -> None: ...
 
 
 #: aiozmq's name for it.
 ZmqEventLoop = Loop
 
 
-def new_event_loop(*, zmq_context: zmq.Context[Any] | None = None) -> Loop:
-    """A new loop; give it as ``loop_factory`` to :class:`asyncio.Runner`."""
-    return Loop(zmq_context=zmq_context)
+def new_event_loop(
+    *, zmq_context: zmq.Context[Any] | None = None, busy_poll_us: int = 0
+) -> Loop:
+    """A new loop; give it as ``loop_factory`` to :class:`asyncio.Runner`.
+
+    The arguments are those of :class:`Loop`.
+    """
+    return Loop(zmq_context=zmq_context, busy_poll_us=busy_poll_us)
 
 
 def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:

@@ -628,6 +628,7 @@ static PyMemberDef loop_members[] = {
     {"_stopping", T_BOOL, offsetof(LoopObject, stopping), 0},
     {"_current_handle", T_OBJECT, offsetof(LoopObject, current_handle), 0},
     {"_before_poll", T_OBJECT, offsetof(LoopObject, before_poll), 0},
+    {"_busy_poll_ns", T_LONGLONG, offsetof(LoopObject, busy_poll_ns), 0},
     {NULL},
 };
 

@@ -24,6 +24,9 @@ struct LoopObject {
      * queued watchers (tag 1, the pointer is the watcher's). */
     azs_ring ready;
     int64_t poll_due_ns; /* when the next poll must happen */
+    /* How long to poll without sleeping before a sleep; not positive for never. Set
+     * by __init__. */
+    long long busy_poll_ns;
     bool closed;
     bool stopping;
     bool debug;

@@ -17,6 +17,10 @@
  * the same, for the sake of threads behind callbacks that are all C. */
 enum { GIL_OFFER_EVERY = 16 };
 
+/* Busy polling gets the GIL back this often: a signal that no wake-up descriptor tells
+ * of is seen then. */
+#define SPIN_SLICE_NS (10 * AZS_NS_PER_MS)
+
 /* How long a wait on a registration that is lost goes unnoticed: in a loop that
  * is idle, and in one that never is. */
 #define VERIFY_IDLE_NS (50 * AZS_NS_PER_MS)
@@ -594,6 +598,40 @@ dispatch_event(LoopObject *loop, int fd, uint32_t events)
     return 0;
 }
 
+/* How long to poll without sleeping, up to timeout_ns (negative: no limit); 0 for not
+ * at all. Only a callback that ran earns the loop a new busy_poll_ns: an idle loop is
+ * woken now and then without one. */
+static int64_t
+poller_spin_time(LoopObject *loop, int64_t timeout_ns)
+{
+    azs_poller *poller = &loop->poller;
+    if (poller->spun_after != loop->stats.callbacks) {
+        poller->spun_after = loop->stats.callbacks;
+        poller->spun_ns = 0;
+    }
+    int64_t left_ns = loop->busy_poll_ns - poller->spun_ns;
+    if (left_ns > SPIN_SLICE_NS)
+        left_ns = SPIN_SLICE_NS;
+    if (timeout_ns >= 0 && left_ns > timeout_ns)
+        left_ns = timeout_ns;
+    return left_ns > 0 ? left_ns : 0;
+}
+
+/* epoll_wait(2) again and again, without the GIL: the number of events, or -errno. */
+static int
+poller_spin(int epfd, struct epoll_event *events, int64_t *spin_ns, uint64_t *polls)
+{
+    int64_t start_ns = azs_clock_ns(), spun_ns;
+    int n;
+    do {
+        n = azs_sys_epoll_wait(epfd, events, AZS_POLL_EVENTS, 0);
+        ++*polls;
+        spun_ns = azs_clock_ns() - start_ns;
+    } while (n == 0 && spun_ns < *spin_ns);
+    *spin_ns = spun_ns;
+    return n;
+}
+
 int
 azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
 {
@@ -612,6 +650,9 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
         poller->nunverified > 0 && (timeout_ns < 0 || timeout_ns > VERIFY_IDLE_NS);
     if (verify)
         timeout_ns = VERIFY_IDLE_NS;
+    int64_t spin_ns = 0;
+    if (azs_unlikely(loop->busy_poll_ns > 0 && timeout_ns != 0))
+        spin_ns = poller_spin_time(loop, timeout_ns);
     int n;
     if (timeout_ns == 0 && ++poller->polls_with_gil % GIL_OFFER_EVERY != 0) {
         n = azs_sys_epoll_wait(poller->epfd, poller->events, AZS_POLL_EVENTS, 0);
@@ -621,14 +662,25 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
         /* With the GIL held nothing can have come in since the caller saw an empty
          * queue; what comes in from now on ends the wait. */
         loop->wakeup.sleeping = timeout_ns != 0;
-        Py_BEGIN_ALLOW_THREADS
-        n = azs_sys_epoll_wait(epfd, events, AZS_POLL_EVENTS, timeout_ns);
-        Py_END_ALLOW_THREADS
+        if (azs_unlikely(spin_ns > 0)) {
+            uint64_t polls = 0;
+            Py_BEGIN_ALLOW_THREADS
+            n = poller_spin(epfd, events, &spin_ns, &polls);
+            Py_END_ALLOW_THREADS
+            poller->spun_ns += spin_ns;
+            loop->stats.busy_polls += polls;
+        } else {
+            loop->stats.sleeps += timeout_ns != 0;
+            Py_BEGIN_ALLOW_THREADS
+            n = azs_sys_epoll_wait(epfd, events, AZS_POLL_EVENTS, timeout_ns);
+            Py_END_ALLOW_THREADS
+        }
         poller->polls_with_gil = 0;
         loop->wakeup.sleeping = false;
     }
-    /* Waiting goes on in the next turn. */
-    if (azs_unlikely(verify && n == 0 && poller->epfd >= 0))
+    /* Waiting goes on in the next turn: after busy polling, too, where the signal
+     * handlers below may have added timers. */
+    if (azs_unlikely(verify && n == 0 && spin_ns == 0 && poller->epfd >= 0))
         poller_verify(poller);
     for (int i = 0; i < n; i++) {
         if (dispatch_event(loop, poller->events[i].data.fd, poller->events[i].events) <

@@ -43,6 +43,10 @@ typedef struct {
     int64_t verify_due_ns;      /* while there are any */
     struct epoll_event *events; /* owned: AZS_POLL_EVENTS */
     unsigned polls_with_gil;    /* in a row: see azs_poller_poll */
+    /* Busy polling: nanoseconds of it since the loop ran its `spun_after`th callback,
+     * the latest then. */
+    int64_t spun_ns;
+    uint64_t spun_after;
 } azs_poller;
 
 /* 0 or -errno; close it in both cases. */

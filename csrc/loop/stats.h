@@ -10,6 +10,8 @@
 #define AZS_STATS_TOTALS(X)                                                            \
     X(turns)                                                                           \
     X(polls)                                                                           \
+    X(busy_polls)                                                                      \
+    X(sleeps)                                                                          \
     X(callbacks)                                                                       \
     X(transports_made)                                                                 \
     X(accepted)                                                                        \

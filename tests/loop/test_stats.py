@@ -18,7 +18,8 @@ from aiozmq_speedups.loop import Loop
 
 NOW = {"ready", "timers", "fds", "transports", "zmq_transports"}
 TOTALS = {
-    *("turns", "polls", "callbacks", "transports_made", "accepted"),
+    *("turns", "polls", "busy_polls", "sleeps"),
+    *("callbacks", "transports_made", "accepted"),
     *("bytes_received", "bytes_sent", "packets_received", "packets_sent"),
     *("zmq_messages_received", "zmq_messages_sent"),
 }
