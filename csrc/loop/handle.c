@@ -11,9 +11,11 @@
 
 /* Handles come and go once per callback: keeping some avoids the allocator and
  * the collector's allocation count. A kept object is linked through `loop` and
- * owns nothing, not even its type. Another thread can queue some thousand within one
- * switch interval; a list that holds them all is about 1 MiB. */
-enum { FREE_LIST_MAX = 8192 };
+ * owns nothing, not even its type. Another thread can queue tens of thousands within
+ * one switch interval, and the collector would look at all of them: a list holds as
+ * many, some 9 MiB. Whatever is above what is usual goes bit by bit, when the loop is
+ * about to sleep. */
+enum { FREE_LIST_MAX = 65536, FREE_LIST_USUAL = 4096, TRIM_AT_ONCE = 512 };
 
 static inline HandleObject *
 handle_alloc(azs_state *st, bool is_timer)
@@ -50,6 +52,24 @@ azs_handle_free_lists_clear(azs_state *st)
         }
         /* Nothing may be kept from now on: the types may go next. */
         lists[i]->count = FREE_LIST_MAX;
+    }
+}
+
+void
+azs_handle_free_lists_trim(azs_state *st)
+{
+    azs_free_list *lists[] = {&st->free_handles, &st->free_timers};
+    for (size_t i = 0; i < AZS_ARRAY_LEN(lists); i++) {
+        azs_free_list *list = lists[i];
+        HandleObject *self;
+        /* No head: the module has been cleared. */
+        for (int n = 0; n < TRIM_AT_ONCE && list->count > FREE_LIST_USUAL &&
+                        (self = (HandleObject *)list->head) != NULL;
+             n++) {
+            list->head = self->loop;
+            list->count--;
+            PyObject_GC_Del(self);
+        }
     }
 }
 

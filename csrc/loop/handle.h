@@ -38,6 +38,9 @@ int azs_handle_init(PyObject *mod, azs_state *st);
 /* Frees the objects kept for reuse and keeps no more. */
 void azs_handle_free_lists_clear(azs_state *st);
 
+/* Frees some of them where there are more than usual; quick. */
+void azs_handle_free_lists_trim(azs_state *st);
+
 /* New reference. `context` borrowed, NULL for a copy of the current one. The
  * caller has checked that `callback` may be scheduled. */
 HandleObject *azs_handle_new(LoopObject *loop, PyObject *callback,

@@ -670,7 +670,10 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
             poller->spun_ns += spin_ns;
             loop->stats.busy_polls += polls;
         } else {
-            loop->stats.sleeps += timeout_ns != 0;
+            if (timeout_ns != 0) {
+                loop->stats.sleeps++;
+                azs_handle_free_lists_trim(loop->st);
+            }
             Py_BEGIN_ALLOW_THREADS
             n = azs_sys_epoll_wait(epfd, events, AZS_POLL_EVENTS, timeout_ns);
             Py_END_ALLOW_THREADS
