@@ -46,18 +46,33 @@ azs_loop_fail_forked(void)
     return -1;
 }
 
+/* True where `name` says "context". */
+static bool
+name_is_context(azs_state *st, PyObject *kwnames, PyObject *name)
+{
+    if (azs_likely(name == st->str_context))
+        return true;
+    if (PyUnicode_Compare(name, st->str_context) != 0)
+        return false;
+    /* asyncio's C code gives one tuple always, and its string is not interned. */
+    if (PyTuple_GET_SIZE(kwnames) == 1 && PyUnicode_CheckExact(name))
+        Py_XSETREF(st->kwnames_context, Py_NewRef(kwnames));
+    return true;
+}
+
 int
 azs_parse_context(LoopObject *loop, const char *method, Py_ssize_t min_args,
                   Py_ssize_t nargs, PyObject *const *args, PyObject *kwnames,
                   PyObject **context)
 {
     *context = NULL;
-    if (kwnames != NULL) {
+    if (kwnames != NULL && kwnames == loop->st->kwnames_context) {
+        *context = args[nargs] == Py_None ? NULL : args[nargs];
+    } else if (kwnames != NULL) {
         Py_ssize_t nkw = PyTuple_GET_SIZE(kwnames);
         for (Py_ssize_t i = 0; i < nkw; i++) {
             PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-            if (azs_unlikely(name != loop->st->str_context &&
-                             PyUnicode_Compare(name, loop->st->str_context) != 0)) {
+            if (azs_unlikely(!name_is_context(loop->st, kwnames, name))) {
                 PyErr_Format(PyExc_TypeError,
                              "%s() got an unexpected keyword argument '%U'", method,
                              name);

@@ -123,6 +123,7 @@
     X(invalid_state_error)         /* asyncio.InvalidStateError */                     \
     X(no_args)                     /* () */                                            \
     X(kwnames_name_loop)           /* ("name", "loop") */                              \
+    X(kwnames_context)             /* ("context",) of asyncio's; NULL until seen */    \
     X(selector_key)                /* selectors.SelectorKey */                         \
     X(zmq_socket_class)            /* zmq.Socket, once core.py knows it */             \
     X(zmq_closed_descr)            /* its field _closed, read in C */                  \

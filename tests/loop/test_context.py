@@ -316,3 +316,37 @@ def test_garbage_with_a_snapshot_is_collected():
     gc.collect()
     assert [ref() for ref in refs] == [None] * 3
     loop.close()
+
+
+def test_the_keyword_in_any_string(loop):
+    """C code passes one tuple of names again and again, its strings not interned."""
+
+    class Name(str):
+        pass
+
+    context = contextvars.copy_context()
+    context.run(var.set, "own")
+    seen = []
+
+    def look():
+        seen.append(var.get())
+
+    for _ in range(3):
+        for name in "context", "".join(["con", "text"]), Name("context"):
+            loop.call_soon(look, **{name: context})
+            loop.call_later(0, look, **{name: context})
+            loop.call_soon_threadsafe(look, **{name: context})
+            loop.call_soon(look, **{name: None})
+        for name in "".join(["con", "texu"]), "contex", Name("contexts"), "callbacks":
+            with pytest.raises(TypeError, match=name):
+                loop.call_soon(look, **{name: context})
+        with pytest.raises(TypeError):
+            loop.call_soon(look, **{"".join(["con", "text"]): context, "x": 1})
+        with pytest.raises(TypeError):
+            loop.call_soon(**{"".join(["con", "text"]): context})
+        future = loop.create_future()
+        future.add_done_callback(lambda _: look(), context=context)
+        future.set_result(None)
+        turns(loop, 3)
+        assert sorted(seen) == ["base"] * 3 + ["own"] * 10
+        seen.clear()
