@@ -228,6 +228,7 @@ def test_streams(busy):
             writer.write(data)
         writer.close()
         await writer.wait_closed()
+        served.set_result(None)
 
     async def main():
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -237,9 +238,11 @@ def test_streams(busy):
             assert await reader.readexactly(4) == b"ping"
         writer.close()
         await writer.wait_closed()
+        await served
         server.close()
         await server.wait_closed()
 
+    served = busy.create_future()
     busy.run_until_complete(main())
 
 
