@@ -18,6 +18,19 @@ def loop_kind(request):
     return request.param
 
 
+#: Those of 3.11.2 do not.
+ASYNCIO_PAUSES = (
+    asyncio.selector_events._SelectorDatagramTransport.pause_reading
+    is not asyncio.ReadTransport.pause_reading
+)
+
+
+@pytest.fixture
+def can_pause(loop_kind):
+    if loop_kind == "asyncio" and not ASYNCIO_PAUSES:
+        pytest.skip("asyncio's datagram transports of this Python cannot pause")
+
+
 def _ipv6_loopback():
     if not socket.has_ipv6:
         return False

@@ -77,7 +77,8 @@ def test_from_one_end_to_the_other(loop, kind):
         assert reader.data == big + b"abcdef"
         await until(lambda: "resume" in writer.events)
         reading.pause_reading()
-        assert not reading.is_reading()
+        if type(reading).is_reading is not asyncio.ReadTransport.is_reading:  # 3.11.2
+            assert not reading.is_reading()
         writing.write(b"held")
         await asyncio.sleep(0.005)
         assert reader.data.endswith(b"ef")

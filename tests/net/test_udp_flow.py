@@ -10,6 +10,7 @@ from datagrams import (
     HEADER,
     Recorder,
     bound_socket,
+    can_pause,
     endpoint,
     fill,
     is_ours,
@@ -17,7 +18,7 @@ from datagrams import (
     until,
 )
 
-__all__ = ["loop_kind"]
+__all__ = ["can_pause", "loop_kind"]
 
 
 def drain(sock):
@@ -248,7 +249,7 @@ def test_a_pause_within_a_burst_loses_nothing(loop):
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)
-def test_paused_reading(loop, tmp_path, family):
+def test_paused_reading(loop, can_pause, tmp_path, family):
     async def main():
         async with endpoint(family, tmp_path=tmp_path) as (tr, pr, peer):
             tr.pause_reading()
@@ -267,7 +268,7 @@ def test_paused_reading(loop, tmp_path, family):
     loop.run_until_complete(main())
 
 
-def test_paused_from_connection_made(loop):
+def test_paused_from_connection_made(loop, can_pause):
     async def main():
         class Paused(Recorder):
             def on_made(self, transport):
@@ -284,7 +285,7 @@ def test_paused_from_connection_made(loop):
     loop.run_until_complete(main())
 
 
-def test_paused_with_a_burst_half_delivered(loop):
+def test_paused_with_a_burst_half_delivered(loop, can_pause):
     """Of a batch that was received at once, the rest waits with the transport."""
 
     async def main():
@@ -310,7 +311,7 @@ def test_paused_with_a_burst_half_delivered(loop):
     loop.run_until_complete(main())
 
 
-def test_paused_for_ever(loop):
+def test_paused_for_ever(loop, can_pause):
     """A batch that is never asked for again goes with the transport."""
 
     async def main():

@@ -55,8 +55,11 @@ def test_file_object_with_a_hostile_repr(epoll):
             raise ZeroDivisionError
 
     for call in (epoll.unregister, lambda f: epoll.register(f, EVENT_READ)):
-        with pytest.raises(ZeroDivisionError):
+        # PyErr_Format() of 3.11.2 puts its own over what the repr raised
+        with pytest.raises((ZeroDivisionError, ValueError)) as caught:
             call(Evil())
+        if sys.version_info >= (3, 11, 3):
+            assert caught.type is ZeroDivisionError
 
 
 def test_fileno_closes_the_selector(epoll, pair):
