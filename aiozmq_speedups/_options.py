@@ -23,12 +23,13 @@ class ZmqOptions(TypedDict, total=False):
     ``math.inf`` where no limit is meant. What is not given stays as it is.
     """
 
-    #: How long messages that libzmq has taken are still sent after the socket was
-    #: closed. 0 drops them, ``math.inf`` keeps the socket until the peer has them
-    #: or the process ends. The default is 30, unless the context has a default of
-    #: its own (``context.linger = ...``, in milliseconds) or a ``zmq_sock`` is
-    #: given. At the end of the process nothing is waited for: ``context.term()``
-    #: waits for the sockets that linger.
+    #: How long messages are still sent after the socket was closed: what libzmq has
+    #: taken, and what waits in the transport's buffer for libzmq to take it. 0 drops
+    #: them, ``math.inf`` waits until the peer has them or the process ends. The
+    #: default is 30, unless the context has a default of its own
+    #: (``context.linger = ...``, in milliseconds) or a ``zmq_sock`` is given. At the
+    #: end of the process nothing is waited for: ``context.term()`` waits for the
+    #: sockets that linger.
     linger: float
     #: Messages that wait for one peer, or from one, before it blocks or drops; 0
     #: means no limit. libzmq's default is 1000.

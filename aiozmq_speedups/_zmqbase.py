@@ -180,6 +180,27 @@ class _BaseTransport(ZmqTransport):
         assert self._loop is not None
         return self._loop.call_later(_RETRY_SECONDS, self._on_retry)
 
+    def _schedule_linger(self) -> asyncio.TimerHandle | None:
+        """Bounds by the linger time how long close() waits for the buffer."""
+        assert self._loop is not None
+        try:
+            milliseconds = int(self.getsockopt(zmq.LINGER))
+        except OSError:
+            return None  # closed by the user: the next write finds it so
+        if milliseconds < 0:
+            return None
+        return self._loop.call_later(milliseconds / 1000, self._on_linger)
+
+    def _on_linger(self) -> None:
+        if not self._closing or self._loop is None:
+            return
+        logger.warning(
+            "%d bytes that no peer took within the linger time of close() are lost: %s",
+            self.get_write_buffer_size(),
+            repr(self),  # a kept record must not keep the transport
+        )
+        self._force_close(None)
+
     # -- Options --
 
     def getsockopt(self, option: int) -> Any:

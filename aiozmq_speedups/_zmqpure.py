@@ -86,6 +86,7 @@ class _PyZmqTransport(_BaseTransport):
         self._fd = -1  # while not watched
         self._armed = False  # _on_armed is scheduled
         self._retry: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
         self._in_process = False
         self._closing = False
         self._paused = False
@@ -125,6 +126,9 @@ class _PyZmqTransport(_BaseTransport):
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
 
     def _arm(self) -> None:
         if self._armed or self._in_process or self._fd < 0:
@@ -365,6 +369,8 @@ class _PyZmqTransport(_BaseTransport):
         self._disable_monitor()
         if not self._buffer:
             self._schedule_connection_lost(None)
+        elif self._loop is not None and not self._loop.is_closed():
+            self._linger = self._schedule_linger()
 
     def abort(self) -> None:
         self._force_close(None)

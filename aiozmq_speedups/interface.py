@@ -47,8 +47,10 @@ class ZmqTransport(BaseTransport):
     def close(self) -> None:
         """Close the transport once its buffer is empty.
 
-        No more messages are received. What libzmq has taken but not yet sent
-        is subject to the socket's ``zmq.LINGER`` option. In the end the
+        No more messages are received. The socket's ``zmq.LINGER`` option, as
+        it is now, bounds the wait: what is still in the buffer then is lost,
+        with a warning. What libzmq has taken but not yet sent is subject to
+        the same option. In the end the
         protocol's ``connection_lost(None)`` is called, exactly once.
         """
         raise NotImplementedError

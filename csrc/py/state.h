@@ -52,6 +52,7 @@
     X(_on_armed)                                                                       \
     X(_paused)                                                                         \
     X(_run)                                                                            \
+    X(_schedule_linger)                                                                \
     X(_schedule_retry)                                                                 \
     X(_send)                                                                           \
     X(_start)                                                                          \

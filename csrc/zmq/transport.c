@@ -93,7 +93,39 @@ azs_zmq_transport_schedule_retry(ZmqTransportObject *self)
     return 0;
 }
 
+/* A close() that its buffer keeps waiting ends with the linger time. */
+static int
+schedule_linger(ZmqTransportObject *self)
+{
+    PyObject *linger =
+        PyObject_CallMethodNoArgs((PyObject *)self, self->st->str__schedule_linger);
+    if (linger == NULL)
+        return azs_zmq_transport_forgive_closed_loop(self);
+    if (self->loop == NULL) /* ended meanwhile: the timer finds it dead */
+        Py_DECREF(linger);
+    else
+        Py_XSETREF(self->linger, linger);
+    return 0;
+}
+
 /* ---- watching ---- */
+
+/* Cancels the timer in *slot, where there is one. */
+static void
+cancel_timer(PyObject **slot)
+{
+    PyObject *timer = *slot;
+    *slot = NULL;
+    if (timer == NULL)
+        return;
+    if (timer != Py_None) {
+        PyObject *res = PyObject_CallMethod(timer, "cancel", NULL);
+        if (res == NULL)
+            PyErr_WriteUnraisable(timer);
+        Py_XDECREF(res);
+    }
+    Py_DECREF(timer);
+}
 
 /* Never fails: what a foreign loop raises is written off as unraisable. */
 static void
@@ -101,17 +133,10 @@ stop_watching(ZmqTransportObject *self)
 {
     if (self->own_loop != NULL)
         azs_watcher_stop(self->own_loop, &self->watcher);
-    PyObject *retry = self->retry;
-    self->retry = NULL;
     bool reading_fd = self->reading_fd;
     self->reading_fd = false;
-    if (retry != NULL) {
-        PyObject *res = PyObject_CallMethod(retry, "cancel", NULL);
-        if (res == NULL)
-            PyErr_WriteUnraisable(retry);
-        Py_XDECREF(res);
-        Py_DECREF(retry);
-    }
+    cancel_timer(&self->retry);
+    cancel_timer(&self->linger);
     if (reading_fd && self->loop != NULL) {
         PyObject *res = PyObject_CallMethod(self->loop, "remove_reader", "i", self->fd);
         if (res == NULL && azs_zmq_transport_forgive_closed_loop(self) < 0)
@@ -299,7 +324,9 @@ azs_zmq_transport_close(ZmqTransportObject *self)
     self->closing = true;
     if (call_own(self, self->st->str__disable_monitor) < 0)
         return -1;
-    if (self->queue.count > 0 || self->conn_lost > 0)
+    if (self->conn_lost > 0 || self->loop == NULL)
         return 0;
+    if (self->queue.count > 0)
+        return schedule_linger(self);
     return azs_zmq_transport_lose(self, NULL);
 }

@@ -54,6 +54,7 @@ typedef struct {
     azs_watcher watcher;  /* in own_loop; the loop owns a ref to us meanwhile */
     PyObject *loop;       /* owned or NULL */
     PyObject *retry;      /* owned or NULL: TimerHandle of _on_retry */
+    PyObject *linger;     /* owned or NULL: TimerHandle of _on_linger */
     PyObject *extra;      /* owned or NULL: dict of get_extra_info */
     PyObject *high_object, *low_object; /* owned: the limits as they were given */
     Py_ssize_t conn_lost; /* 1 from the scheduling of connection_lost on, then

@@ -455,6 +455,7 @@ transport_traverse(ZmqTransportObject *self, visitproc visit, void *arg)
     Py_VISIT(self->context);
     Py_VISIT(self->loop);
     Py_VISIT(self->retry);
+    Py_VISIT(self->linger);
     Py_VISIT(self->extra);
     Py_VISIT(self->high_object);
     Py_VISIT(self->low_object);
@@ -479,6 +480,7 @@ transport_clear(ZmqTransportObject *self)
     Py_CLEAR(self->context);
     Py_CLEAR(self->loop);
     Py_CLEAR(self->retry);
+    Py_CLEAR(self->linger);
     Py_CLEAR(self->extra);
     Py_CLEAR(self->high_object);
     Py_CLEAR(self->low_object);

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import gc
 import logging
+import weakref
 
 import pytest
 import zmq
@@ -384,6 +386,83 @@ def test_close_flushes_the_buffer(run):
         await close(peer)
 
     run(go())
+
+
+@pytest.mark.parametrize("milliseconds", [0, 50])
+def test_linger_bounds_close(run, caplog, milliseconds):
+    """No peer takes what is in the buffer: close() ends all the same."""
+
+    async def go():
+        tr, pr = await open_transport(zmq.PUSH)
+        tr.setsockopt(zmq.LINGER, milliseconds)
+        tr.write([b"lost"])
+        tr.close()
+        assert tr.get_write_buffer_size() == 4
+        assert await asyncio.wait_for(pr.lost, 10) is None
+        assert tr.get_write_buffer_size() == 0
+        assert pr.calls == ["connection_made", "connection_lost"]
+
+    run(go())
+    (record,) = caplog.records
+    assert "4 bytes that no peer took within the linger time" in record.getMessage()
+
+
+def test_linger_after_the_peer_is_gone(run, caplog):
+    """The water mark of libzmq is reached, then the peer dies for good."""
+
+    async def go():
+        peer, peer_p = await open_transport(zmq.PULL, bind="tcp://127.0.0.1:*")
+        tr, pr = await open_transport(zmq.PUSH, connect=next(iter(peer.bindings())))
+        tr.write([b"0"])
+        await peer_p.received(1)
+        await tr.enable_monitor(zmq.EVENT_DISCONNECTED)
+        await close(peer)
+        await pr.until(lambda: pr.events)
+        while tr.get_write_buffer_size() < 100:
+            tr.write([b"m"])
+        tr.setsockopt(zmq.LINGER, 50)
+        tr.close()
+        assert await asyncio.wait_for(pr.lost, 10) is None
+
+    run(go())
+    assert "100 bytes that no peer took" in caplog.text
+
+
+def test_linger_without_limit_waits(run):
+    async def go():
+        tr, pr = await open_transport(zmq.PUSH)
+        tr.setsockopt(zmq.LINGER, -1)
+        tr.write([b"kept"])
+        tr.close()
+        await asyncio.sleep(0.05)
+        assert tr.get_write_buffer_size() == 4
+        assert not pr.lost.done()
+        tr.abort()
+        await pr.lost
+
+    run(go())
+
+
+def test_linger_ends_with_the_buffer(run, caplog):
+    """Sent in time: nothing is said, and the timer does not keep the transport."""
+
+    async def go():
+        tr, pr = await open_transport(zmq.PUSH)
+        tr.write([b"1"])
+        tr.close()
+        peer, peer_p = await open_transport(zmq.PULL, bind="tcp://127.0.0.1:*")
+        await tr.connect(*peer.bindings())
+        assert await pr.lost is None
+        assert await peer_p.received(1) == [[b"1"]]
+        gone = weakref.ref(tr)
+        pr.transport = None
+        del tr
+        gc.collect()
+        assert gone() is None
+        await close(peer)
+
+    run(go())
+    assert not caplog.records
 
 
 def test_abort_drops_the_buffer(run):

@@ -25,6 +25,7 @@ async def go():
         await notifier.notify.func(step, 1, b=2)
         if handler.heard:
             break
+        await asyncio.sleep(0.01)
     listener.close()
     await listener.wait_closed()
     notifier.close()
