@@ -8,7 +8,9 @@
 #include "loop/loop.h"
 #include "loop/selector.h"
 #include "loop/sockop.h"
+#include "loop/waiter.h"
 #include "net/pipe.h"
+#include "net/readop.h"
 #include "net/reader.h"
 #include "net/server.h"
 #include "net/stream.h"
@@ -52,6 +54,8 @@ module_free(void *mod)
         return;
     azs_handle_free_lists_clear(st); /* before the types they need */
     azs_sockop_free_list_clear(st);
+    azs_waiter_free_list_clear(st);
+    azs_readop_free_list_clear(st);
 #define X(field) Py_CLEAR(st->field);
     AZS_STATE_TYPES(X)
     AZS_STATE_OBJECTS(X)

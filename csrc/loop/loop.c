@@ -7,6 +7,7 @@
 
 #include "loop/loop_object.h"
 #include "loop/sockop.h"
+#include "loop/waiter.h"
 #include "py/context.h"
 #include "py/errors.h"
 #include "py/type.h"
@@ -841,7 +842,7 @@ azs_loop_init(PyObject *mod, azs_state *st)
         azs_type_add_methods(st->loop_type, azs_fdwatch_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_wakeup_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_stats_methods) < 0 ||
-        azs_sockop_init(mod, st) < 0 ||
+        azs_sockop_init(mod, st) < 0 || azs_waiter_init(mod, st) < 0 ||
         azs_type_add_methods(st->loop_type, azs_sockop_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_sockop_connect_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_sockop_datagram_methods) < 0)

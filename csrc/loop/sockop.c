@@ -4,6 +4,7 @@
 
 #include "loop/fdwait.h"
 #include "loop/loop_object.h"
+#include "py/coro.h"
 #include "py/errors.h"
 #include "py/type.h"
 
@@ -280,24 +281,6 @@ sockop_send(SockOpObject *self, PyObject *arg, PyObject **result)
 
 /* ---- as an iterator ---- */
 
-/* Raises StopIteration(value); steals `value`. Always NULL. */
-static PyObject *
-stop_iteration_steal(PyObject *value)
-{
-    if (PyTuple_Check(value) || PyExceptionInstance_Check(value)) {
-        /* PyErr_SetObject would take it apart, or for the exception itself. */
-        PyObject *exc = PyObject_CallOneArg(PyExc_StopIteration, value);
-        if (exc != NULL) {
-            PyErr_SetObject(PyExc_StopIteration, exc);
-            Py_DECREF(exc);
-        }
-    } else {
-        PyErr_SetObject(PyExc_StopIteration, value);
-    }
-    Py_DECREF(value);
-    return NULL;
-}
-
 static PyObject *
 sockop_iternext(SockOpObject *self)
 {
@@ -308,7 +291,7 @@ sockop_iternext(SockOpObject *self)
     case PYGEN_RETURN:
         /* No exception at all means None, and costs nothing. */
         if (result != Py_None)
-            return stop_iteration_steal(result);
+            return azs_coro_return_steal(self->st, result);
         Py_DECREF(result);
         return NULL;
     case PYGEN_ERROR:
@@ -325,59 +308,7 @@ SockOp_send(SockOpObject *self, PyObject *arg)
 {
     PyObject *result;
     PySendResult outcome = sockop_send(self, arg, &result);
-    return outcome == PYGEN_RETURN ? stop_iteration_steal(result) : result;
-}
-
-/* Sets the exception that throw()'s arguments mean. 0, or -1 where they mean none:
- * then it is the TypeError about that. */
-static int
-throw_set(PyObject *const *args, Py_ssize_t nargs)
-{
-    PyObject *type = args[0];
-    PyObject *value = nargs > 1 && args[1] != Py_None ? args[1] : NULL;
-    PyObject *traceback = nargs > 2 && args[2] != Py_None ? args[2] : NULL;
-    PyObject *exc;
-    if (traceback != NULL && !PyTraceBack_Check(traceback)) {
-        PyErr_SetString(PyExc_TypeError,
-                        "throw() third argument must be a traceback object");
-        return -1;
-    }
-    if (PyExceptionInstance_Check(type)) {
-        if (value != NULL) {
-            PyErr_SetString(PyExc_TypeError,
-                            "instance exception may not have a separate value");
-            return -1;
-        }
-        exc = Py_NewRef(type);
-    } else if (PyExceptionClass_Check(type)) {
-        if (value != NULL && PyObject_TypeCheck(value, (PyTypeObject *)type))
-            exc = Py_NewRef(value);
-        else if (value != NULL && PyTuple_Check(value))
-            exc = PyObject_CallObject(type, value);
-        else
-            exc = value != NULL ? PyObject_CallOneArg(type, value)
-                                : PyObject_CallNoArgs(type);
-        if (exc == NULL)
-            return 0; /* as raising it would */
-        if (!PyExceptionInstance_Check(exc)) {
-            PyErr_Format(PyExc_TypeError,
-                         "calling %R should have returned an instance of "
-                         "BaseException, not %R",
-                         type, Py_TYPE(exc));
-            Py_DECREF(exc);
-            return 0;
-        }
-    } else {
-        PyErr_Format(PyExc_TypeError,
-                     "exceptions must be classes or instances deriving from "
-                     "BaseException, not %s",
-                     Py_TYPE(type)->tp_name);
-        return -1;
-    }
-    if (traceback == NULL || PyException_SetTraceback(exc, traceback) == 0)
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-    Py_DECREF(exc);
-    return 0;
+    return outcome == PYGEN_RETURN ? azs_coro_raise_steal(result) : result;
 }
 
 /* The value of the current StopIteration, which is cleared; new reference, or
@@ -411,7 +342,7 @@ SockOp_throw(SockOpObject *self, PyObject *const *args, Py_ssize_t nargs)
     PyObject *result = NULL;
     PySendResult outcome = PYGEN_ERROR;
     if (self->state == AZS_SOCKOP_CREATED || self->future != NULL) {
-        if (throw_set(args, nargs) < 0) {
+        if (azs_coro_throw_set(args, nargs) < 0) {
             self->running = false;
             return NULL;
         }
@@ -432,7 +363,7 @@ SockOp_throw(SockOpObject *self, PyObject *const *args, Py_ssize_t nargs)
             outcome = sockop_advance(self, &result);
     }
     outcome = sockop_leave(self, outcome);
-    return outcome == PYGEN_RETURN ? stop_iteration_steal(result) : result;
+    return outcome == PYGEN_RETURN ? azs_coro_raise_steal(result) : result;
 }
 
 PyDoc_STRVAR(close_doc,

@@ -1,9 +1,9 @@
-/* The attributes used here are those of asyncio/streams.py, 3.11 to 3.15: a
- * bytearray _buffer, a Future or None _waiter, _eof, _limit, _paused, _transport.
- * Whatever looks different is left to the Python code. */
 #include "net/reader.h"
 
 #include <string.h>
+
+#include "net/readop.h"
+#include "py/type.h"
 
 bool
 azs_reader_serves(azs_state *st, PyObject *protocol)
@@ -11,45 +11,159 @@ azs_reader_serves(azs_state *st, PyObject *protocol)
     return (PyObject *)Py_TYPE(protocol) == st->stream_reader_protocol;
 }
 
-/* The reader that the protocol refers to weakly: 1 with a new reference in *out,
- * 0 for none, -1 with an exception. */
+/* What a weak reference refers to: 1 with a new reference in *out, 0 for none, -1 with
+ * an exception. */
+static int
+deref(PyObject *ref, PyObject **out)
+{
+    *out = NULL;
+    if (ref == NULL || !PyWeakref_CheckRefExact(ref))
+        return 0;
+#if PY_VERSION_HEX >= 0x030D0000
+    return PyWeakref_GetRef(ref, out);
+#else
+    PyObject *obj = PyWeakref_GetObject(ref); /* borrowed */
+    if (obj == NULL || obj == Py_None)
+        return 0;
+    *out = Py_NewRef(obj);
+    return 1;
+#endif
+}
+
+/* The reader that the protocol refers to weakly: as deref(). */
 static int
 reader_of(azs_state *st, PyObject *protocol, PyObject **out)
 {
     PyObject *ref = PyObject_GetAttr(protocol, st->str__stream_reader_wr);
     if (ref == NULL)
         return -1;
-    int res = 0;
-    *out = NULL;
-    if (PyWeakref_CheckRefExact(ref)) {
-#if PY_VERSION_HEX >= 0x030D0000
-        res = PyWeakref_GetRef(ref, out);
-#else
-        PyObject *obj = PyWeakref_GetObject(ref); /* borrowed */
-        if (obj != NULL && obj != Py_None) {
-            *out = Py_NewRef(obj);
-            res = 1;
-        }
-#endif
-    }
+    int res = deref(ref, out);
     Py_DECREF(ref);
     return res;
 }
 
+/* ---- the reader's attributes ---- */
+
+PyObject *
+azs_reader_buffer(azs_state *st, PyObject *dict)
+{
+    PyObject *buffer = azs_reader_get(dict, st->str__buffer);
+    if (azs_likely(buffer != NULL && PyByteArray_CheckExact(buffer)))
+        return buffer;
+    if (buffer != NULL)
+        PyErr_SetString(PyExc_TypeError, "StreamReader._buffer is not a bytearray");
+    return NULL;
+}
+
+int
+azs_reader_append(PyObject *buffer, const char *data, size_t len)
+{
+    Py_ssize_t old = PyByteArray_GET_SIZE(buffer);
+    if (PyByteArray_Resize(buffer, old + (Py_ssize_t)len) < 0)
+        return -1;
+    memcpy(PyByteArray_AS_STRING(buffer) + old, data, len);
+    return 0;
+}
+
+/* _limit in *limit, clipped. 0 or -1. */
+static int
+reader_limit(azs_state *st, PyObject *dict, Py_ssize_t *limit)
+{
+    PyObject *value = azs_reader_get(dict, st->str__limit);
+    if (value == NULL)
+        return -1;
+    Py_INCREF(value);
+    *limit = PyNumber_AsSsize_t(value, NULL);
+    Py_DECREF(value);
+    return *limit == -1 && PyErr_Occurred() ? -1 : 0;
+}
+
+/* 1, 0 or -1. */
+static int
+is_true(PyObject *dict, PyObject *name)
+{
+    PyObject *value = azs_reader_get(dict, name);
+    if (value == NULL || value == Py_True || value == Py_False)
+        return value == NULL ? -1 : value == Py_True;
+    Py_INCREF(value);
+    int res = PyObject_IsTrue(value);
+    Py_DECREF(value);
+    return res;
+}
+
+/* Calls a method of _transport where there is one: 1, 0 where not, -1. */
+static int
+call_transport(azs_state *st, PyObject *dict, PyObject *method)
+{
+    PyObject *transport = azs_reader_get(dict, st->str__transport);
+    if (transport == NULL || transport == Py_None)
+        return transport == NULL ? -1 : 0;
+    Py_INCREF(transport);
+    PyObject *ok = PyObject_CallMethodNoArgs(transport, method);
+    Py_DECREF(transport);
+    Py_XDECREF(ok);
+    return ok == NULL ? -1 : 1;
+}
+
+int
+azs_reader_respect_limit(azs_state *st, PyObject *dict, PyObject *buffer)
+{
+    Py_ssize_t limit;
+    if (reader_limit(st, dict, &limit) < 0)
+        return -1;
+    if (azs_likely(limit > PY_SSIZE_T_MAX / 2 ||
+                   PyByteArray_GET_SIZE(buffer) <= 2 * limit))
+        return 0;
+    int paused = is_true(dict, st->str__paused);
+    if (paused == 0) {
+        int called = call_transport(st, dict, st->str_pause_reading);
+        if (called > 0)
+            return PyDict_SetItem(dict, st->str__paused, Py_True);
+        paused = called;
+    }
+    return paused < 0 ? -1 : 0;
+}
+
+int
+azs_reader_resume(azs_state *st, PyObject *dict)
+{
+    int paused = is_true(dict, st->str__paused);
+    if (azs_likely(paused == 0))
+        return 0;
+    if (paused < 0 || PyDict_SetItem(dict, st->str__paused, Py_False) < 0)
+        return -1;
+    return call_transport(st, dict, st->str_resume_reading) < 0 ? -1 : 0;
+}
+
+int
+azs_reader_maybe_resume(azs_state *st, PyObject *dict, PyObject *buffer)
+{
+    int paused = is_true(dict, st->str__paused);
+    if (azs_likely(paused == 0))
+        return 0;
+    Py_ssize_t limit;
+    if (paused < 0 || reader_limit(st, dict, &limit) < 0)
+        return -1;
+    return PyByteArray_GET_SIZE(buffer) <= limit ? azs_reader_resume(st, dict) : 0;
+}
+
+/* ---- feeding ---- */
+
 /* Wakes whoever reads, as StreamReader._wakeup_waiter. 0 or -1. */
 static int
-wake_waiter(azs_state *st, PyObject *reader)
+wake_waiter(azs_state *st, PyObject *dict)
 {
-    PyObject *waiter = PyObject_GetAttr(reader, st->str__waiter);
-    if (waiter == NULL)
-        return -1;
+    PyObject *waiter = azs_reader_get(dict, st->str__waiter);
+    if (waiter == NULL || waiter == Py_None)
+        return waiter == NULL ? -1 : 0;
+    Py_INCREF(waiter);
     int res = -1;
-    if (waiter == Py_None) {
-        res = 0;
+    if (PyDict_SetItem(dict, st->str__waiter, Py_None) < 0)
+        goto done;
+    if (Py_IS_TYPE(waiter, st->waiter_type)) {
+        res = azs_waiter_wake((WaiterObject *)waiter);
         goto done;
     }
-    if (PyObject_SetAttr(reader, st->str__waiter, Py_None) < 0)
-        goto done;
     PyObject *cancelled = PyObject_CallMethodNoArgs(waiter, st->str_cancelled);
     if (cancelled == NULL)
         goto done;
@@ -67,48 +181,10 @@ done:
     return res;
 }
 
-/* Stops the transport where more than twice the limit is buffered. 0 or -1. */
-static int
-respect_limit(azs_state *st, PyObject *reader, Py_ssize_t buffered)
-{
-    PyObject *limit_obj = PyObject_GetAttr(reader, st->str__limit);
-    if (limit_obj == NULL)
-        return -1;
-    Py_ssize_t limit = PyNumber_AsSsize_t(limit_obj, NULL); /* clips */
-    Py_DECREF(limit_obj);
-    if (limit == -1 && PyErr_Occurred())
-        return -1;
-    if (limit > PY_SSIZE_T_MAX / 2 || buffered <= 2 * limit)
-        return 0;
-    int res = -1;
-    PyObject *transport = NULL, *paused = PyObject_GetAttr(reader, st->str__paused);
-    if (paused == NULL)
-        return -1;
-    int is_paused = PyObject_IsTrue(paused);
-    Py_DECREF(paused);
-    if (is_paused != 0)
-        return is_paused < 0 ? -1 : 0;
-    transport = PyObject_GetAttr(reader, st->str__transport);
-    if (transport == NULL)
-        return -1;
-    if (transport == Py_None) {
-        res = 0;
-        goto done;
-    }
-    PyObject *ok = PyObject_CallMethodNoArgs(transport, st->str_pause_reading);
-    if (ok == NULL)
-        goto done;
-    Py_DECREF(ok);
-    res = PyObject_SetAttr(reader, st->str__paused, Py_True);
-done:
-    Py_DECREF(transport);
-    return res;
-}
-
 int
 azs_reader_feed(azs_state *st, PyObject *protocol, const char *data, size_t len)
 {
-    PyObject *reader, *eof = NULL, *buffer = NULL;
+    PyObject *reader, *dict = NULL, *buffer = NULL;
     int res = reader_of(st, protocol, &reader);
     if (res < 0)
         return -1;
@@ -119,31 +195,375 @@ azs_reader_feed(azs_state *st, PyObject *protocol, const char *data, size_t len)
         res = 0;
         goto done;
     }
-    eof = PyObject_GetAttr(reader, st->str__eof);
-    buffer = eof == NULL ? NULL : PyObject_GetAttr(reader, st->str__buffer);
+    dict = azs_reader_dict(reader);
+    PyObject *eof = dict == NULL ? NULL : azs_reader_get(dict, st->str__eof);
+    buffer = eof == NULL ? NULL : azs_reader_get(dict, st->str__buffer);
     if (buffer == NULL)
         goto done;
+    Py_INCREF(buffer);
     if (eof != Py_False || !PyByteArray_CheckExact(buffer)) {
         res = 0;
         goto done;
     }
-    Py_ssize_t old = PyByteArray_GET_SIZE(buffer);
-    if (PyByteArray_Resize(buffer, old + (Py_ssize_t)len) < 0)
-        goto done;
-    memcpy(PyByteArray_AS_STRING(buffer) + old, data, len);
-    if (wake_waiter(st, reader) < 0 ||
-        respect_limit(st, reader, old + (Py_ssize_t)len) < 0)
-        goto done;
-    res = 1;
+    if (azs_reader_append(buffer, data, len) == 0 && wake_waiter(st, dict) == 0 &&
+        azs_reader_respect_limit(st, dict, buffer) == 0)
+        res = 1;
 done:
     Py_XDECREF(buffer);
-    Py_XDECREF(eof);
+    Py_XDECREF(dict);
     Py_DECREF(reader);
     return res;
 }
 
+/* ---- methods of the instance ---- */
+
+/* Calls a method of asyncio's class with the instance put in front: for arguments that
+ * the fast way does not take. */
+static PyObject *
+call_class(PyObject *cls, PyObject *name, PyObject *self, PyObject *const *args,
+           Py_ssize_t nargs, PyObject *kwnames)
+{
+    Py_ssize_t total = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
+    PyObject *func = PyObject_GetAttr(cls, name), *res = NULL;
+    PyObject **stack = func == NULL ? NULL : PyMem_New(PyObject *, total + 1);
+    if (stack != NULL) {
+        stack[0] = self;
+        for (Py_ssize_t i = 0; i < total; i++)
+            stack[1 + i] = args[i];
+        res = PyObject_Vectorcall(func, stack, (size_t)nargs + 1, kwnames);
+        PyMem_Free(stack);
+    } else if (func != NULL) {
+        PyErr_NoMemory();
+    }
+    Py_XDECREF(func);
+    return res;
+}
+
+/* The reader of a method: new reference, or NULL with ReferenceError. */
+static PyObject *
+method_reader(StreamObject *stream)
+{
+    PyObject *reader;
+    int res = deref(stream->reader_ref, &reader);
+    if (res == 0)
+        PyErr_SetString(PyExc_ReferenceError, "this stream reader is gone");
+    return reader;
+}
+
+/* The only argument where it is an int above zero; 0 for anything else. */
+static Py_ssize_t
+positive(PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+{
+    if (nargs != 1 || kwnames != NULL || !PyLong_CheckExact(args[0]))
+        return 0;
+    Py_ssize_t n = PyLong_AsSsize_t(args[0]);
+    if (n == -1 && PyErr_Occurred()) {
+        PyErr_Clear(); /* OverflowError */
+        return 0;
+    }
+    return n > 0 ? n : 0;
+}
+
+static PyObject *
+read_method(StreamObject *self, PyObject *name, azs_read_kind kind, Py_ssize_t n,
+            PyObject *separator, PyObject *const *args, Py_ssize_t nargs,
+            PyObject *kwnames)
+{
+    azs_state *st = self->base.st;
+    PyObject *reader = method_reader(self);
+    if (reader == NULL)
+        return NULL;
+    bool fast = n > 0 && !self->base.loop->debug;
+    PyObject *res = azs_likely(fast) ? azs_readop_new(self, reader, kind, n, separator)
+                                     : call_class(st->stream_reader, name, reader, args,
+                                                  nargs, kwnames);
+    Py_DECREF(reader);
+    return res;
+}
+
+static PyObject *
+Reader_read(StreamObject *self, PyObject *const *args, Py_ssize_t nargs,
+            PyObject *kwnames)
+{
+    return read_method(self, self->base.st->str_read, AZS_READ_SOME,
+                       positive(args, nargs, kwnames), NULL, args, nargs, kwnames);
+}
+
+static PyObject *
+Reader_readexactly(StreamObject *self, PyObject *const *args, Py_ssize_t nargs,
+                   PyObject *kwnames)
+{
+    return read_method(self, self->base.st->str_readexactly, AZS_READ_EXACTLY,
+                       positive(args, nargs, kwnames), NULL, args, nargs, kwnames);
+}
+
+static PyObject *
+Reader_readuntil(StreamObject *self, PyObject *const *args, Py_ssize_t nargs,
+                 PyObject *kwnames)
+{
+    PyObject *separator = NULL;
+    if (nargs == 1 && kwnames == NULL && PyBytes_CheckExact(args[0]))
+        separator = args[0];
+    Py_ssize_t n = separator == NULL ? 0 : PyBytes_GET_SIZE(separator);
+    return read_method(self, self->base.st->str_readuntil, AZS_READ_UNTIL, n, separator,
+                       args, nargs, kwnames);
+}
+
+static PyObject *
+Reader_readline(StreamObject *self, PyObject *const *args, Py_ssize_t nargs,
+                PyObject *kwnames)
+{
+    return read_method(self, self->base.st->str_readline, AZS_READ_LINE,
+                       nargs == 0 && kwnames == NULL, NULL, args, nargs, kwnames);
+}
+
+/* StreamReaderProtocol._drain_helper(), which StreamWriter.drain() awaits: nothing to
+ * wait for, unless the protocol was told to pause. */
+static PyObject *
+Protocol__drain_helper(StreamObject *self, PyObject *Py_UNUSED(ignored))
+{
+    azs_state *st = self->base.st;
+    if (!self->feeds_reader || self->base.protocol == NULL) {
+        PyErr_SetString(PyExc_ConnectionResetError, "Connection lost");
+        return NULL;
+    }
+    PyObject *protocol = Py_NewRef(self->base.protocol), *res = NULL;
+    PyObject *dict = azs_reader_dict(protocol);
+    if (dict == NULL)
+        goto done;
+    PyObject *paused = azs_reader_get(dict, st->str__paused);
+    PyObject *lost =
+        paused == NULL ? NULL : azs_reader_get(dict, st->str__connection_lost);
+    if (lost == NULL)
+        goto done;
+    if (azs_likely(paused == Py_False && lost == Py_False))
+        res = Py_NewRef(st->ready_awaitable);
+    else
+        res = call_class(st->stream_reader_protocol, st->str__drain_helper, protocol,
+                         NULL, 0, NULL);
+done:
+    Py_XDECREF(dict);
+    Py_DECREF(protocol);
+    return res;
+}
+
+#define READER_METHOD(name, func)                                                      \
+    {name, (PyCFunction)(void (*)(void))func, METH_FASTCALL | METH_KEYWORDS,           \
+     "asyncio.StreamReader." name "() in C."}
+
+static PyMethodDef reader_methods[] = {
+    READER_METHOD("read", Reader_read),
+    READER_METHOD("readexactly", Reader_readexactly),
+    READER_METHOD("readuntil", Reader_readuntil),
+    READER_METHOD("readline", Reader_readline),
+};
+
+static PyMethodDef drain_method = {
+    "_drain_helper", (PyCFunction)Protocol__drain_helper, METH_NOARGS,
+    "asyncio.StreamReaderProtocol._drain_helper() in C."};
+
+/* ---- attaching ---- */
+
+/* The functions of asyncio's classes that the methods stand for, in the order of
+ * reader_methods, _drain_helper last: new reference to a tuple. */
+static PyObject *
+class_functions(azs_state *st)
+{
+    size_t n = AZS_ARRAY_LEN(reader_methods);
+    PyObject *found = PyTuple_New((Py_ssize_t)n + 1);
+    for (size_t i = 0; found != NULL && i <= n; i++) {
+        PyObject *func =
+            i < n ? PyObject_GetAttrString(st->stream_reader, reader_methods[i].ml_name)
+                  : PyObject_GetAttr(st->stream_reader_protocol, st->str__drain_helper);
+        if (func == NULL)
+            Py_CLEAR(found);
+        else
+            PyTuple_SET_ITEM(found, (Py_ssize_t)i, func);
+    }
+    return found;
+}
+
+/* 1 where the classes are as asyncio made them: who replaces a method, to watch or to
+ * fake it, gets what he asked for. 0, or -1. */
+static int
+classes_are_original(azs_state *st)
+{
+    PyObject *now = class_functions(st);
+    if (now == NULL)
+        return -1;
+    int same = PyTuple_GET_SIZE(now) == PyTuple_GET_SIZE(st->reader_class_methods);
+    for (Py_ssize_t i = 0; same && i < PyTuple_GET_SIZE(now); i++)
+        same =
+            PyTuple_GET_ITEM(now, i) == PyTuple_GET_ITEM(st->reader_class_methods, i);
+    Py_DECREF(now);
+    return same;
+}
+
+/* Sets an attribute that is not there, or is ours already. 1, 0 where somebody else has
+ * set it, or -1. */
+static int
+set_method(PyObject *dict, PyMethodDef *def, StreamObject *stream)
+{
+    PyObject *name = PyUnicode_InternFromString(def->ml_name);
+    if (name == NULL)
+        return -1;
+    int res = -1;
+    PyObject *old = PyDict_GetItemWithError(dict, name);
+    if (old == NULL && PyErr_Occurred())
+        goto done;
+    if (old != NULL && !(PyCFunction_CheckExact(old) &&
+                         PyCFunction_GET_FUNCTION(old) == def->ml_meth)) {
+        res = 0;
+        goto done;
+    }
+    PyObject *func = PyCFunction_New(def, (PyObject *)stream);
+    if (func == NULL)
+        goto done;
+    res = PyDict_SetItem(dict, name, func) < 0 ? -1 : 1;
+    Py_DECREF(func);
+done:
+    Py_DECREF(name);
+    return res;
+}
+
+/* True where it is an asyncio.StreamReader of our loop, with what is used of it. 1, 0
+ * or -1. */
+static int
+is_known(StreamObject *stream, PyObject *reader, PyObject *dict)
+{
+    azs_state *st = stream->base.st;
+    if ((PyObject *)Py_TYPE(reader) != st->stream_reader)
+        return 0;
+    PyObject *loop = PyDict_GetItemString(dict, "_loop"); /* without exceptions */
+    if (loop != (PyObject *)stream->base.loop)
+        return 0;
+    PyObject *names[] = {st->str__buffer,   st->str__waiter, st->str__eof,
+                         st->str__limit,    st->str__paused, st->str__transport,
+                         st->str__exception};
+    for (size_t i = 0; i < AZS_ARRAY_LEN(names); i++) {
+        int has = PyDict_Contains(dict, names[i]);
+        if (has <= 0)
+            return has;
+    }
+    return classes_are_original(st);
+}
+
 int
-azs_reader_init(PyObject *Py_UNUSED(mod), azs_state *st)
+azs_reader_attach(StreamObject *stream, PyObject *protocol)
+{
+    azs_state *st = stream->base.st;
+    if (stream->base.loop->debug)
+        return 0;
+    PyObject *reader, *dict = NULL, *ref = NULL;
+    int res = reader_of(st, protocol, &reader);
+    if (res <= 0)
+        return res;
+    res = -1;
+    dict = azs_reader_dict(reader);
+    if (dict == NULL)
+        goto done;
+    res = is_known(stream, reader, dict);
+    if (res <= 0)
+        goto done;
+    res = -1;
+    ref = PyWeakref_NewRef(reader, NULL);
+    if (ref == NULL)
+        goto done;
+    Py_XSETREF(stream->reader_ref, Py_NewRef(ref));
+    res = 1;
+    for (size_t i = 0; res >= 0 && i < AZS_ARRAY_LEN(reader_methods); i++)
+        res = set_method(dict, &reader_methods[i], stream);
+    if (res >= 0) {
+        Py_SETREF(dict, azs_reader_dict(protocol));
+        res = dict == NULL ? -1 : set_method(dict, &drain_method, stream);
+    }
+done:
+    Py_XDECREF(ref);
+    Py_XDECREF(dict);
+    Py_DECREF(reader);
+    return res < 0 ? -1 : 0;
+}
+
+int
+azs_reader_detach(StreamObject *stream, PyObject *protocol)
+{
+    azs_state *st = stream->base.st;
+    PyObject *dict = azs_reader_dict(protocol);
+    if (dict == NULL)
+        return -1;
+    int res = 0;
+    PyObject *func = PyDict_GetItemWithError(dict, st->str__drain_helper);
+    if (func != NULL && PyCFunction_CheckExact(func) &&
+        PyCFunction_GET_SELF(func) == (PyObject *)stream)
+        res = PyDict_DelItem(dict, st->str__drain_helper);
+    else if (func == NULL && PyErr_Occurred())
+        res = -1;
+    Py_DECREF(dict);
+    return res;
+}
+
+/* ---- an awaitable that is done ---- */
+
+static PyObject *
+ready_self(PyObject *self)
+{
+    return Py_NewRef(self);
+}
+
+static PyObject *
+ready_next(PyObject *Py_UNUSED(self))
+{
+    return NULL; /* without an exception it means: returned None */
+}
+
+static PyType_Slot ready_slots[] = {
+    {Py_am_await, ready_self},
+    {Py_tp_iter, ready_self},
+    {Py_tp_iternext, ready_next},
+    {0, NULL},
+};
+
+static PyType_Spec ready_spec = {
+    .name = "aiozmq_speedups._core.Ready",
+    .basicsize = sizeof(PyObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = ready_slots,
+};
+
+static int
+ready_init(PyObject *mod, azs_state *st)
+{
+    PyTypeObject *type = NULL;
+    if (azs_type_add(mod, &type, &ready_spec, NULL, false) < 0)
+        return -1;
+    st->ready_awaitable = type->tp_alloc(type, 0);
+    Py_DECREF(type);
+    return st->ready_awaitable == NULL ? -1 : 0;
+}
+
+/* True where all are functions of asyncio's modules: nobody was there before us. */
+static int
+are_of_asyncio(PyObject *functions)
+{
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(functions); i++) {
+        PyObject *func = PyTuple_GET_ITEM(functions, i);
+        if (!PyFunction_Check(func))
+            return 0;
+        PyObject *module = PyObject_GetAttrString(func, "__module__");
+        if (module == NULL)
+            return -1;
+        int same = PyUnicode_Check(module) &&
+                   PyUnicode_CompareWithASCIIString(module, "asyncio.streams") == 0;
+        Py_DECREF(module);
+        if (!same)
+            return 0;
+    }
+    return 1;
+}
+
+int
+azs_reader_init(PyObject *mod, azs_state *st)
 {
     PyObject *asyncio = PyImport_ImportModule("asyncio");
     if (asyncio == NULL)
@@ -152,5 +572,13 @@ azs_reader_init(PyObject *Py_UNUSED(mod), azs_state *st)
     st->stream_reader_protocol =
         PyObject_GetAttrString(asyncio, "StreamReaderProtocol");
     Py_DECREF(asyncio);
-    return st->stream_reader == NULL || st->stream_reader_protocol == NULL ? -1 : 0;
+    if (st->stream_reader == NULL || st->stream_reader_protocol == NULL ||
+        ready_init(mod, st) < 0 || azs_readop_init(mod, st) < 0)
+        return -1;
+    PyObject *functions = class_functions(st);
+    int original = functions == NULL ? -1 : are_of_asyncio(functions);
+    if (original == 0)
+        Py_SETREF(functions, PyTuple_New(0)); /* never the same */
+    st->reader_class_methods = functions;
+    return original < 0 || functions == NULL ? -1 : 0;
 }

@@ -1,17 +1,63 @@
-/* Feeding asyncio.StreamReader without a Python call per packet. */
+/* asyncio.StreamReader without Python code per packet: it is fed, and read, from C.
+ *
+ * The attributes used are those of asyncio/streams.py, 3.11 to 3.15: a bytearray
+ * _buffer, a Future or None _waiter, _eof, _exception, _limit, _paused, _transport.
+ * They stay what they mean there, at every moment that other code can see.
+ */
 #ifndef AZS_NET_READER_H
 #define AZS_NET_READER_H
 
-#include "py/state.h"
+#include "net/stream.h"
 
 /* True where `protocol` is exactly asyncio's StreamReaderProtocol: subclasses may
  * look at the data themselves. */
 bool azs_reader_serves(azs_state *st, PyObject *protocol);
 
+/* Gives the protocol's reader the methods in C, as attributes of the instance, where
+ * the loop does not debug and nobody has replaced them. 0 or -1. */
+int azs_reader_attach(StreamObject *stream, PyObject *protocol);
+
+/* The protocol of the transport will be another. 0 or -1. */
+int azs_reader_detach(StreamObject *stream, PyObject *protocol);
+
 /* What protocol.data_received(data) would do. 1 where it is done, 0 where the
  * reader is of some other class or state and data_received must be called, -1
  * with an exception. */
 int azs_reader_feed(azs_state *st, PyObject *protocol, const char *data, size_t len);
+
+/* ---- the reader's attributes ---- */
+
+/* Its __dict__: new reference, or NULL with an exception. */
+static inline PyObject *
+azs_reader_dict(PyObject *reader)
+{
+    return PyObject_GenericGetDict(reader, NULL);
+}
+
+/* Borrowed, or NULL with AttributeError. Nothing but a change of the attribute ends its
+ * life. */
+static inline PyObject *
+azs_reader_get(PyObject *dict, PyObject *name)
+{
+    PyObject *value = PyDict_GetItemWithError(dict, name);
+    if (azs_unlikely(value == NULL && !PyErr_Occurred()))
+        PyErr_SetObject(PyExc_AttributeError, name);
+    return value;
+}
+
+/* _buffer: borrowed; NULL with TypeError where it is no bytearray. */
+PyObject *azs_reader_buffer(azs_state *st, PyObject *dict);
+
+/* Appends to _buffer. 0 or -1. */
+int azs_reader_append(PyObject *buffer, const char *data, size_t len);
+
+/* Stops the transport where more than twice the limit is buffered. 0 or -1. */
+int azs_reader_respect_limit(azs_state *st, PyObject *dict, PyObject *buffer);
+
+/* Lets the transport go on, where it was stopped: at once, or where the buffer is down
+ * to the limit again. 0 or -1. */
+int azs_reader_resume(azs_state *st, PyObject *dict);
+int azs_reader_maybe_resume(azs_state *st, PyObject *dict, PyObject *buffer);
 
 int azs_reader_init(PyObject *mod, azs_state *st);
 

@@ -365,8 +365,15 @@ azs_stream_adopt_protocol(StreamObject *self, PyObject *protocol)
         PyObject_IsInstance(protocol, self->base.st->asyncio_buffered_protocol);
     if (buffered < 0)
         return -1;
+    bool feeds_reader = azs_reader_serves(self->base.st, protocol);
+    if (self->feeds_reader && self->base.protocol != NULL &&
+        self->base.protocol != protocol &&
+        azs_reader_detach(self, self->base.protocol) < 0)
+        return -1;
+    if (feeds_reader && azs_reader_attach(self, protocol) < 0)
+        return -1;
     self->buffered = buffered;
-    self->feeds_reader = azs_reader_serves(self->base.st, protocol);
+    self->feeds_reader = feeds_reader;
     return 0;
 }
 
@@ -428,6 +435,8 @@ azs_stream_dealloc(StreamObject *self)
         return; /* resurrected */
     PyObject_GC_UnTrack(self);
     azs_bufq_clear(&self->queue);
+    assert(self->read_op == NULL);
+    Py_CLEAR(self->reader_ref);
     azs_transport_dealloc(&self->base);
 }
 

@@ -5,12 +5,17 @@
 #include "net/bufq.h"
 #include "net/transport.h"
 
+typedef struct ReadOpObject ReadOpObject;
+
 typedef struct {
     TransportObject base;
     azs_bufq queue;
     bool eof;          /* write_eof() was called */
     bool buffered;     /* the protocol is an asyncio.BufferedProtocol */
     bool feeds_reader; /* the protocol is exactly a StreamReaderProtocol */
+    /* The coroutine that waits for input, which it is handed. */
+    ReadOpObject *read_op; /* borrowed: it leaves this when it ends; or NULL */
+    PyObject *reader_ref;  /* owned: weak, the reader of its methods; or NULL */
     uint32_t expected; /* bytes that a read is expected to get, by those before it */
 } StreamObject;
 

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "net/reader.h"
+#include "net/readop.h"
 #include "net/stream.h"
 #include "py/errors.h"
 
@@ -228,28 +229,57 @@ received_nothing(StreamObject *self, ssize_t n)
     return base->is_socket ? stream_eof_received(self) : azs_transport_eof_lost(base);
 }
 
-/* Feeds the StreamReader behind the protocol. 0 or -1. */
+/* Hands data to the coroutine that waits for it, or feeds the StreamReader behind the
+ * protocol. Steals `data`, which is an object of these bytes or NULL. 0 or -1. */
+static int
+feed_reader(StreamObject *self, const char *buf, size_t len, PyObject *data)
+{
+    TransportObject *base = &self->base;
+    int fed;
+    if (azs_likely(self->read_op != NULL &&
+                   self->read_op->waiter->state == AZS_WAITER_PENDING)) {
+        fed = azs_readop_feed(self->read_op, buf, len, data);
+    } else {
+        PyObject *protocol = Py_NewRef(base->protocol);
+        fed = azs_reader_feed(base->st, protocol, buf, len);
+        Py_DECREF(protocol);
+    }
+    int res = 0;
+    if (azs_unlikely(fed < 0)) {
+        res = azs_transport_fatal(base,
+                                  "Fatal error: protocol.data_received() call failed.");
+    } else if (azs_unlikely(fed == 0)) {
+        if (data == NULL)
+            data = PyBytes_FromStringAndSize(buf, (Py_ssize_t)len);
+        res = data == NULL ? azs_transport_fatal(base, base->ops->read_failed)
+                           : deliver(self, data);
+    }
+    Py_XDECREF(data);
+    return res;
+}
+
 static int
 read_for_reader(StreamObject *self, char *scratch)
 {
     TransportObject *base = &self->base;
-    ssize_t n = stream_recv(self, scratch, AZS_SCRATCH_SIZE);
+    ReadOpObject *op = self->read_op;
+    PyObject *data = NULL;
+    size_t capacity;
+    ssize_t n;
+    if (op != NULL && self->expected >= DIRECT_MIN &&
+        azs_readop_wants_object(op, self->expected)) {
+        n = receive_direct(self, scratch, &data, &capacity);
+        if (n > 0)
+            scratch = PyBytes_AS_STRING(data);
+        else if (PyErr_Occurred())
+            return azs_transport_fatal(base, base->ops->read_failed);
+    } else {
+        n = stream_recv(self, scratch, AZS_SCRATCH_SIZE);
+    }
     if (n <= 0)
         return received_nothing(self, n);
-    PyObject *protocol = Py_NewRef(base->protocol);
-    int fed = azs_reader_feed(base->st, protocol, scratch, (size_t)n);
-    Py_DECREF(protocol);
-    if (fed > 0)
-        return 0;
-    if (fed < 0)
-        return azs_transport_fatal(
-            base, "Fatal error: protocol.data_received() call failed.");
-    PyObject *data = PyBytes_FromStringAndSize(scratch, n);
-    if (data == NULL)
-        return azs_transport_fatal(base, base->ops->read_failed);
-    int res = deliver(self, data);
-    Py_DECREF(data);
-    return res;
+    expect(self, (size_t)n);
+    return feed_reader(self, scratch, (size_t)n, data);
 }
 
 int

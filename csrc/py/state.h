@@ -16,6 +16,8 @@
     X(handle_type)                                                                     \
     X(timer_handle_type)                                                               \
     X(loop_type)                                                                       \
+    X(waiter_type)                                                                     \
+    X(readop_type)                                                                     \
     X(sockop_type)                                                                     \
     X(epoll_selector_type)                                                             \
     X(selector_map_type)                                                               \
@@ -40,10 +42,13 @@
     X(_cannot_unpack)                                                                  \
     X(_check_callback)                                                                 \
     X(_check_thread)                                                                   \
+    X(_connection_lost)                                                                \
     X(_detach)                                                                         \
     X(_disable_monitor)                                                                \
+    X(_drain_helper)                                                                   \
     X(_ensure_resolved)                                                                \
     X(_eof)                                                                            \
+    X(_exception)                                                                      \
     X(_expire_after)                                                                   \
     X(_failed)                                                                         \
     X(_limit)                                                                          \
@@ -93,8 +98,13 @@
     X(pause_reading)                                                                   \
     X(pause_writing)                                                                   \
     X(peername)                                                                        \
+    X(read)                                                                            \
+    X(readexactly)                                                                     \
+    X(readline)                                                                        \
+    X(readuntil)                                                                       \
     X(recv_into)                                                                       \
     X(recvfrom_into)                                                                   \
+    X(resume_reading)                                                                  \
     X(resume_writing)                                                                  \
     X(send)                                                                            \
     X(sendto)                                                                          \
@@ -123,6 +133,13 @@
     X(extract_stack)               /* asyncio.format_helpers.extract_stack */          \
     X(invalid_state_error)         /* asyncio.InvalidStateError */                     \
     X(no_args)                     /* () */                                            \
+    X(spare_stop_iteration)        /* see py/coro.c */                                 \
+    X(cancelled_error)             /* asyncio.CancelledError */                        \
+    X(incomplete_read_error)       /* asyncio.IncompleteReadError */                   \
+    X(limit_overrun_error)         /* asyncio.LimitOverrunError */                     \
+    X(reader_class_methods)        /* tuple: see net/reader.c */                       \
+    X(ready_awaitable)             /* done at once: see net/reader.c */                \
+    X(kwnames_loop)                /* ("loop",) */                                     \
     X(kwnames_name_loop)           /* ("name", "loop") */                              \
     X(kwnames_context)             /* ("context",) of asyncio's; NULL until seen */    \
     X(selector_key)                /* selectors.SelectorKey */                         \
@@ -145,6 +162,8 @@
     X(handle)                                                                          \
     X(listener)                                                                        \
     X(loop)                                                                            \
+    X(waiter)                                                                          \
+    X(readop)                                                                          \
     X(sockop)                                                                          \
     X(rpc)                                                                             \
     X(selector)                                                                        \
@@ -169,7 +188,7 @@ typedef struct azs_state {
     struct azs_zmq_state *zmq;   /* owned: see zmq/transport_object.h */
     bool context_layout_known;   /* see py/context.h */
     bool server_takes_transport; /* asyncio's Server._attach(transport) */
-    azs_free_list free_sockops;
+    azs_free_list free_sockops, free_waiters, free_readops;
     int socket_layout; /* see loop/sockop.c */
 
 #define X(field) PyTypeObject *field; /* owned */

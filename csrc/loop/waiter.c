@@ -1,0 +1,419 @@
+#include "loop/waiter.h"
+
+#include <structmember.h>
+
+#include "loop/loop_object.h"
+#include "py/errors.h"
+#include "py/type.h"
+
+/* ---- creation and free list; see handle.c ---- */
+
+enum { FREE_LIST_MAX = 256 };
+
+WaiterObject *
+azs_waiter_new(LoopObject *loop)
+{
+    azs_state *st = loop->st;
+    azs_free_list *list = &st->free_waiters;
+    WaiterObject *self = (WaiterObject *)list->head;
+    if (azs_likely(self != NULL)) {
+        list->head = self->loop;
+        list->count--;
+        Py_INCREF(st->waiter_type);
+        _Py_NewReference((PyObject *)self);
+    } else {
+        self = (WaiterObject *)st->waiter_type->tp_alloc(st->waiter_type, 0);
+        if (self == NULL)
+            return NULL;
+        PyObject_GC_UnTrack(self);
+        self->st = st;
+    }
+    AZS_LIVE(st, waiter, 1);
+    self->loop = (LoopObject *)Py_NewRef(loop);
+    self->callback = self->context = self->more = self->exception = NULL;
+    self->state = AZS_WAITER_PENDING;
+    self->blocking = false;
+    PyObject_GC_Track(self);
+    return self;
+}
+
+void
+azs_waiter_free_list_clear(azs_state *st)
+{
+    WaiterObject *self;
+    while ((self = (WaiterObject *)st->free_waiters.head) != NULL) {
+        st->free_waiters.head = self->loop;
+        PyObject_GC_Del(self);
+    }
+    st->free_waiters.count = FREE_LIST_MAX;
+}
+
+/* ---- the end of the wait ---- */
+
+/* Calls what add_done_callback() left. 0 or -1. */
+static int
+waiter_schedule(WaiterObject *self)
+{
+    PyObject *callback = self->callback, *context = self->context, *more = self->more;
+    PyObject *args[] = {(PyObject *)self};
+    int res = 0;
+    self->callback = self->context = self->more = NULL;
+    if (callback != NULL)
+        res = azs_loop_call_soon(self->loop, callback, args, 1, context);
+    if (azs_unlikely(more != NULL)) {
+        for (Py_ssize_t i = 0; res == 0 && i < PyList_GET_SIZE(more); i++) {
+            PyObject *pair = PyList_GET_ITEM(more, i);
+            res = azs_loop_call_soon(self->loop, PyTuple_GET_ITEM(pair, 0), args, 1,
+                                     PyTuple_GET_ITEM(pair, 1));
+        }
+        Py_DECREF(more);
+    }
+    Py_XDECREF(callback);
+    Py_XDECREF(context);
+    return res;
+}
+
+int
+azs_waiter_wake(WaiterObject *self)
+{
+    if (self->state != AZS_WAITER_PENDING)
+        return 0;
+    self->state = AZS_WAITER_DONE;
+    return waiter_schedule(self);
+}
+
+int
+azs_waiter_check(WaiterObject *self)
+{
+    if (azs_likely(self->state == AZS_WAITER_DONE && self->exception == NULL))
+        return 0;
+    if (self->state == AZS_WAITER_PENDING)
+        PyErr_SetString(self->st->invalid_state_error, "Result is not set.");
+    else
+        PyErr_SetObject((PyObject *)Py_TYPE(self->exception), self->exception);
+    return -1;
+}
+
+static int
+check_pending(WaiterObject *self)
+{
+    if (self->state == AZS_WAITER_PENDING)
+        return 0;
+    PyErr_SetString(self->st->invalid_state_error, "invalid state");
+    return -1;
+}
+
+/* ---- as a Future ---- */
+
+/* A new exception for cancel(msg). */
+static PyObject *
+cancelled_error(WaiterObject *self, PyObject *message)
+{
+    PyObject *type = self->st->cancelled_error;
+    return message == NULL || message == Py_None ? PyObject_CallNoArgs(type)
+                                                 : PyObject_CallOneArg(type, message);
+}
+
+PyDoc_STRVAR(cancel_doc,
+"cancel($self, /, msg=None)\n--\n\n"
+"End the wait with CancelledError(msg); False where it is over (asyncio\n"
+"Future.cancel).");
+
+static PyObject *
+Waiter_cancel(WaiterObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"msg", NULL};
+    PyObject *message = NULL;
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", keywords, &message))
+        return NULL;
+    if (self->state != AZS_WAITER_PENDING)
+        Py_RETURN_FALSE;
+    PyObject *exc = cancelled_error(self, message);
+    if (exc == NULL)
+        return NULL;
+    if (self->state != AZS_WAITER_PENDING) { /* str subclasses may do anything */
+        Py_DECREF(exc);
+        Py_RETURN_FALSE;
+    }
+    self->exception = exc;
+    self->state = AZS_WAITER_CANCELLED;
+    if (waiter_schedule(self) < 0)
+        return NULL;
+    Py_RETURN_TRUE;
+}
+
+PyDoc_STRVAR(cancelled_doc,
+"cancelled($self, /)\n--\n\nTrue where cancel() ended the wait.");
+
+static PyObject *
+Waiter_cancelled(WaiterObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->state == AZS_WAITER_CANCELLED);
+}
+
+PyDoc_STRVAR(done_doc, "done($self, /)\n--\n\nTrue where the wait is over.");
+
+static PyObject *
+Waiter_done(WaiterObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyBool_FromLong(self->state != AZS_WAITER_PENDING);
+}
+
+PyDoc_STRVAR(result_doc,
+"result($self, /)\n--\n\n"
+"None; raises what ended the wait, or InvalidStateError before that.");
+
+static PyObject *
+Waiter_result(WaiterObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (azs_waiter_check(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(exception_doc,
+"exception($self, /)\n--\n\n"
+"What set_exception() got, or None; raises CancelledError or InvalidStateError.");
+
+static PyObject *
+Waiter_exception(WaiterObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->state == AZS_WAITER_DONE)
+        return Py_NewRef(self->exception != NULL ? self->exception : Py_None);
+    (void)azs_waiter_check(self);
+    return NULL;
+}
+
+PyDoc_STRVAR(set_result_doc,
+"set_result($self, result, /)\n--\n\n"
+"End the wait; what for, the coroutine finds out. InvalidStateError where it is over.");
+
+static PyObject *
+Waiter_set_result(WaiterObject *self, PyObject *Py_UNUSED(result))
+{
+    if (check_pending(self) < 0 || azs_waiter_wake(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(set_exception_doc,
+"set_exception($self, exception, /)\n--\n\n"
+"End the wait with an exception or a class of them. InvalidStateError where it is\n"
+"over.");
+
+static PyObject *
+Waiter_set_exception(WaiterObject *self, PyObject *arg)
+{
+    if (check_pending(self) < 0)
+        return NULL;
+    PyObject *exc =
+        PyExceptionClass_Check(arg) ? PyObject_CallNoArgs(arg) : Py_NewRef(arg);
+    if (exc == NULL)
+        return NULL;
+    if (!PyExceptionInstance_Check(exc)) {
+        PyErr_Format(PyExc_TypeError, "expected an exception, not '%.200s'",
+                     Py_TYPE(exc)->tp_name);
+        goto fail;
+    }
+    if (check_pending(self) < 0) /* the class may have ended it */
+        goto fail;
+    self->exception = exc;
+    if (azs_waiter_wake(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+
+fail:
+    Py_DECREF(exc);
+    return NULL;
+}
+
+PyDoc_STRVAR(add_done_callback_doc,
+"add_done_callback($self, fn, /, *, context=None)\n--\n\n"
+"Have fn(self) called in the turn after the wait is over (asyncio\n"
+"Future.add_done_callback).");
+
+static PyObject *
+Waiter_add_done_callback(WaiterObject *self, PyObject *const *args, Py_ssize_t nargs,
+                         PyObject *kwnames)
+{
+    PyObject *context;
+    if (azs_parse_context(self->loop, "add_done_callback", 1, nargs, args, kwnames,
+                          &context) < 0)
+        return NULL;
+    if (nargs > 1) {
+        PyErr_SetString(PyExc_TypeError, "add_done_callback() takes one argument");
+        return NULL;
+    }
+    if (azs_unlikely(self->state != AZS_WAITER_PENDING)) {
+        PyObject *own[] = {(PyObject *)self};
+        if (azs_loop_call_soon(self->loop, args[0], own, 1, context) < 0)
+            return NULL;
+        Py_RETURN_NONE;
+    }
+    context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
+    if (context == NULL)
+        return NULL;
+    if (azs_likely(self->callback == NULL && self->more == NULL)) {
+        self->callback = Py_NewRef(args[0]);
+        self->context = context;
+        Py_RETURN_NONE;
+    }
+    PyObject *pair = PyTuple_Pack(2, args[0], context);
+    Py_DECREF(context);
+    int res = -1;
+    if (pair != NULL && (self->more != NULL || (self->more = PyList_New(0)) != NULL))
+        res = PyList_Append(self->more, pair);
+    Py_XDECREF(pair);
+    if (res < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+PyDoc_STRVAR(remove_done_callback_doc,
+"remove_done_callback($self, fn, /)\n--\n\n"
+"Forget all callbacks equal to fn: how many there were (asyncio\n"
+"Future.remove_done_callback).");
+
+static PyObject *
+Waiter_remove_done_callback(WaiterObject *self, PyObject *fn)
+{
+    Py_ssize_t count = 0;
+    PyObject *callback = Py_XNewRef(self->callback);
+    if (callback != NULL) {
+        int same = PyObject_RichCompareBool(callback, fn, Py_EQ);
+        Py_DECREF(callback);
+        if (same < 0)
+            return NULL;
+        if (same && self->callback == callback) {
+            Py_CLEAR(self->callback);
+            Py_CLEAR(self->context);
+            count++;
+        }
+    }
+    /* Comparing may change the list: it is looked at afresh each time. */
+    for (Py_ssize_t i = 0; self->more != NULL && i < PyList_GET_SIZE(self->more);) {
+        PyObject *pair = Py_NewRef(PyList_GET_ITEM(self->more, i));
+        int same = PyObject_RichCompareBool(PyTuple_GET_ITEM(pair, 0), fn, Py_EQ);
+        if (same > 0 && self->more != NULL && i < PyList_GET_SIZE(self->more) &&
+            PyList_GET_ITEM(self->more, i) == pair) {
+            same = PySequence_DelItem(self->more, i);
+            count++;
+        } else {
+            i++;
+        }
+        Py_DECREF(pair);
+        if (same < 0)
+            return NULL;
+    }
+    return PyLong_FromSsize_t(count);
+}
+
+static PyObject *
+waiter_repr(WaiterObject *self)
+{
+    static const char *const states[] = {"pending", "finished", "cancelled"};
+    return PyUnicode_FromFormat("<Waiter %s at %p>", states[self->state], self);
+}
+
+/* ---- the type ---- */
+
+static int
+waiter_traverse(WaiterObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->loop);
+    Py_VISIT(self->callback);
+    Py_VISIT(self->context);
+    Py_VISIT(self->more);
+    Py_VISIT(self->exception);
+    return 0;
+}
+
+static int
+waiter_clear(WaiterObject *self)
+{
+    /* The loop stays: methods rely on it. */
+    Py_CLEAR(self->callback);
+    Py_CLEAR(self->context);
+    Py_CLEAR(self->more);
+    Py_CLEAR(self->exception);
+    if (self->state == AZS_WAITER_CANCELLED)
+        self->state = AZS_WAITER_DONE; /* without its exception */
+    return 0;
+}
+
+static void
+waiter_dealloc(WaiterObject *self)
+{
+    azs_state *st = self->st;
+    PyObject_GC_UnTrack(self);
+    waiter_clear(self);
+    AZS_LIVE(st, waiter, -1);
+    LoopObject *loop = self->loop;
+    azs_free_list *list = &st->free_waiters;
+    if (azs_likely(list->count < FREE_LIST_MAX)) {
+        PyTypeObject *type = Py_TYPE(self);
+        self->loop = list->head;
+        list->head = (void *)self;
+        list->count++;
+        /* The loop may be the last thing that keeps the module alive. */
+        Py_DECREF(type);
+    } else {
+        AZS_DEALLOC_FREE(self);
+    }
+    Py_DECREF(loop);
+}
+
+static PyMethodDef waiter_methods[] = {
+    {"add_done_callback", (PyCFunction)(void (*)(void))Waiter_add_done_callback,
+     METH_FASTCALL | METH_KEYWORDS, add_done_callback_doc},
+    {"remove_done_callback", (PyCFunction)Waiter_remove_done_callback, METH_O,
+     remove_done_callback_doc},
+    {"cancel", (PyCFunction)(void (*)(void))Waiter_cancel, METH_VARARGS | METH_KEYWORDS,
+     cancel_doc},
+    {"cancelled", (PyCFunction)Waiter_cancelled, METH_NOARGS, cancelled_doc},
+    {"done", (PyCFunction)Waiter_done, METH_NOARGS, done_doc},
+    {"result", (PyCFunction)Waiter_result, METH_NOARGS, result_doc},
+    {"exception", (PyCFunction)Waiter_exception, METH_NOARGS, exception_doc},
+    {"set_result", (PyCFunction)Waiter_set_result, METH_O, set_result_doc},
+    {"set_exception", (PyCFunction)Waiter_set_exception, METH_O, set_exception_doc},
+    {NULL},
+};
+
+/* Without get_loop(): a Task then reads _loop, which costs less. */
+static PyMemberDef waiter_members[] = {
+    {"_loop", T_OBJECT, offsetof(WaiterObject, loop), READONLY},
+    {"_asyncio_future_blocking", T_BOOL, offsetof(WaiterObject, blocking), 0},
+    {NULL},
+};
+
+PyDoc_STRVAR(waiter_doc,
+"What a coroutine of this extension waits for: wakes its task, has no result.");
+
+static PyType_Slot waiter_slots[] = {
+    {Py_tp_doc, (void *)waiter_doc}, {Py_tp_dealloc, waiter_dealloc},
+    {Py_tp_repr, waiter_repr},       {Py_tp_traverse, waiter_traverse},
+    {Py_tp_clear, waiter_clear},     {Py_tp_methods, waiter_methods},
+    {Py_tp_members, waiter_members}, {0, NULL},
+};
+
+static PyType_Spec azs_waiter_spec = {
+    .name = "aiozmq_speedups._core.Waiter",
+    .basicsize = sizeof(WaiterObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = waiter_slots,
+};
+
+int
+azs_waiter_init(PyObject *mod, azs_state *st)
+{
+    PyObject *asyncio = PyImport_ImportModule("asyncio");
+    if (asyncio == NULL)
+        return -1;
+    st->cancelled_error = PyObject_GetAttrString(asyncio, "CancelledError");
+    Py_DECREF(asyncio);
+    if (st->cancelled_error == NULL)
+        return -1;
+    return azs_type_add(mod, &st->waiter_type, &azs_waiter_spec, NULL, false);
+}

@@ -1,0 +1,40 @@
+/* What a coroutine written in C waits for: yielded to its Task, it wakes it once.
+ *
+ * It is compatible with asyncio.Future as far as a Task or asyncio's streams use one
+ * (asyncio.isfuture() is true), at a third of the instructions: nothing but the
+ * waking goes through it, so it has no result, and it comes from a free list.
+ */
+#ifndef AZS_LOOP_WAITER_H
+#define AZS_LOOP_WAITER_H
+
+#include "loop/loop.h"
+
+typedef struct {
+    PyObject_HEAD
+    azs_state *st;       /* borrowed: the loop holds it */
+    LoopObject *loop;    /* owned */
+    PyObject *callback;  /* owned or NULL: a Task adds one */
+    PyObject *context;   /* owned with callback */
+    PyObject *more;      /* owned or NULL: list of (callback, context) after that */
+    PyObject *exception; /* owned or NULL: set_exception() or cancel() */
+    enum { AZS_WAITER_PENDING, AZS_WAITER_DONE, AZS_WAITER_CANCELLED } state;
+    bool blocking; /* _asyncio_future_blocking: set where it is yielded */
+} WaiterObject;
+
+/* New reference, or NULL with MemoryError. */
+WaiterObject *azs_waiter_new(LoopObject *loop);
+
+/* Has the callbacks called in the next turn; harmless where it is over already. 0, or
+ * -1 with an exception. */
+int azs_waiter_wake(WaiterObject *self);
+
+/* 0 where it was woken; -1 with the exception that it was ended with, CancelledError
+ * for cancel(), or with InvalidStateError where it is pending. */
+int azs_waiter_check(WaiterObject *self);
+
+int azs_waiter_init(PyObject *mod, azs_state *st);
+
+/* Frees the objects kept for reuse and keeps no more. */
+void azs_waiter_free_list_clear(azs_state *st);
+
+#endif

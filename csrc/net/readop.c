@@ -1,0 +1,789 @@
+#include "net/readop.h"
+
+#include <string.h>
+#include <structmember.h>
+
+#include "net/reader.h"
+#include "py/coro.h"
+#include "py/errors.h"
+#include "py/type.h"
+
+/* ---- creation and free list; see loop/handle.c ---- */
+
+enum { FREE_LIST_MAX = 256 };
+
+PyObject *
+azs_readop_new(StreamObject *stream, PyObject *reader, azs_read_kind kind, Py_ssize_t n,
+               PyObject *separator)
+{
+    azs_state *st = stream->base.st;
+    azs_free_list *list = &st->free_readops;
+    ReadOpObject *self = (ReadOpObject *)list->head;
+    if (azs_likely(self != NULL)) {
+        list->head = self->stream;
+        list->count--;
+        Py_INCREF(st->readop_type);
+        _Py_NewReference((PyObject *)self);
+    } else {
+        self = (ReadOpObject *)st->readop_type->tp_alloc(st->readop_type, 0);
+        if (self == NULL)
+            return NULL;
+        PyObject_GC_UnTrack(self);
+        self->st = st;
+    }
+    AZS_LIVE(st, readop, 1);
+    self->stream = (StreamObject *)Py_NewRef(stream);
+    self->reader = Py_NewRef(reader);
+    self->separator = Py_XNewRef(separator);
+    self->data = NULL;
+    self->waiter = NULL;
+    self->n = n;
+    self->offset = 0;
+    self->look_again = false;
+    self->kind = kind;
+    self->state = AZS_READOP_CREATED;
+    self->running = false;
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
+void
+azs_readop_free_list_clear(azs_state *st)
+{
+    ReadOpObject *self;
+    while ((self = (ReadOpObject *)st->free_readops.head) != NULL) {
+        st->free_readops.head = self->stream;
+        PyObject_GC_Del(self);
+    }
+    st->free_readops.count = FREE_LIST_MAX;
+}
+
+static const char *
+readop_name(const ReadOpObject *self)
+{
+    static const char *const names[] = {"read", "readexactly", "readuntil", "readline"};
+    return names[self->kind];
+}
+
+/* ---- the buffer ---- */
+
+/* Drops bytes from the front. 0 or -1: BufferError where a memoryview holds it. */
+static int
+discard(PyObject *buffer, Py_ssize_t n)
+{
+    return n == PyByteArray_GET_SIZE(buffer) ? PyByteArray_Resize(buffer, 0)
+                                             : PySequence_DelSlice(buffer, 0, n);
+}
+
+/* The first n bytes, which are dropped: new reference. */
+static PyObject *
+take(PyObject *buffer, Py_ssize_t n)
+{
+    PyObject *data = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), n);
+    if (data != NULL && discard(buffer, n) < 0)
+        Py_CLEAR(data);
+    return data;
+}
+
+/* Takes the first n bytes and lets the transport go on where that made room. */
+static PyObject *
+take_and_resume(ReadOpObject *self, PyObject *dict, PyObject *buffer, Py_ssize_t n)
+{
+    PyObject *data = take(buffer, n);
+    if (data != NULL && azs_reader_maybe_resume(self->st, dict, buffer) < 0)
+        Py_CLEAR(data);
+    return data;
+}
+
+/* ---- the attempts: 1 with *result (new reference), 0 to wait, -1 ---- */
+
+/* Raises IncompleteReadError with all that is buffered, which is dropped. Always -1. */
+static int
+fail_incomplete(ReadOpObject *self, PyObject *buffer, PyObject *expected)
+{
+    PyObject *partial = take(buffer, PyByteArray_GET_SIZE(buffer));
+    if (partial == NULL)
+        return -1;
+    PyObject *args[] = {partial, expected};
+    PyObject *exc = PyObject_Vectorcall(self->st->incomplete_read_error, args, 2, NULL);
+    if (exc != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        Py_DECREF(exc);
+    }
+    Py_DECREF(partial);
+    return -1;
+}
+
+/* Raises LimitOverrunError. Always -1. */
+static int
+fail_limit(ReadOpObject *self, const char *message, Py_ssize_t consumed)
+{
+    PyObject *exc =
+        PyObject_CallFunction(self->st->limit_overrun_error, "sn", message, consumed);
+    if (exc != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        Py_DECREF(exc);
+    }
+    return -1;
+}
+
+static int
+attempt_some(ReadOpObject *self, PyObject *dict, PyObject *buffer, bool eof,
+             PyObject **result)
+{
+    Py_ssize_t size = PyByteArray_GET_SIZE(buffer);
+    if (size == 0 && !eof)
+        return 0;
+    *result = take_and_resume(self, dict, buffer, size < self->n ? size : self->n);
+    return *result == NULL ? -1 : 1;
+}
+
+static int
+attempt_exactly(ReadOpObject *self, PyObject *dict, PyObject *buffer, bool eof,
+                PyObject **result)
+{
+    if (PyByteArray_GET_SIZE(buffer) >= self->n) {
+        *result = take_and_resume(self, dict, buffer, self->n);
+        return *result == NULL ? -1 : 1;
+    }
+    if (!eof)
+        return 0;
+    PyObject *expected = PyLong_FromSsize_t(self->n);
+    if (expected != NULL)
+        fail_incomplete(self, buffer, expected);
+    Py_XDECREF(expected);
+    return -1;
+}
+
+/* Where the separator begins, -1 where it is not there. */
+static Py_ssize_t
+find(const char *buf, Py_ssize_t size, Py_ssize_t from, const char *sep, Py_ssize_t len)
+{
+    if (size - from < len)
+        return -1;
+    const char *found = memmem(buf + from, (size_t)(size - from), sep, (size_t)len);
+    return found == NULL ? -1 : found - buf;
+}
+
+/* The same steps as StreamReader.readuntil(), whose comments say why. */
+static int
+attempt_until(ReadOpObject *self, PyObject *dict, PyObject *buffer, bool eof,
+              PyObject **result)
+{
+    const char *sep = "\n";
+    Py_ssize_t len = 1, size = PyByteArray_GET_SIZE(buffer);
+    if (self->separator != NULL) {
+        sep = PyBytes_AS_STRING(self->separator);
+        len = PyBytes_GET_SIZE(self->separator);
+    }
+    PyObject *limit_obj = azs_reader_get(dict, self->st->str__limit);
+    if (limit_obj == NULL)
+        return -1;
+    Py_INCREF(limit_obj);
+    Py_ssize_t limit = PyNumber_AsSsize_t(limit_obj, NULL);
+    Py_DECREF(limit_obj);
+    if (limit == -1 && PyErr_Occurred())
+        return -1;
+    if (size - self->offset >= len) {
+        Py_ssize_t start =
+            find(PyByteArray_AS_STRING(buffer), size, self->offset, sep, len);
+        if (start > limit)
+            return fail_limit(
+                self, "Separator is found, but chunk is longer than limit", start);
+        if (start >= 0) {
+            *result = take_and_resume(self, dict, buffer, start + len);
+            return *result == NULL ? -1 : 1;
+        }
+        self->offset = size + 1 - len;
+        if (self->offset > limit)
+            return fail_limit(self,
+                              "Separator is not found, and chunk exceed the limit",
+                              self->offset);
+    }
+    return eof ? fail_incomplete(self, buffer, Py_None) : 0;
+}
+
+/* readline() turns the errors of readuntil(b"\n") into a short line and a ValueError.
+ * As the attempts. */
+static int
+line_failed(ReadOpObject *self, PyObject *dict, PyObject **result)
+{
+    azs_state *st = self->st;
+    if (PyErr_ExceptionMatches(st->incomplete_read_error)) {
+        PyObject *exc = azs_exc_take();
+        *result = PyObject_GetAttrString(exc, "partial");
+        Py_DECREF(exc);
+        return *result == NULL ? -1 : 1;
+    }
+    if (!PyErr_ExceptionMatches(st->limit_overrun_error))
+        return -1;
+    PyObject *exc = azs_exc_take(), *args = NULL;
+    PyObject *consumed = PyObject_GetAttrString(exc, "consumed");
+    Py_ssize_t n = consumed == NULL ? -1 : PyLong_AsSsize_t(consumed);
+    Py_XDECREF(consumed);
+    if (n < 0)
+        goto done;
+    PyObject *buffer = azs_reader_buffer(st, dict);
+    if (buffer == NULL)
+        goto done;
+    Py_INCREF(buffer);
+    Py_ssize_t size = PyByteArray_GET_SIZE(buffer);
+    bool found = n < size && PyByteArray_AS_STRING(buffer)[n] == '\n';
+    int res = discard(buffer, found ? n + 1 : size);
+    if (res == 0)
+        res = azs_reader_maybe_resume(st, dict, buffer);
+    Py_DECREF(buffer);
+    args = res < 0 ? NULL : PyObject_GetAttrString(exc, "args");
+    if (args != NULL && PyTuple_Check(args) && PyTuple_GET_SIZE(args) > 0) {
+        PyObject *error =
+            PyObject_CallOneArg(PyExc_ValueError, PyTuple_GET_ITEM(args, 0));
+        if (error != NULL) {
+            /* Raised while the other was handled. */
+            PyException_SetContext(error, Py_NewRef(exc));
+            azs_exc_restore_steal(error);
+        }
+    }
+done:
+    Py_XDECREF(args);
+    Py_DECREF(exc);
+    return -1;
+}
+
+static int
+attempt(ReadOpObject *self, PyObject *dict, PyObject **result)
+{
+    PyObject *eof_obj = azs_reader_get(dict, self->st->str__eof);
+    if (eof_obj == NULL)
+        return -1;
+    int eof = eof_obj == Py_True;
+    if (azs_unlikely(!eof && eof_obj != Py_False)) {
+        Py_INCREF(eof_obj);
+        eof = PyObject_IsTrue(eof_obj);
+        Py_DECREF(eof_obj);
+        if (eof < 0)
+            return -1;
+    }
+    PyObject *buffer = azs_reader_buffer(self->st, dict);
+    if (buffer == NULL)
+        return -1;
+    Py_INCREF(buffer);
+    int res = -1;
+    switch (self->kind) {
+    case AZS_READ_SOME:
+        res = attempt_some(self, dict, buffer, eof, result);
+        break;
+    case AZS_READ_EXACTLY:
+        res = attempt_exactly(self, dict, buffer, eof, result);
+        break;
+    case AZS_READ_UNTIL:
+    case AZS_READ_LINE:
+        res = attempt_until(self, dict, buffer, eof, result);
+        break;
+    }
+    Py_DECREF(buffer);
+    if (res < 0 && self->kind == AZS_READ_LINE)
+        res = line_failed(self, dict, result);
+    return res;
+}
+
+/* ---- waiting ---- */
+
+/* As StreamReader._wait_for_data. 0 or -1. */
+static int
+begin_wait(ReadOpObject *self, PyObject *dict)
+{
+    azs_state *st = self->st;
+    PyObject *other = azs_reader_get(dict, st->str__waiter);
+    if (other != Py_None) {
+        if (other != NULL)
+            PyErr_Format(PyExc_RuntimeError,
+                         "%s() called while another coroutine is already waiting for "
+                         "incoming data",
+                         self->kind == AZS_READ_LINE ? "readuntil" : readop_name(self));
+        return -1;
+    }
+    /* Waiting while paused would be for ever. */
+    if (azs_reader_resume(st, dict) < 0)
+        return -1;
+    WaiterObject *waiter = azs_waiter_new(self->stream->base.loop);
+    if (waiter == NULL)
+        return -1;
+    if (PyDict_SetItem(dict, st->str__waiter, (PyObject *)waiter) < 0) {
+        Py_DECREF(waiter);
+        return -1;
+    }
+    waiter->blocking = true;
+    self->waiter = waiter;
+    self->stream->read_op = self;
+    return 0;
+}
+
+/* Leaves the places where it waited. An exception stays set. 0 or -1. */
+static int
+end_wait(ReadOpObject *self, PyObject *dict, bool handed)
+{
+    if (self->stream->read_op == self)
+        self->stream->read_op = NULL;
+    WaiterObject *waiter = self->waiter;
+    if (waiter == NULL)
+        return 0;
+    self->waiter = NULL;
+    int res = 0;
+    /* Who hands data over has cleared it. */
+    if (!handed && dict != NULL &&
+        PyDict_GetItemWithError(dict, self->st->str__waiter) == (PyObject *)waiter)
+        res = PyDict_SetItem(dict, self->st->str__waiter, Py_None);
+    Py_DECREF(waiter);
+    return res;
+}
+
+bool
+azs_readop_wants_object(const ReadOpObject *self, size_t expected)
+{
+    return self->kind == AZS_READ_SOME ||
+           (self->kind == AZS_READ_EXACTLY && (size_t)self->n >= expected / 2);
+}
+
+/* Wakes the task. 0 or -1. */
+static int
+readop_wake(ReadOpObject *self, PyObject *dict)
+{
+    WaiterObject *waiter = (WaiterObject *)Py_NewRef(self->waiter);
+    self->stream->read_op = NULL;
+    int res = PyDict_SetItem(dict, self->st->str__waiter, Py_None);
+    if (res == 0)
+        res = azs_waiter_wake(waiter);
+    Py_DECREF(waiter);
+    return res;
+}
+
+/* The buffer is empty, or else this would not wait: the first n bytes are handed over.
+ * 0 or -1. */
+static int
+hand_over(ReadOpObject *self, const char *buf, size_t n, PyObject *data)
+{
+    assert(self->data == NULL);
+    if (data != NULL && (size_t)PyBytes_GET_SIZE(data) == n)
+        self->data = Py_NewRef(data);
+    else
+        self->data = PyBytes_FromStringAndSize(buf, (Py_ssize_t)n);
+    return self->data == NULL ? -1 : 0;
+}
+
+/* The general way: by the buffer. As azs_readop_feed. */
+static int
+feed_buffer(ReadOpObject *self, PyObject *dict, const char *buf, size_t len,
+            PyObject *data)
+{
+    azs_state *st = self->st;
+    PyObject *eof = azs_reader_get(dict, st->str__eof);
+    if (eof != Py_False)
+        return eof == NULL ? -1 : 0; /* asyncio has its own answer to that */
+    PyObject *buffer = azs_reader_buffer(st, dict);
+    if (buffer == NULL)
+        return -1;
+    Py_INCREF(buffer);
+    size_t n = (size_t)self->n, total = (size_t)PyByteArray_GET_SIZE(buffer) + len;
+    int res = -1;
+    if (total == len && self->kind <= AZS_READ_EXACTLY && n <= len) {
+        if (hand_over(self, buf, n, data) < 0)
+            goto done;
+        buf += n;
+        len -= n;
+    }
+    if (len > 0 && azs_reader_append(buffer, buf, len) < 0)
+        goto done;
+    if (self->kind != AZS_READ_EXACTLY || total >= n) {
+        if (readop_wake(self, dict) < 0)
+            goto done;
+        self->look_again = true;
+        if (azs_reader_respect_limit(st, dict, buffer) < 0)
+            goto done;
+    }
+    res = 1;
+done:
+    Py_DECREF(buffer);
+    return res;
+}
+
+int
+azs_readop_feed(ReadOpObject *self, const char *buf, size_t len, PyObject *data)
+{
+    int res = -1;
+    /* Whatever runs below may drop its task. */
+    Py_INCREF(self);
+    PyObject *dict = azs_reader_dict(self->reader);
+    if (dict != NULL) {
+        /* feed_eof() and feed_data() wake it: neither has happened since it began to
+         * wait, for which the buffer was empty. */
+        if (azs_likely(self->kind == AZS_READ_SOME && len <= (size_t)self->n)) {
+            if (hand_over(self, buf, len, data) == 0)
+                res = readop_wake(self, dict) < 0 ? -1 : 1;
+        } else {
+            res = feed_buffer(self, dict, buf, len, data);
+        }
+        Py_DECREF(dict);
+    }
+    Py_DECREF(self);
+    return res;
+}
+
+/* ---- the coroutine ---- */
+
+/* It has come to its end. What was handed over but not returned goes back to where it
+ * came from. An exception stays set. */
+static void
+readop_finish(ReadOpObject *self)
+{
+    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
+    PyObject *data = self->data, *reader = self->reader, *separator = self->separator;
+    self->state = AZS_READOP_FINISHED;
+    self->data = self->reader = self->separator = NULL;
+    if (self->waiter != NULL || data != NULL) {
+        PyObject *dict = azs_reader_dict(reader), *buffer = NULL;
+        if (end_wait(self, dict, data != NULL) == 0 && dict != NULL && data != NULL) {
+            buffer = Py_XNewRef(azs_reader_buffer(self->st, dict));
+            if (buffer != NULL)
+                (void)PySequence_SetSlice(buffer, 0, 0, data);
+            Py_XDECREF(buffer);
+        }
+        Py_XDECREF(dict);
+        if (PyErr_Occurred())
+            PyErr_WriteUnraisable((PyObject *)self);
+    }
+    Py_XDECREF(data);
+    Py_XDECREF(separator);
+    Py_XDECREF(reader);
+    if (exc != NULL)
+        azs_exc_restore_steal(exc);
+}
+
+/* What asyncio's methods do before anything else. 0 or -1. */
+static int
+readop_start(ReadOpObject *self, PyObject *dict)
+{
+    PyObject *exc = azs_reader_get(dict, self->st->str__exception);
+    if (azs_likely(exc == Py_None))
+        return 0;
+    if (exc != NULL) {
+        if (PyExceptionInstance_Check(exc))
+            PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        else
+            PyErr_SetString(PyExc_TypeError, "exceptions must derive from "
+                                             "BaseException");
+    }
+    return -1;
+}
+
+/* Goes on after the wait. 0 or -1. */
+static int
+readop_resume(ReadOpObject *self, PyObject *dict)
+{
+    WaiterObject *waiter = self->waiter;
+    int res = 0;
+    if (azs_unlikely(waiter->state == AZS_WAITER_PENDING)) {
+        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+        res = -1;
+    } else {
+        res = azs_waiter_check(waiter);
+    }
+    if (res == 0)
+        res = end_wait(self, dict, self->data != NULL);
+    return res;
+}
+
+/* What is left in the buffer may have stopped the transport. 0 or -1. */
+static int
+look_again(ReadOpObject *self, PyObject *dict)
+{
+    PyObject *buffer = azs_reader_buffer(self->st, dict);
+    if (buffer == NULL)
+        return -1;
+    Py_INCREF(buffer);
+    int res = azs_reader_maybe_resume(self->st, dict, buffer);
+    Py_DECREF(buffer);
+    return res;
+}
+
+static PySendResult
+readop_advance(ReadOpObject *self, PyObject **result)
+{
+    PySendResult outcome = PYGEN_ERROR;
+    PyObject *dict = azs_reader_dict(self->reader);
+    if (dict == NULL)
+        return outcome;
+    int res = self->state == AZS_READOP_CREATED ? readop_start(self, dict)
+                                                : readop_resume(self, dict);
+    if (res < 0)
+        goto done;
+    if (self->data != NULL) {
+        if (azs_unlikely(self->look_again) && look_again(self, dict) < 0)
+            goto done;
+        *result = self->data;
+        self->data = NULL;
+        outcome = PYGEN_RETURN;
+        goto done;
+    }
+    res = attempt(self, dict, result);
+    if (res > 0) {
+        outcome = PYGEN_RETURN;
+    } else if (res == 0 && begin_wait(self, dict) == 0) {
+        *result = Py_NewRef(self->waiter);
+        outcome = PYGEN_NEXT;
+    }
+done:
+    Py_DECREF(dict);
+    return outcome;
+}
+
+/* 0 where the coroutine may run now; sets `running`. */
+static int
+readop_enter(ReadOpObject *self)
+{
+    if (azs_unlikely(self->running)) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return -1;
+    }
+    if (azs_unlikely(self->state == AZS_READOP_FINISHED)) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        return -1;
+    }
+    self->running = true;
+    return 0;
+}
+
+static PySendResult
+readop_send(ReadOpObject *self, PyObject *arg, PyObject **result)
+{
+    *result = NULL;
+    if (readop_enter(self) < 0)
+        return PYGEN_ERROR;
+    if (azs_unlikely(self->state == AZS_READOP_CREATED && arg != Py_None)) {
+        self->running = false;
+        PyErr_SetString(PyExc_TypeError,
+                        "can't send non-None value to a just-started coroutine");
+        return PYGEN_ERROR;
+    }
+    PySendResult outcome = readop_advance(self, result);
+    if (outcome == PYGEN_NEXT)
+        self->state = AZS_READOP_SUSPENDED;
+    else
+        readop_finish(self);
+    self->running = false;
+    return outcome;
+}
+
+static PyObject *
+readop_iternext(ReadOpObject *self)
+{
+    PyObject *result;
+    PySendResult outcome = readop_send(self, Py_None, &result);
+    return azs_likely(outcome != PYGEN_RETURN)
+               ? result
+               : azs_coro_return_steal(self->st, result);
+}
+
+PyDoc_STRVAR(send_doc,
+"send($self, value, /)\n--\n\nResume the coroutine (collections.abc.Coroutine.send).");
+
+static PyObject *
+ReadOp_send(ReadOpObject *self, PyObject *arg)
+{
+    PyObject *result;
+    PySendResult outcome = readop_send(self, arg, &result);
+    return outcome == PYGEN_RETURN ? azs_coro_raise_steal(result) : result;
+}
+
+PyDoc_STRVAR(throw_doc,
+"throw($self, type, value=None, traceback=None, /)\n--\n\n"
+"Raise an exception inside the coroutine, which ends it: it has taken no data\n"
+"(collections.abc.Coroutine.throw).");
+
+static PyObject *
+ReadOp_throw(ReadOpObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 1 || nargs > 3) {
+        PyErr_Format(PyExc_TypeError, "throw expected 1 to 3 arguments, got %zd",
+                     nargs);
+        return NULL;
+    }
+    if (readop_enter(self) < 0)
+        return NULL;
+    if (azs_coro_throw_set(args, nargs) == 0)
+        readop_finish(self);
+    self->running = false;
+    return NULL;
+}
+
+PyDoc_STRVAR(close_doc,
+"close($self, /)\n--\n\n"
+"End the coroutine: it has taken no data (collections.abc.Coroutine.close).");
+
+static PyObject *
+ReadOp_close(ReadOpObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->state == AZS_READOP_FINISHED)
+        Py_RETURN_NONE;
+    if (readop_enter(self) < 0)
+        return NULL;
+    readop_finish(self);
+    self->running = false;
+    Py_RETURN_NONE;
+}
+
+static PyObject *
+readop_await(PyObject *self)
+{
+    return Py_NewRef(self);
+}
+
+/* ---- the type ---- */
+
+static PyObject *
+readop_get_name(ReadOpObject *self, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromString(readop_name(self));
+}
+
+static PyObject *
+readop_get_qualname(ReadOpObject *self, void *Py_UNUSED(closure))
+{
+    return PyUnicode_FromFormat("StreamReader.%s", readop_name(self));
+}
+
+static PyObject *
+readop_get_awaiting(ReadOpObject *self, void *Py_UNUSED(closure))
+{
+    return Py_NewRef(self->waiter != NULL ? (PyObject *)self->waiter : Py_None);
+}
+
+static PyObject *
+readop_repr(ReadOpObject *self)
+{
+    return PyUnicode_FromFormat("<coroutine object StreamReader.%s at %p>",
+                                readop_name(self), self);
+}
+
+static int
+readop_traverse(ReadOpObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->stream);
+    Py_VISIT(self->reader);
+    Py_VISIT(self->separator);
+    Py_VISIT(self->data);
+    Py_VISIT(self->waiter);
+    return 0;
+}
+
+static int
+readop_clear(ReadOpObject *self)
+{
+    /* The stream stays: methods rely on it. */
+    readop_finish(self);
+    return 0;
+}
+
+/* Dropped before its end: as a coroutine, it says so where it never began. */
+static void
+readop_finalize(ReadOpObject *self)
+{
+    if (self->state == AZS_READOP_FINISHED)
+        return;
+    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
+    if (self->state == AZS_READOP_CREATED &&
+        PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                         "coroutine 'StreamReader.%s' was never awaited",
+                         readop_name(self)) < 0)
+        PyErr_WriteUnraisable((PyObject *)self);
+    readop_finish(self);
+    if (exc != NULL)
+        azs_exc_restore_steal(exc);
+}
+
+static void
+readop_dealloc(ReadOpObject *self)
+{
+    azs_state *st = self->st;
+    if (azs_unlikely(self->state != AZS_READOP_FINISHED) &&
+        PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+        return; /* resurrected */
+    PyObject_GC_UnTrack(self);
+    readop_clear(self);
+    AZS_LIVE(st, readop, -1);
+    StreamObject *stream = self->stream;
+    azs_free_list *list = &st->free_readops;
+    /* A finalizer runs once in an object's life: this one had it. */
+    if (azs_likely(list->count < FREE_LIST_MAX &&
+                   !PyObject_GC_IsFinalized((PyObject *)self))) {
+        PyTypeObject *type = Py_TYPE(self);
+        self->stream = list->head;
+        list->head = (void *)self;
+        list->count++;
+        /* The loop may be the last thing that keeps the module alive. */
+        Py_DECREF(type);
+    } else {
+        AZS_DEALLOC_FREE(self);
+    }
+    Py_DECREF(stream);
+}
+
+static PyMethodDef readop_methods[] = {
+    {"send", (PyCFunction)ReadOp_send, METH_O, send_doc},
+    {"throw", (PyCFunction)(void (*)(void))ReadOp_throw, METH_FASTCALL, throw_doc},
+    {"close", (PyCFunction)ReadOp_close, METH_NOARGS, close_doc},
+    {NULL},
+};
+
+static PyMemberDef readop_members[] = {
+    {"cr_running", T_BOOL, offsetof(ReadOpObject, running), READONLY},
+    {NULL},
+};
+
+static PyGetSetDef readop_getset[] = {
+    {"__name__", (getter)readop_get_name, NULL, NULL, NULL},
+    {"__qualname__", (getter)readop_get_qualname, NULL, NULL, NULL},
+    {"cr_await", (getter)readop_get_awaiting, NULL, NULL, NULL},
+    {NULL},
+};
+
+PyDoc_STRVAR(readop_doc,
+"What the read methods of a stream reader return: a coroutine.");
+
+static PyType_Slot readop_slots[] = {
+    {Py_tp_doc, (void *)readop_doc},
+    {Py_tp_dealloc, readop_dealloc},
+    {Py_tp_traverse, readop_traverse},
+    {Py_tp_clear, readop_clear},
+    {Py_tp_repr, readop_repr},
+    {Py_tp_iternext, readop_iternext},
+    {Py_tp_methods, readop_methods},
+    {Py_tp_members, readop_members},
+    {Py_tp_getset, readop_getset},
+    {Py_am_await, readop_await},
+    {Py_am_send, readop_send},
+    {Py_tp_finalize, readop_finalize},
+    {0, NULL},
+};
+
+static PyType_Spec azs_readop_spec = {
+    .name = "aiozmq_speedups._core.ReadOperation",
+    .basicsize = sizeof(ReadOpObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = readop_slots,
+};
+
+int
+azs_readop_init(PyObject *mod, azs_state *st)
+{
+    PyObject *asyncio = PyImport_ImportModule("asyncio");
+    if (asyncio == NULL)
+        return -1;
+    st->incomplete_read_error = PyObject_GetAttrString(asyncio, "IncompleteReadError");
+    st->limit_overrun_error = PyObject_GetAttrString(asyncio, "LimitOverrunError");
+    Py_DECREF(asyncio);
+    if (st->incomplete_read_error == NULL || st->limit_overrun_error == NULL)
+        return -1;
+    return azs_type_add(mod, &st->readop_type, &azs_readop_spec, NULL, false);
+}
