@@ -50,16 +50,25 @@ azs_waiter_free_list_clear(azs_state *st)
 
 /* ---- the end of the wait ---- */
 
-/* Calls what add_done_callback() left. 0 or -1. */
+/* Ends the wait and has what add_done_callback() left called. 0, or -1: where not even
+ * the first, the task, can be called, it goes on waiting. */
 static int
-waiter_schedule(WaiterObject *self)
+waiter_end(WaiterObject *self, int state)
 {
     PyObject *callback = self->callback, *context = self->context, *more = self->more;
     PyObject *args[] = {(PyObject *)self};
-    int res = 0;
+    self->state = state;
     self->callback = self->context = self->more = NULL;
-    if (callback != NULL)
-        res = azs_loop_call_soon(self->loop, callback, args, 1, context);
+    if (callback != NULL &&
+        azs_loop_call_soon(self->loop, callback, args, 1, context) < 0) {
+        /* Nothing is added while it is over. */
+        self->callback = callback;
+        self->context = context;
+        self->more = more;
+        self->state = AZS_WAITER_PENDING;
+        return -1;
+    }
+    int res = 0;
     if (azs_unlikely(more != NULL)) {
         for (Py_ssize_t i = 0; res == 0 && i < PyList_GET_SIZE(more); i++) {
             PyObject *pair = PyList_GET_ITEM(more, i);
@@ -73,13 +82,21 @@ waiter_schedule(WaiterObject *self)
     return res;
 }
 
+/* The same with an exception, which is stolen. */
+static int
+waiter_fail_steal(WaiterObject *self, int state, PyObject *exc)
+{
+    self->exception = exc;
+    int res = waiter_end(self, state);
+    if (res < 0 && self->state == AZS_WAITER_PENDING)
+        Py_CLEAR(self->exception);
+    return res;
+}
+
 int
 azs_waiter_wake(WaiterObject *self)
 {
-    if (self->state != AZS_WAITER_PENDING)
-        return 0;
-    self->state = AZS_WAITER_DONE;
-    return waiter_schedule(self);
+    return self->state == AZS_WAITER_PENDING ? waiter_end(self, AZS_WAITER_DONE) : 0;
 }
 
 int
@@ -135,9 +152,7 @@ Waiter_cancel(WaiterObject *self, PyObject *args, PyObject *kwargs)
         Py_DECREF(exc);
         Py_RETURN_FALSE;
     }
-    self->exception = exc;
-    self->state = AZS_WAITER_CANCELLED;
-    if (waiter_schedule(self) < 0)
+    if (waiter_fail_steal(self, AZS_WAITER_CANCELLED, exc) < 0)
         return NULL;
     Py_RETURN_TRUE;
 }
@@ -217,8 +232,7 @@ Waiter_set_exception(WaiterObject *self, PyObject *arg)
     }
     if (check_pending(self) < 0) /* the class may have ended it */
         goto fail;
-    self->exception = exc;
-    if (azs_waiter_wake(self) < 0)
+    if (waiter_fail_steal(self, AZS_WAITER_DONE, exc) < 0)
         return NULL;
     Py_RETURN_NONE;
 

@@ -25,7 +25,7 @@ typedef struct {
 WaiterObject *azs_waiter_new(LoopObject *loop);
 
 /* Has the callbacks called in the next turn; harmless where it is over already. 0, or
- * -1 with an exception. */
+ * -1 with an exception: where it is pending still, the task has not been woken. */
 int azs_waiter_wake(WaiterObject *self);
 
 /* 0 where it was woken; -1 with the exception that it was ended with, CancelledError

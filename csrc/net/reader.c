@@ -149,21 +149,23 @@ azs_reader_maybe_resume(azs_state *st, PyObject *dict, PyObject *buffer)
 
 /* ---- feeding ---- */
 
-/* Wakes whoever reads, as StreamReader._wakeup_waiter. 0 or -1. */
-static int
-wake_waiter(azs_state *st, PyObject *dict)
+int
+azs_reader_wake(azs_state *st, PyObject *dict)
 {
     PyObject *waiter = azs_reader_get(dict, st->str__waiter);
     if (waiter == NULL || waiter == Py_None)
         return waiter == NULL ? -1 : 0;
     Py_INCREF(waiter);
     int res = -1;
-    if (PyDict_SetItem(dict, st->str__waiter, Py_None) < 0)
-        goto done;
     if (Py_IS_TYPE(waiter, st->waiter_type)) {
+        /* Without memory to wake it, it stays there for set_exception(). */
         res = azs_waiter_wake((WaiterObject *)waiter);
+        if (res == 0)
+            res = PyDict_SetItem(dict, st->str__waiter, Py_None);
         goto done;
     }
+    if (PyDict_SetItem(dict, st->str__waiter, Py_None) < 0)
+        goto done;
     PyObject *cancelled = PyObject_CallMethodNoArgs(waiter, st->str_cancelled);
     if (cancelled == NULL)
         goto done;
@@ -205,7 +207,7 @@ azs_reader_feed(azs_state *st, PyObject *protocol, const char *data, size_t len)
         res = 0;
         goto done;
     }
-    if (azs_reader_append(buffer, data, len) == 0 && wake_waiter(st, dict) == 0 &&
+    if (azs_reader_append(buffer, data, len) == 0 && azs_reader_wake(st, dict) == 0 &&
         azs_reader_respect_limit(st, dict, buffer) == 0)
         res = 1;
 done:
@@ -454,7 +456,7 @@ azs_reader_attach(StreamObject *stream, PyObject *protocol)
     azs_state *st = stream->base.st;
     if (stream->base.loop->debug)
         return 0;
-    PyObject *reader, *dict = NULL, *ref = NULL;
+    PyObject *reader, *dict = NULL;
     int res = reader_of(st, protocol, &reader);
     if (res <= 0)
         return res;
@@ -466,10 +468,23 @@ azs_reader_attach(StreamObject *stream, PyObject *protocol)
     if (res <= 0)
         goto done;
     res = -1;
-    ref = PyWeakref_NewRef(reader, NULL);
-    if (ref == NULL)
+    /* The methods know the stream: what they read from stays the same for ever. */
+    PyObject *first;
+    res = deref(stream->reader_ref, &first);
+    if (res < 0)
         goto done;
-    Py_XSETREF(stream->reader_ref, Py_NewRef(ref));
+    Py_XDECREF(first);
+    if (first != reader && stream->reader_ref != NULL) {
+        res = 0;
+        goto done;
+    }
+    res = -1;
+    if (stream->reader_ref == NULL) {
+        stream->reader_ref = PyWeakref_NewRef(reader, NULL);
+        if (stream->reader_ref == NULL)
+            goto done;
+    }
+    stream->hands_over = true;
     res = 1;
     for (size_t i = 0; res >= 0 && i < AZS_ARRAY_LEN(reader_methods); i++)
         res = set_method(dict, &reader_methods[i], stream);
@@ -478,7 +493,6 @@ azs_reader_attach(StreamObject *stream, PyObject *protocol)
         res = dict == NULL ? -1 : set_method(dict, &drain_method, stream);
     }
 done:
-    Py_XDECREF(ref);
     Py_XDECREF(dict);
     Py_DECREF(reader);
     return res < 0 ? -1 : 0;

@@ -51,6 +51,9 @@ PyObject *azs_reader_buffer(azs_state *st, PyObject *dict);
 /* Appends to _buffer. 0 or -1. */
 int azs_reader_append(PyObject *buffer, const char *data, size_t len);
 
+/* Wakes whoever reads, as StreamReader._wakeup_waiter. 0 or -1. */
+int azs_reader_wake(azs_state *st, PyObject *dict);
+
 /* Stops the transport where more than twice the limit is buffered. 0 or -1. */
 int azs_reader_respect_limit(azs_state *st, PyObject *dict, PyObject *buffer);
 

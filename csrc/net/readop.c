@@ -314,7 +314,8 @@ begin_wait(ReadOpObject *self, PyObject *dict)
     }
     waiter->blocking = true;
     self->waiter = waiter;
-    self->stream->read_op = self;
+    if (azs_likely(self->stream->hands_over))
+        self->stream->read_op = self;
     return 0;
 }
 
@@ -349,16 +350,18 @@ static int
 readop_wake(ReadOpObject *self, PyObject *dict)
 {
     WaiterObject *waiter = (WaiterObject *)Py_NewRef(self->waiter);
-    self->stream->read_op = NULL;
-    int res = PyDict_SetItem(dict, self->st->str__waiter, Py_None);
-    if (res == 0)
-        res = azs_waiter_wake(waiter);
+    /* Without memory to wake it, it stays there for set_exception(). */
+    int res = azs_waiter_wake(waiter);
+    if (res == 0) {
+        if (self->stream->read_op == self)
+            self->stream->read_op = NULL;
+        res = PyDict_SetItem(dict, self->st->str__waiter, Py_None);
+    }
     Py_DECREF(waiter);
     return res;
 }
 
-/* The buffer is empty, or else this would not wait: the first n bytes are handed over.
- * 0 or -1. */
+/* Hands over the first n bytes; the buffer is empty. 0 or -1. */
 static int
 hand_over(ReadOpObject *self, const char *buf, size_t n, PyObject *data)
 {
@@ -414,9 +417,13 @@ azs_readop_feed(ReadOpObject *self, const char *buf, size_t len, PyObject *data)
     Py_INCREF(self);
     PyObject *dict = azs_reader_dict(self->reader);
     if (dict != NULL) {
-        /* feed_eof() and feed_data() wake it: neither has happened since it began to
-         * wait, for which the buffer was empty. */
-        if (azs_likely(self->kind == AZS_READ_SOME && len <= (size_t)self->n)) {
+        /* The buffer was empty when it began to wait, and who adds to it should have
+         * woken it: but it is anybody's. */
+        PyObject *buffer = azs_reader_buffer(self->st, dict);
+        if (buffer == NULL) {
+            res = -1;
+        } else if (azs_likely(self->kind == AZS_READ_SOME && len <= (size_t)self->n &&
+                              PyByteArray_GET_SIZE(buffer) == 0)) {
             if (hand_over(self, buf, len, data) == 0)
                 res = readop_wake(self, dict) < 0 ? -1 : 1;
         } else {
@@ -443,8 +450,9 @@ readop_finish(ReadOpObject *self)
         PyObject *dict = azs_reader_dict(reader), *buffer = NULL;
         if (end_wait(self, dict, data != NULL) == 0 && dict != NULL && data != NULL) {
             buffer = Py_XNewRef(azs_reader_buffer(self->st, dict));
-            if (buffer != NULL)
-                (void)PySequence_SetSlice(buffer, 0, 0, data);
+            /* Another coroutine may be waiting by now. */
+            if (buffer != NULL && PySequence_SetSlice(buffer, 0, 0, data) == 0)
+                (void)azs_reader_wake(self->st, dict);
             Py_XDECREF(buffer);
         }
         Py_XDECREF(dict);

@@ -370,6 +370,9 @@ azs_stream_adopt_protocol(StreamObject *self, PyObject *protocol)
         self->base.protocol != protocol &&
         azs_reader_detach(self, self->base.protocol) < 0)
         return -1;
+    /* Coroutines that wait for the reader of another protocol get nothing from here. */
+    self->hands_over = false;
+    self->read_op = NULL;
     if (feeds_reader && azs_reader_attach(self, protocol) < 0)
         return -1;
     self->buffered = buffered;

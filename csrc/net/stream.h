@@ -13,8 +13,10 @@ typedef struct {
     bool eof;          /* write_eof() was called */
     bool buffered;     /* the protocol is an asyncio.BufferedProtocol */
     bool feeds_reader; /* the protocol is exactly a StreamReaderProtocol */
-    /* The coroutine that waits for input, which it is handed. */
-    ReadOpObject *read_op; /* borrowed: it leaves this when it ends; or NULL */
+    bool hands_over;   /* and its reader is that of reader_ref */
+    /* The coroutine that waits for input, which it is handed; NULL unless hands_over.
+     */
+    ReadOpObject *read_op; /* borrowed: it leaves this when it ends */
     PyObject *reader_ref;  /* owned: weak, the reader of its methods; or NULL */
     uint32_t expected; /* bytes that a read is expected to get, by those before it */
 } StreamObject;

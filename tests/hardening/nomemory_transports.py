@@ -15,10 +15,11 @@ import os
 import socket
 import sys
 import warnings
+from _testcapi import remove_mem_hooks, set_nomemory
 from contextlib import ExitStack, suppress
 
 import zmq
-from nomemory_cases import Alive, nothing, sweep
+from nomemory_cases import ALLOCATIONS, Alive, nothing, sweep
 
 from aiozmq_speedups._ext import core as _core
 from aiozmq_speedups.core import _CZmqTransport
@@ -501,6 +502,65 @@ def zmq_making(alive, stack):
         sockets.pop().close()
 
     sweep(make, prepare=prepare, check=check)
+
+
+@case
+def stream_reads(alive, stack):
+    """The coroutines of a StreamReader; what feeds one has its waiter called."""
+    loop, readers = alive.loop, []
+
+    def protocol():
+        reader = asyncio.StreamReader(limit=100, loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        protocol.lost = []
+        readers[:] = [reader]
+        return protocol
+
+    pair = Pair(alive, stack, protocol)
+    for name, *args in (
+        ("read", 10),
+        ("readexactly", 10),
+        ("readuntil", b"ne\n"),
+        ("readline",),
+    ):
+
+        def start(name=name, args=args):
+            return getattr(readers[0], name)(*args)
+
+        def there():
+            readers[0]._buffer[:] = b"first line\nsecond"
+
+        def not_there():
+            readers[0]._buffer[:] = b""
+
+        pair.sweep_call(lambda: start().close(), not_there)
+        pair.sweep_call(lambda: start().send(None), there, StopIteration)
+        pair.sweep_call(lambda: start().send(None), not_there)
+        assert readers[0]._waiter is None
+        # One allocation at a time: asyncio's own Python code ends the connection.
+        for first in range(ALLOCATIONS):
+            pair.fresh()
+            not_there()
+            coroutine, woken = start(), []
+            waiter = coroutine.send(None)
+            waiter.add_done_callback(woken.append)
+            pair.peer.send(b"first line\nsecond")
+            with suppress(MemoryError):
+                set_nomemory(first, first + 1)
+                try:
+                    loop._run_once()
+                finally:
+                    remove_mem_hooks()
+            for _ in range(4):
+                pair.turn()
+            assert woken == [waiter], first
+            with suppress(StopIteration, MemoryError):
+                coroutine.send(None)
+            if not pair.transport.is_closing():
+                pair.drain()
+            del coroutine, waiter, woken
+        pair.end()
+    readers.clear()
 
 
 def main():
