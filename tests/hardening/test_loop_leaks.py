@@ -56,8 +56,9 @@ def assert_flat(one_round, objects, rounds=10, slack=0):
     for old, new in zip(before, after, strict=True):
         assert new - old <= slack, (live(), before, after)
     assert sys.getallocatedblocks() - blocks < 2000 + 10 * slack
-    # a leak of one object a callback would be tens of MiB
-    assert memory() - rss < 8 * MIB
+    if core.BUILD_FLAVOUR != "asan":  # which keeps what was freed, to watch it
+        # a leak of one object a callback would be tens of MiB
+        assert memory() - rss < 8 * MIB
 
 
 class Callback:
