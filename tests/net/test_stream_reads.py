@@ -425,7 +425,8 @@ def test_debug_mode(loop, read, when):
             task = await waiting(reader, read(reader))
             peer.send(DATA)
             assert await task == DATA
-            assert inspect.iscoroutine(coroutine := read(reader))
+            coroutine = read(reader)
+            assert inspect.iscoroutine(coroutine)
             coroutine.close()
             loop.set_debug(False)
             peer.send(DATA)
@@ -658,7 +659,7 @@ def test_keyword_arguments(loop):
             assert await reader.readexactly(n=2) == b"bc"
             assert await reader.readuntil(separator=b";") == b"de;"
             assert await reader.readuntil() == b"fgh\n"
-            with pytest.raises(ValueError, match="at least one.byte"):
+            with pytest.raises(ValueError, match=r"at least one.byte"):
                 await reader.readuntil(b"")
             for call in (
                 lambda: reader.readexactly(),
@@ -729,7 +730,7 @@ def test_data_is_kept_as_it_was(loop):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_at_random(loop, seed):
-    """Lines in pieces, read by any method, some of them cancelled: all there in order."""
+    """Lines in pieces, read by any method, some cancelled: all there in order."""
     rng = random.Random(seed)
     lines = [
         bytes(rng.choices(b"abc", k=rng.randrange(40))) + b"\n" for _ in range(400)
