@@ -106,7 +106,6 @@
     X(recvfrom_into)                                                                   \
     X(resume_reading)                                                                  \
     X(resume_writing)                                                                  \
-    X(send)                                                                            \
     X(sendto)                                                                          \
     X(set_result)                                                                      \
     X(sock_accept)                                                                     \
@@ -139,7 +138,6 @@
     X(limit_overrun_error)         /* asyncio.LimitOverrunError */                     \
     X(reader_class_methods)        /* tuple: see net/reader.c */                       \
     X(ready_awaitable)             /* done at once: see net/reader.c */                \
-    X(kwnames_loop)                /* ("loop",) */                                     \
     X(kwnames_name_loop)           /* ("name", "loop") */                              \
     X(kwnames_context)             /* ("context",) of asyncio's; NULL until seen */    \
     X(selector_key)                /* selectors.SelectorKey */                         \

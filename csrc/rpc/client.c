@@ -118,23 +118,15 @@ static PyObject *
 send_slowly(RpcClientObject *self, PyObject *bname, PyObject *args, PyObject *kwargs,
             PyObject *option)
 {
-    PyObject *empty = NULL;
-    if (kwargs == NULL) {
-        kwargs = empty = PyDict_New();
-        if (empty == NULL)
-            return NULL;
-    }
     PyObject *stack[] = {(PyObject *)self, bname, args, kwargs, option};
-    PyObject *call = PyObject_VectorcallMethod(self->st->str__send, stack, 5, NULL);
-    Py_XDECREF(empty);
-    return call;
+    return PyObject_VectorcallMethod(self->st->str__send, stack, 5, NULL);
 }
 
-PyObject *
-azs_rpc_client_send(PyObject *proto, PyObject *bname, PyObject *args, PyObject *kwargs,
-                    PyObject *option)
+/* The future of the answer. `args` is a tuple, `kwargs` a dict, the rest anything. */
+static PyObject *
+send_call(RpcClientObject *self, PyObject *bname, PyObject *args, PyObject *kwargs,
+          PyObject *option)
 {
-    RpcClientObject *self = (RpcClientObject *)proto;
     if (azs_unlikely(self->write == NULL || self->write == Py_None ||
                      self->calls == NULL || !PyDict_CheckExact(self->calls) ||
                      self->max_pending != Py_None || !PyBytes_CheckExact(bname)))
@@ -152,7 +144,7 @@ azs_rpc_client_send(PyObject *proto, PyObject *bname, PyObject *args, PyObject *
     bargs = azs_rpc_pack(self->st, self->packer, args);
     if (bargs == NULL)
         goto done;
-    if (azs_likely(kwargs == NULL || PyDict_GET_SIZE(kwargs) == 0))
+    if (azs_likely(PyDict_GET_SIZE(kwargs) == 0))
         bkwargs = Py_NewRef(self->st->rpc_no_kwargs);
     else
         bkwargs = azs_rpc_pack(self->st, self->packer, kwargs);
@@ -179,7 +171,7 @@ RpcClient_send(RpcClientObject *self, PyObject *const *args, Py_ssize_t nargs)
                                          "timeout");
         return NULL;
     }
-    return azs_rpc_client_send((PyObject *)self, args[0], args[1], args[2], args[3]);
+    return send_call(self, args[0], args[1], args[2], args[3]);
 }
 
 /* ---- answers ---- */
