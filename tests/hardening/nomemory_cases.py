@@ -4,12 +4,17 @@
 and must leave the loop able to work. Anything else, a crash above all, fails.
 
 The operations are single calls into C: Python frames that run out of memory have
-crashes of their own in CPython.
+crashes of their own in CPython. One that raises must not even be called by a lambda:
+where CPython has no memory for the frame of a traceback, it may lose the exception
+(SystemError: error return without exception set, for ``len(1)`` as well).
+
+The first NOMEMORY_ALLOCATIONS (of the environment) are tried in turn.
 """
 
 import contextvars
 import faulthandler
 import gc
+import os
 import socket
 import sys
 import warnings
@@ -19,7 +24,7 @@ from selectors import EVENT_READ, EVENT_WRITE
 
 from aiozmq_speedups import EpollSelector, Loop
 
-ALLOCATIONS = 40
+ALLOCATIONS = int(os.environ.get("NOMEMORY_ALLOCATIONS", "40"))
 CASES = {}
 
 
@@ -34,6 +39,7 @@ def nothing(*args):
 
 def attempt(operation, first, last, errors):
     """True where `operation` did its work though some allocations failed."""
+    sys._getframe()  # makes this frame's object, which a traceback needs
     try:
         set_nomemory(first, last)
         try:
@@ -47,20 +53,21 @@ def attempt(operation, first, last, errors):
     return not errors
 
 
-def sweep(
-    operation, *, check=nothing, prepare=nothing, errors=(), allocations=ALLOCATIONS
-):
+def sweep(operation, *, check=nothing, prepare=nothing, errors=(), bind=None):
     """Fails one allocation, then all from one on, for each of the first.
 
-    `errors` are what the operation raises where it has the memory.
+    `errors` are what the operation raises where it has the memory. `bind`, where
+    given, returns the operation once all is prepared.
     """
     done = 0
-    for first in range(allocations):
+    for first in range(ALLOCATIONS):
         for last in (first + 1, 0):
             prepare()
+            if bind is not None:
+                operation = bind()
             done += attempt(operation, first, last, errors)
             check()
-    assert done > 0, "it never succeeds: raise `allocations`"
+    assert done > 0, "it never succeeds: raise ALLOCATIONS"
 
 
 class Alive:

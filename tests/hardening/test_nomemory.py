@@ -12,16 +12,19 @@ pytest.importorskip("_testcapi")
 pytestmark = pytest.mark.skipif(core is None, reason="needs the C extension")
 
 HERE = pathlib.Path(__file__).parent
+CASES = []
 if core is not None:
-    from nomemory_cases import CASES
-else:
-    CASES = {}
+    import nomemory_cases
+    import nomemory_transports
+
+    for module in (nomemory_cases, nomemory_transports):
+        CASES += [(module.__name__, case) for case in module.CASES]
+cases = pytest.mark.parametrize(("program", "case"), CASES)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_allocations_may_fail(case):
+def run(program, case):
     process = subprocess.run(
-        [sys.executable, str(HERE / "nomemory_cases.py"), case],
+        [sys.executable, str(HERE / f"{program}.py"), case],
         capture_output=True,
         text=True,
         timeout=50,
@@ -29,3 +32,15 @@ def test_allocations_may_fail(case):
     )
     assert process.returncode == 0, process.stderr[-8000:]
     assert process.stdout.endswith("done\n")
+
+
+@cases
+def test_allocations_may_fail(program, case):
+    run(program, case)
+
+
+@pytest.mark.slow
+@cases
+def test_more_allocations_may_fail(program, case, monkeypatch):
+    monkeypatch.setenv("NOMEMORY_ALLOCATIONS", "400")
+    run(program, case)
