@@ -260,7 +260,10 @@ def test_heartbeats_find_a_dead_peer(run):
             while await reader.read(1000):
                 pass
             writer.close()
+            await writer.wait_closed()
+            ended.set()
 
+        ended = asyncio.Event()
         server = await asyncio.start_server(dead, "127.0.0.1", 0)
         port = server.sockets[0].getsockname()[1]
         client, client_p = await open_transport(
@@ -278,6 +281,7 @@ def test_heartbeats_find_a_dead_peer(run):
         await client_p.until(seen(zmq.EVENT_HANDSHAKE_SUCCEEDED))
         await client_p.until(seen(zmq.EVENT_DISCONNECTED))
         await close(client)
+        await ended.wait()
         server.close()
         await server.wait_closed()
 
