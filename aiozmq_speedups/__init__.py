@@ -3,7 +3,12 @@
 from typing import Any
 
 from aiozmq_speedups._version import __version__, version, version_info
-from aiozmq_speedups.core import SocketEvent, ZmqOptions, create_zmq_connection
+from aiozmq_speedups.core import (
+    SocketEvent,
+    ZmqMonitor,
+    ZmqOptions,
+    create_zmq_connection,
+)
 from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
 from aiozmq_speedups.loop import Loop, ZmqEventLoop, install, new_event_loop, run
 from aiozmq_speedups.selector import EpollSelector, ZmqSelector
@@ -21,6 +26,7 @@ __all__ = (
     "SocketEvent",
     "ZmqEventLoop",
     "ZmqEventLoopPolicy",
+    "ZmqMonitor",
     "ZmqOptions",
     "ZmqProtocol",
     "ZmqSelector",

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import os
-import struct
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import zmq
 
-from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
+from aiozmq_speedups._zmqmonitor import (
+    _DEFAULT_BACKLOG,
+    ZmqMonitor,
+    _Hub,
+    add_iterator,
+    check_backlog,
+    check_events,
+    open_pair,
+)
+from aiozmq_speedups.interface import ZmqTransport
 from aiozmq_speedups.log import logger
 from aiozmq_speedups.util import _EndpointsSet
 
@@ -32,15 +39,6 @@ _Protocol = Any  # a ZmqProtocol by duck typing, as aiozmq has it
 _RETRY_SECONDS = 0.02
 
 _EVENTS = int(zmq.EVENTS)
-_monitor_ids = itertools.count(1)
-
-
-class SocketEvent(NamedTuple):
-    """What a socket monitor reports, see zmq_socket_monitor(3)."""
-
-    event: int
-    value: int
-    endpoint: str
 
 
 def _os_error(exc: zmq.ZMQError) -> OSError:
@@ -49,23 +47,6 @@ def _os_error(exc: zmq.ZMQError) -> OSError:
 
 def _not_a_socket() -> OSError:
     return OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
-
-
-class _ZmqEventProtocol(ZmqProtocol):
-    """Decodes a monitor socket's messages for the monitored protocol."""
-
-    def __init__(self, monitored: _BaseTransport) -> None:
-        self._monitored = monitored
-
-    def msg_received(self, data: list[bytes]) -> None:
-        if len(data) != 2 or len(data[0]) != 6:
-            raise RuntimeError(f"Invalid event message format: {data}")
-        # The monitored socket's protocol, which may have been replaced.
-        protocol = self._monitored._protocol
-        if protocol is not None:
-            event, value = struct.unpack("=Hi", data[0])
-            endpoint = data[1].decode("utf-8", "surrogateescape")
-            protocol.event_received(SocketEvent(event, value, endpoint))
 
 
 class _BaseTransport(ZmqTransport):
@@ -349,53 +330,59 @@ class _BaseTransport(ZmqTransport):
     # -- Monitor --
 
     async def enable_monitor(self, events: int | None = None) -> None:
+        self._check_monitor()
+        mask = check_events(events)
+        hub = self._monitor_hub()
+        if hub.protocol_events is None:
+            hub.protocol_events = mask
+
+    def _check_monitor(self) -> None:
         if zmq.zmq_version_info() < (4,) or zmq.pyzmq_version_info() < (14, 4):
             raise NotImplementedError(
                 "Socket monitor requires libzmq >= 4 and pyzmq >= 14.4, "
                 f"have libzmq:{zmq.zmq_version()}, pyzmq:{zmq.pyzmq_version()}"
             )
-        if self._monitor is not None:
-            return
+
+    def _monitor_hub(self) -> _Hub:
+        """The protocol of the monitor's transport, which is started if need be."""
         zmq_sock, loop = self._zmq_sock, self._loop
         if zmq_sock is None or loop is None or self._closing:
             raise _not_a_socket()
-        # inproc joins sockets of one context only. The name is used once: a
-        # name derived from the fd comes back while the old monitor closes.
-        addr = f"inproc://monitor.aiozmq_speedups-{next(_monitor_ids)}"
+        if self._monitor is not None:
+            hub: _Hub = self._monitor._protocol
+            return hub
         try:
-            pair = zmq_sock.context.socket(zmq.PAIR)
+            pair = open_pair(zmq_sock)
         except zmq.ZMQError as exc:
             raise _os_error(exc) from exc
+        hub = _Hub(self)
         try:
-            # Connected before libzmq binds its end, so no event is lost.
-            pair.connect(addr)
-            zmq_sock.monitor(addr, zmq.EVENT_ALL if events is None else events)
-            ready: Future[None] = loop.create_future()
-            self._monitor = type(self)(
-                loop, zmq.PAIR, pair, _ZmqEventProtocol(self), ready
-            )
-        except BaseException as exc:
+            self._monitor = type(self)(loop, zmq.PAIR, pair, hub)
+        except BaseException:
+            zmq_sock.disable_monitor()
             pair.close(linger=0)
-            if isinstance(exc, zmq.ZMQError):
-                raise _os_error(exc) from exc
             raise
-        await ready
+        return hub
 
     async def disable_monitor(self) -> None:
-        self._disable_monitor()
+        hub: _Hub | None = None if self._monitor is None else self._monitor._protocol
+        if hub is not None:
+            hub.protocol_events = None
+            hub.stop_unless_used()
+
+    def monitor(
+        self, events: int | None = None, *, backlog: int | None = _DEFAULT_BACKLOG
+    ) -> ZmqMonitor:
+        self._check_monitor()
+        check_backlog(backlog)
+        mask = check_events(events)
+        return add_iterator(self._monitor_hub(), mask, backlog)
 
     def _disable_monitor(self) -> None:
-        monitor = self._monitor
-        if monitor is None:
-            return
-        self._monitor = None
-        zmq_sock = self._zmq_sock
-        try:
-            if zmq_sock is not None:
-                zmq_sock.disable_monitor()
-        except zmq.ZMQError:
-            pass  # the user closed the socket, and libzmq the monitor with it
-        monitor.abort()
+        """Called as the transport closes."""
+        hub: _Hub | None = None if self._monitor is None else self._monitor._protocol
+        if hub is not None:
+            hub.stop()
 
 
 def _close_socket(zmq_sock: _Socket) -> None:

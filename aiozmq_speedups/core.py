@@ -13,12 +13,12 @@ import zmq
 from aiozmq_speedups import _ext
 from aiozmq_speedups._options import ZmqOptions, apply_options, check_options
 from aiozmq_speedups._zmqbase import (
-    SocketEvent,
     _BaseTransport,
     _os_error,
     _Protocol,
     _Socket,
 )
+from aiozmq_speedups._zmqmonitor import SocketEvent, ZmqMonitor
 from aiozmq_speedups._zmqpure import _PyZmqTransport
 from aiozmq_speedups.loop import Loop
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from aiozmq_speedups.interface import ZmqTransport
 
-__all__ = ["SocketEvent", "ZmqOptions", "create_zmq_connection"]
+__all__ = ["SocketEvent", "ZmqMonitor", "ZmqOptions", "create_zmq_connection"]
 
 _Endpoints = str | Iterable[str] | None
 _P = TypeVar("_P")  # the protocol: a ZmqProtocol by duck typing, as aiozmq has it

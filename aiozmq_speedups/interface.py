@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aiozmq_speedups._zmqbase import SocketEvent
+    from aiozmq_speedups._zmqmonitor import SocketEvent, ZmqMonitor
 
 __all__ = ["ZmqTransport", "ZmqProtocol"]
 
@@ -219,7 +219,29 @@ class ZmqTransport(BaseTransport):
         raise NotImplementedError
 
     async def disable_monitor(self) -> None:
-        """Stop the monitor; does nothing where there is none."""
+        """Undo :meth:`enable_monitor`; does nothing where it is not on."""
+        raise NotImplementedError
+
+    def monitor(
+        self, events: int | None = None, *, backlog: int | None = 1000
+    ) -> ZmqMonitor:
+        """Iterate over the socket's events, from now on until it closes.
+
+        No coroutine: what a ``connect()`` in the next line causes is among the
+        events. Independent of :meth:`enable_monitor`::
+
+            with transport.monitor(zmq.EVENT_HANDSHAKE_SUCCEEDED) as events:
+                await transport.connect(endpoint)
+                await anext(events)
+
+        :param events: a mask such as ``zmq.EVENT_CONNECTED``; all by default.
+            See zmq_socket_monitor(3).
+        :param backlog: how many events are kept until they are read, at least
+            1; None for no limit.
+        :raise ValueError: where *backlog* is less than 1.
+        :raise NotImplementedError: where libzmq or pyzmq is too old.
+        :raise OSError: on an error of libzmq, or where the transport closes.
+        """
         raise NotImplementedError
 
 
@@ -241,7 +263,5 @@ class ZmqProtocol(BaseProtocol):
     def event_received(self, event: SocketEvent) -> None:
         """Called with each event while the monitor is on.
 
-        :param event: a named tuple of ``event`` (int, one ``zmq.EVENT_*``
-            bit), ``value`` (int, whose meaning depends on the event) and
-            ``endpoint`` (str).
+        :param event: see :class:`SocketEvent`.
         """
