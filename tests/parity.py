@@ -20,7 +20,9 @@ IMPLEMENTATIONS = (
     ("aiozmq_speedups", "speedups", None),
     ("aiozmq_speedups", "asyncio", None),
     ("aiozmq_speedups", "uvloop", None),
+    ("aiozmq_speedups", "speedups", "pure"),
     ("aiozmq_speedups", "asyncio", "pure"),
+    ("aiozmq_speedups", "uvloop", "pure"),
 )
 
 
