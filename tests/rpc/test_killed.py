@@ -24,7 +24,8 @@ class Handler(rpc.AttrHandler):
         await asyncio.Event().wait()
 
 async def main():
-    service = await rpc.serve_rpc(Handler(), bind=sys.argv[1])
+    # Without a mark: a ROUTER drops the answers that are above it.
+    service = await rpc.serve_rpc(Handler(), bind=sys.argv[1], sndhwm=0)
     print(*service.transport.bindings(), flush=True)
     await service.wait_closed()
 
