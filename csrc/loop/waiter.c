@@ -1,5 +1,6 @@
 #include "loop/waiter.h"
 
+#include <string.h>
 #include <structmember.h>
 
 #include "loop/loop_object.h"
@@ -9,6 +10,9 @@
 /* ---- creation and free list; see handle.c ---- */
 
 enum { FREE_LIST_MAX = 256 };
+
+static PyObject *waiter_vectorcall(WaiterObject *self, PyObject *const *args,
+                                   size_t nargsf, PyObject *kwnames);
 
 WaiterObject *
 azs_waiter_new(LoopObject *loop)
@@ -26,6 +30,7 @@ azs_waiter_new(LoopObject *loop)
         if (self == NULL)
             return NULL;
         PyObject_GC_UnTrack(self);
+        self->vectorcall = (vectorcallfunc)(void (*)(void))waiter_vectorcall;
         self->st = st;
     }
     AZS_LIVE(st, waiter, 1);
@@ -50,13 +55,31 @@ azs_waiter_free_list_clear(azs_state *st)
 
 /* ---- the end of the wait ---- */
 
+/* What a callback gets. A Task asks anything but an exact asyncio.Future for its result
+ * by name, at the price of a whole read: its wake-up gets one that is done. Borrowed.
+ */
+static PyObject *
+argument_of(WaiterObject *self, PyObject *callback)
+{
+    azs_state *st = self->st;
+    if (callback != NULL && self->exception == NULL &&
+        PyCFunction_CheckExact(callback)) {
+        PyObject *task = PyCFunction_GET_SELF(callback);
+        if (task != NULL &&
+            PyObject_TypeCheck(task, (PyTypeObject *)st->asyncio_task) &&
+            strcmp(((PyCFunctionObject *)callback)->m_ml->ml_name, "task_wakeup") == 0)
+            return st->done_future;
+    }
+    return (PyObject *)self;
+}
+
 /* Ends the wait and has what add_done_callback() left called. 0, or -1: where not even
  * the first, the task, can be called, it goes on waiting. */
 static int
 waiter_end(WaiterObject *self, int state)
 {
     PyObject *callback = self->callback, *context = self->context, *more = self->more;
-    PyObject *args[] = {(PyObject *)self};
+    PyObject *args[] = {argument_of(self, callback)};
     self->state = state;
     self->callback = self->context = self->more = NULL;
     if (callback != NULL &&
@@ -70,6 +93,7 @@ waiter_end(WaiterObject *self, int state)
     }
     int res = 0;
     if (azs_unlikely(more != NULL)) {
+        args[0] = (PyObject *)self;
         for (Py_ssize_t i = 0; res == 0 && i < PyList_GET_SIZE(more); i++) {
             PyObject *pair = PyList_GET_ITEM(more, i);
             res = azs_loop_call_soon(self->loop, PyTuple_GET_ITEM(pair, 0), args, 1,
@@ -378,7 +402,54 @@ waiter_dealloc(WaiterObject *self)
     Py_DECREF(loop);
 }
 
+/* ---- what a Task takes ---- */
+
+PyDoc_STRVAR(get_loop_doc,
+"get_loop($self, /)\n--\n\nThe loop (asyncio Future.get_loop).");
+
+static PyObject *
+Waiter_get_loop(WaiterObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return Py_NewRef(self->loop);
+}
+
+/* A Task looks up three names in what is yielded to it. Two are methods, called at
+ * once: they are the waiter itself, which spares an object for each. */
+static PyObject *
+waiter_getattro(WaiterObject *self, PyObject *name)
+{
+    azs_state *st = self->st;
+    if (name == st->str__asyncio_future_blocking)
+        return PyBool_FromLong(self->blocking);
+    if (name == st->str_get_loop || name == st->str_add_done_callback)
+        return Py_NewRef(self);
+    return PyObject_GenericGetAttr((PyObject *)self, name);
+}
+
+static int
+waiter_setattro(WaiterObject *self, PyObject *name, PyObject *value)
+{
+    if (name == self->st->str__asyncio_future_blocking &&
+        (value == Py_False || value == Py_True)) {
+        self->blocking = value == Py_True;
+        return 0;
+    }
+    return PyObject_GenericSetAttr((PyObject *)self, name, value);
+}
+
+/* get_loop() takes no argument, add_done_callback(fn) one. */
+static PyObject *
+waiter_vectorcall(WaiterObject *self, PyObject *const *args, size_t nargsf,
+                  PyObject *kwnames)
+{
+    Py_ssize_t nargs = PyVectorcall_NARGS(nargsf);
+    if (nargs == 0 && kwnames == NULL)
+        return Py_NewRef(self->loop);
+    return Waiter_add_done_callback(self, args, nargs, kwnames);
+}
+
 static PyMethodDef waiter_methods[] = {
+    {"get_loop", (PyCFunction)Waiter_get_loop, METH_NOARGS, get_loop_doc},
     {"add_done_callback", (PyCFunction)(void (*)(void))Waiter_add_done_callback,
      METH_FASTCALL | METH_KEYWORDS, add_done_callback_doc},
     {"remove_done_callback", (PyCFunction)Waiter_remove_done_callback, METH_O,
@@ -394,8 +465,8 @@ static PyMethodDef waiter_methods[] = {
     {NULL},
 };
 
-/* Without get_loop(): a Task then reads _loop, which costs less. */
 static PyMemberDef waiter_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(WaiterObject, vectorcall), READONLY},
     {"_loop", T_OBJECT, offsetof(WaiterObject, loop), READONLY},
     {"_asyncio_future_blocking", T_BOOL, offsetof(WaiterObject, blocking), 0},
     {NULL},
@@ -405,19 +476,59 @@ PyDoc_STRVAR(waiter_doc,
 "What a coroutine of this extension waits for: wakes its task, has no result.");
 
 static PyType_Slot waiter_slots[] = {
-    {Py_tp_doc, (void *)waiter_doc}, {Py_tp_dealloc, waiter_dealloc},
-    {Py_tp_repr, waiter_repr},       {Py_tp_traverse, waiter_traverse},
-    {Py_tp_clear, waiter_clear},     {Py_tp_methods, waiter_methods},
-    {Py_tp_members, waiter_members}, {0, NULL},
+    {Py_tp_doc, (void *)waiter_doc},
+    {Py_tp_dealloc, waiter_dealloc},
+    {Py_tp_repr, waiter_repr},
+    {Py_tp_traverse, waiter_traverse},
+    {Py_tp_clear, waiter_clear},
+    {Py_tp_methods, waiter_methods},
+    {Py_tp_members, waiter_members},
+    {Py_tp_getattro, waiter_getattro},
+    {Py_tp_setattro, waiter_setattro},
+    {Py_tp_call, PyVectorcall_Call},
+    {0, NULL},
 };
 
 static PyType_Spec azs_waiter_spec = {
     .name = "aiozmq_speedups._core.Waiter",
     .basicsize = sizeof(WaiterObject),
     .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+             Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_HAVE_VECTORCALL,
     .slots = waiter_slots,
 };
+
+/* An asyncio.Future that is done, with None. It knows no loop that could end. 0 or -1.
+ */
+static int
+make_done_future(azs_state *st)
+{
+    int res = -1;
+    PyObject *types = PyImport_ImportModule("types"), *loop = NULL, *args = NULL;
+    PyObject *kwargs = NULL, *ok = NULL;
+    if (types == NULL)
+        return -1;
+    /* Future() asks its loop nothing but this, and bool() is False. */
+    loop = PyObject_CallMethod(types, "SimpleNamespace", NULL);
+    if (loop == NULL ||
+        PyObject_SetAttrString(loop, "get_debug", (PyObject *)&PyBool_Type) < 0)
+        goto done;
+    args = PyTuple_New(0);
+    kwargs = Py_BuildValue("{s:O}", "loop", loop);
+    if (args == NULL || kwargs == NULL)
+        goto done;
+    st->done_future = PyObject_Call(st->asyncio_future, args, kwargs);
+    if (st->done_future == NULL)
+        goto done;
+    ok = PyObject_CallMethod(st->done_future, "set_result", "O", Py_None);
+    res = ok == NULL ? -1 : 0;
+done:
+    Py_XDECREF(ok);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(args);
+    Py_XDECREF(loop);
+    Py_DECREF(types);
+    return res;
+}
 
 int
 azs_waiter_init(PyObject *mod, azs_state *st)
@@ -427,7 +538,7 @@ azs_waiter_init(PyObject *mod, azs_state *st)
         return -1;
     st->cancelled_error = PyObject_GetAttrString(asyncio, "CancelledError");
     Py_DECREF(asyncio);
-    if (st->cancelled_error == NULL)
+    if (st->cancelled_error == NULL || make_done_future(st) < 0)
         return -1;
     return azs_type_add(mod, &st->waiter_type, &azs_waiter_spec, NULL, false);
 }

@@ -11,10 +11,11 @@
 
 typedef struct {
     PyObject_HEAD
-    azs_state *st;       /* borrowed: the loop holds it */
-    LoopObject *loop;    /* owned */
-    PyObject *callback;  /* owned or NULL: a Task adds one */
-    PyObject *context;   /* owned with callback */
+    vectorcallfunc vectorcall; /* see waiter_vectorcall */
+    azs_state *st;             /* borrowed: the loop holds it */
+    LoopObject *loop;          /* owned */
+    PyObject *callback;        /* owned or NULL: a Task adds one */
+    PyObject *context;         /* owned with callback */
     PyObject *more;      /* owned or NULL: list of (callback, context) after that */
     PyObject *exception; /* owned or NULL: set_exception() or cancel() */
     enum { AZS_WAITER_PENDING, AZS_WAITER_DONE, AZS_WAITER_CANCELLED } state;

@@ -34,6 +34,7 @@
 #define AZS_STATE_NAMES(X)                                                             \
     X(__rpc__)                                                                         \
     X(_answered)                                                                       \
+    X(_asyncio_future_blocking)                                                        \
     X(_attach)                                                                         \
     X(_buffer)                                                                         \
     X(_callback_failed)                                                                \
@@ -52,6 +53,7 @@
     X(_expire_after)                                                                   \
     X(_failed)                                                                         \
     X(_limit)                                                                          \
+    X(_loop)                                                                           \
     X(_make_room)                                                                      \
     X(_msg_received)                                                                   \
     X(_on_armed)                                                                       \
@@ -68,6 +70,7 @@
     X(_waiter)                                                                         \
     X(_warn_lost_write)                                                                \
     X(_watch_release)                                                                  \
+    X(add_done_callback)                                                               \
     X(buffer_updated)                                                                  \
     X(call_exception_handler)                                                          \
     X(call_soon)                                                                       \
@@ -87,6 +90,7 @@
     X(error_received)                                                                  \
     X(fileno)                                                                          \
     X(get_buffer)                                                                      \
+    X(get_loop)                                                                        \
     X(gettimeout)                                                                      \
     X(is_coroutine)                                                                    \
     X(loop)                                                                            \
@@ -134,6 +138,7 @@
     X(no_args)                     /* () */                                            \
     X(spare_stop_iteration)        /* see py/coro.c */                                 \
     X(cancelled_error)             /* asyncio.CancelledError */                        \
+    X(done_future)                 /* see loop/waiter.c */                             \
     X(incomplete_read_error)       /* asyncio.IncompleteReadError */                   \
     X(limit_overrun_error)         /* asyncio.LimitOverrunError */                     \
     X(reader_class_methods)        /* tuple: see net/reader.c */                       \
