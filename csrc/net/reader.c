@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "net/readop.h"
+#include "net/writer.h"
 #include "py/type.h"
 
 bool
@@ -11,10 +12,8 @@ azs_reader_serves(azs_state *st, PyObject *protocol)
     return (PyObject *)Py_TYPE(protocol) == st->stream_reader_protocol;
 }
 
-/* What a weak reference refers to: 1 with a new reference in *out, 0 for none, -1 with
- * an exception. */
-static int
-deref(PyObject *ref, PyObject **out)
+int
+azs_reader_deref(PyObject *ref, PyObject **out)
 {
     *out = NULL;
     if (ref == NULL || !PyWeakref_CheckRefExact(ref))
@@ -30,14 +29,14 @@ deref(PyObject *ref, PyObject **out)
 #endif
 }
 
-/* The reader that the protocol refers to weakly: as deref(). */
+/* The reader that the protocol refers to weakly: as azs_reader_deref(). */
 static int
 reader_of(azs_state *st, PyObject *protocol, PyObject **out)
 {
     PyObject *ref = PyObject_GetAttr(protocol, st->str__stream_reader_wr);
     if (ref == NULL)
         return -1;
-    int res = deref(ref, out);
+    int res = azs_reader_deref(ref, out);
     Py_DECREF(ref);
     return res;
 }
@@ -219,11 +218,9 @@ done:
 
 /* ---- methods of the instance ---- */
 
-/* Calls a method of asyncio's class with the instance put in front: for arguments that
- * the fast way does not take. */
-static PyObject *
-call_class(PyObject *cls, PyObject *name, PyObject *self, PyObject *const *args,
-           Py_ssize_t nargs, PyObject *kwnames)
+PyObject *
+azs_reader_call_class(PyObject *cls, PyObject *name, PyObject *self,
+                      PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     Py_ssize_t total = nargs + (kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames));
     PyObject *func = PyObject_GetAttr(cls, name), *res = NULL;
@@ -246,7 +243,7 @@ static PyObject *
 method_reader(StreamObject *stream)
 {
     PyObject *reader;
-    int res = deref(stream->reader_ref, &reader);
+    int res = azs_reader_deref(stream->reader_ref, &reader);
     if (res == 0)
         PyErr_SetString(PyExc_ReferenceError, "this stream reader is gone");
     return reader;
@@ -276,9 +273,10 @@ read_method(StreamObject *self, PyObject *name, azs_read_kind kind, Py_ssize_t n
     if (reader == NULL)
         return NULL;
     bool fast = n > 0 && !self->base.loop->debug;
-    PyObject *res = azs_likely(fast) ? azs_readop_new(self, reader, kind, n, separator)
-                                     : call_class(st->stream_reader, name, reader, args,
-                                                  nargs, kwnames);
+    PyObject *res = azs_likely(fast)
+                        ? azs_readop_new(self, reader, kind, n, separator)
+                        : azs_reader_call_class(st->stream_reader, name, reader, args,
+                                                nargs, kwnames);
     Py_DECREF(reader);
     return res;
 }
@@ -319,36 +317,6 @@ Reader_readline(StreamObject *self, PyObject *const *args, Py_ssize_t nargs,
                        nargs == 0 && kwnames == NULL, NULL, args, nargs, kwnames);
 }
 
-/* StreamReaderProtocol._drain_helper(), which StreamWriter.drain() awaits: nothing to
- * wait for, unless the protocol was told to pause. */
-static PyObject *
-Protocol__drain_helper(StreamObject *self, PyObject *Py_UNUSED(ignored))
-{
-    azs_state *st = self->base.st;
-    if (!self->feeds_reader || self->base.protocol == NULL) {
-        PyErr_SetString(PyExc_ConnectionResetError, "Connection lost");
-        return NULL;
-    }
-    PyObject *protocol = Py_NewRef(self->base.protocol), *res = NULL;
-    PyObject *dict = azs_reader_dict(protocol);
-    if (dict == NULL)
-        goto done;
-    PyObject *paused = azs_reader_get(dict, st->str__paused);
-    PyObject *lost =
-        paused == NULL ? NULL : azs_reader_get(dict, st->str__connection_lost);
-    if (lost == NULL)
-        goto done;
-    if (azs_likely(paused == Py_False && lost == Py_False))
-        res = Py_NewRef(st->ready_awaitable);
-    else
-        res = call_class(st->stream_reader_protocol, st->str__drain_helper, protocol,
-                         NULL, 0, NULL);
-done:
-    Py_XDECREF(dict);
-    Py_DECREF(protocol);
-    return res;
-}
-
 #define READER_METHOD(name, func)                                                      \
     {name, (PyCFunction)(void (*)(void))func, METH_FASTCALL | METH_KEYWORDS,           \
      "asyncio.StreamReader." name "() in C."}
@@ -360,23 +328,21 @@ static PyMethodDef reader_methods[] = {
     READER_METHOD("readline", Reader_readline),
 };
 
-static PyMethodDef drain_method = {
-    "_drain_helper", (PyCFunction)Protocol__drain_helper, METH_NOARGS,
-    "asyncio.StreamReaderProtocol._drain_helper() in C."};
-
 /* ---- attaching ---- */
 
 /* The functions of asyncio's classes that the methods stand for, in the order of
- * reader_methods, _drain_helper last: new reference to a tuple. */
+ * reader_methods, those of writing last: new reference to a tuple. */
 static PyObject *
 class_functions(azs_state *st)
 {
     size_t n = AZS_ARRAY_LEN(reader_methods);
-    PyObject *found = PyTuple_New((Py_ssize_t)n + 1);
-    for (size_t i = 0; found != NULL && i <= n; i++) {
+    PyObject *found = PyTuple_New((Py_ssize_t)n + 2);
+    for (size_t i = 0; found != NULL && i < n + 2; i++) {
         PyObject *func =
             i < n ? PyObject_GetAttrString(st->stream_reader, reader_methods[i].ml_name)
-                  : PyObject_GetAttr(st->stream_reader_protocol, st->str__drain_helper);
+            : i == n
+                ? PyObject_GetAttr(st->stream_reader_protocol, st->str__drain_helper)
+                : PyObject_GetAttr(st->stream_writer, st->str_drain);
         if (func == NULL)
             Py_CLEAR(found);
         else
@@ -401,10 +367,8 @@ classes_are_original(azs_state *st)
     return same;
 }
 
-/* Sets an attribute that is not there, or is ours already. 1, 0 where somebody else has
- * set it, or -1. */
-static int
-set_method(PyObject *dict, PyMethodDef *def, StreamObject *stream)
+int
+azs_reader_set_method(PyObject *dict, PyMethodDef *def, StreamObject *stream)
 {
     PyObject *name = PyUnicode_InternFromString(def->ml_name);
     if (name == NULL)
@@ -470,7 +434,7 @@ azs_reader_attach(StreamObject *stream, PyObject *protocol)
     res = -1;
     /* The methods know the stream: what they read from stays the same for ever. */
     PyObject *first;
-    res = deref(stream->reader_ref, &first);
+    res = azs_reader_deref(stream->reader_ref, &first);
     if (res < 0)
         goto done;
     Py_XDECREF(first);
@@ -487,73 +451,13 @@ azs_reader_attach(StreamObject *stream, PyObject *protocol)
     stream->hands_over = true;
     res = 1;
     for (size_t i = 0; res >= 0 && i < AZS_ARRAY_LEN(reader_methods); i++)
-        res = set_method(dict, &reader_methods[i], stream);
-    if (res >= 0) {
-        Py_SETREF(dict, azs_reader_dict(protocol));
-        res = dict == NULL ? -1 : set_method(dict, &drain_method, stream);
-    }
+        res = azs_reader_set_method(dict, &reader_methods[i], stream);
+    if (res >= 0)
+        res = azs_writer_attach(stream, protocol);
 done:
     Py_XDECREF(dict);
     Py_DECREF(reader);
     return res < 0 ? -1 : 0;
-}
-
-int
-azs_reader_detach(StreamObject *stream, PyObject *protocol)
-{
-    azs_state *st = stream->base.st;
-    PyObject *dict = azs_reader_dict(protocol);
-    if (dict == NULL)
-        return -1;
-    int res = 0;
-    PyObject *func = PyDict_GetItemWithError(dict, st->str__drain_helper);
-    if (func != NULL && PyCFunction_CheckExact(func) &&
-        PyCFunction_GET_SELF(func) == (PyObject *)stream)
-        res = PyDict_DelItem(dict, st->str__drain_helper);
-    else if (func == NULL && PyErr_Occurred())
-        res = -1;
-    Py_DECREF(dict);
-    return res;
-}
-
-/* ---- an awaitable that is done ---- */
-
-static PyObject *
-ready_self(PyObject *self)
-{
-    return Py_NewRef(self);
-}
-
-static PyObject *
-ready_next(PyObject *Py_UNUSED(self))
-{
-    return NULL; /* without an exception it means: returned None */
-}
-
-static PyType_Slot ready_slots[] = {
-    {Py_am_await, ready_self},
-    {Py_tp_iter, ready_self},
-    {Py_tp_iternext, ready_next},
-    {0, NULL},
-};
-
-static PyType_Spec ready_spec = {
-    .name = "aiozmq_speedups._core.Ready",
-    .basicsize = sizeof(PyObject),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE |
-             Py_TPFLAGS_DISALLOW_INSTANTIATION,
-    .slots = ready_slots,
-};
-
-static int
-ready_init(PyObject *mod, azs_state *st)
-{
-    PyTypeObject *type = NULL;
-    if (azs_type_add(mod, &type, &ready_spec, NULL, false) < 0)
-        return -1;
-    st->ready_awaitable = type->tp_alloc(type, 0);
-    Py_DECREF(type);
-    return st->ready_awaitable == NULL ? -1 : 0;
 }
 
 /* True where all are functions of asyncio's modules: nobody was there before us. */
@@ -587,7 +491,7 @@ azs_reader_init(PyObject *mod, azs_state *st)
         PyObject_GetAttrString(asyncio, "StreamReaderProtocol");
     Py_DECREF(asyncio);
     if (st->stream_reader == NULL || st->stream_reader_protocol == NULL ||
-        ready_init(mod, st) < 0 || azs_readop_init(mod, st) < 0)
+        azs_readop_init(mod, st) < 0 || azs_writer_init(mod, st) < 0)
         return -1;
     PyObject *functions = class_functions(st);
     int original = functions == NULL ? -1 : are_of_asyncio(functions);

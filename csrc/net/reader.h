@@ -17,13 +17,26 @@ bool azs_reader_serves(azs_state *st, PyObject *protocol);
  * the loop does not debug and nobody has replaced them. 0 or -1. */
 int azs_reader_attach(StreamObject *stream, PyObject *protocol);
 
-/* The protocol of the transport will be another. 0 or -1. */
-int azs_reader_detach(StreamObject *stream, PyObject *protocol);
-
 /* What protocol.data_received(data) would do. 1 where it is done, 0 where the
  * reader is of some other class or state and data_received must be called, -1
  * with an exception. */
 int azs_reader_feed(azs_state *st, PyObject *protocol, const char *data, size_t len);
+
+/* ---- shared with the writer ---- */
+
+/* What a weak reference refers to: 1 with a new reference in *out, 0 for none, -1 with
+ * an exception. */
+int azs_reader_deref(PyObject *ref, PyObject **out);
+
+/* Calls a method of asyncio's class with the instance put in front: for what the fast
+ * way does not do. New reference. */
+PyObject *azs_reader_call_class(PyObject *cls, PyObject *name, PyObject *self,
+                                PyObject *const *args, Py_ssize_t nargs,
+                                PyObject *kwnames);
+
+/* Sets an attribute that is not there, or is ours already. 1, 0 where somebody else has
+ * set it, or -1. */
+int azs_reader_set_method(PyObject *dict, PyMethodDef *def, StreamObject *stream);
 
 /* ---- the reader's attributes ---- */
 

@@ -8,6 +8,7 @@
 #include <structmember.h>
 
 #include "net/reader.h"
+#include "net/writer.h"
 #include "py/args.h"
 #include "py/errors.h"
 #include "py/type.h"
@@ -368,7 +369,7 @@ azs_stream_adopt_protocol(StreamObject *self, PyObject *protocol)
     bool feeds_reader = azs_reader_serves(self->base.st, protocol);
     if (self->feeds_reader && self->base.protocol != NULL &&
         self->base.protocol != protocol &&
-        azs_reader_detach(self, self->base.protocol) < 0)
+        azs_writer_detach(self, self->base.protocol) < 0)
         return -1;
     /* Coroutines that wait for the reader of another protocol get nothing from here. */
     self->hands_over = false;
@@ -440,6 +441,7 @@ azs_stream_dealloc(StreamObject *self)
     azs_bufq_clear(&self->queue);
     assert(self->read_op == NULL);
     Py_CLEAR(self->reader_ref);
+    Py_CLEAR(self->writer_ref);
     azs_transport_dealloc(&self->base);
 }
 

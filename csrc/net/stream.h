@@ -18,6 +18,7 @@ typedef struct {
      */
     ReadOpObject *read_op; /* borrowed: it leaves this when it ends */
     PyObject *reader_ref;  /* owned: weak, the reader of its methods; or NULL */
+    PyObject *writer_ref;  /* owned: weak, the writer that has drain() in C; or NULL */
     uint32_t expected; /* bytes that a read is expected to get, by those before it */
 } StreamObject;
 

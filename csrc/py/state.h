@@ -43,6 +43,7 @@
     X(_cannot_unpack)                                                                  \
     X(_check_callback)                                                                 \
     X(_check_thread)                                                                   \
+    X(_client_connected_cb)                                                            \
     X(_connection_lost)                                                                \
     X(_detach)                                                                         \
     X(_disable_monitor)                                                                \
@@ -86,6 +87,7 @@
     X(data_received)                                                                   \
     X(datagram_received)                                                               \
     X(dispatch)                                                                        \
+    X(drain)                                                                           \
     X(eof_received)                                                                    \
     X(error_received)                                                                  \
     X(fileno)                                                                          \
@@ -142,7 +144,7 @@
     X(incomplete_read_error)       /* asyncio.IncompleteReadError */                   \
     X(limit_overrun_error)         /* asyncio.LimitOverrunError */                     \
     X(reader_class_methods)        /* tuple: see net/reader.c */                       \
-    X(ready_awaitable)             /* done at once: see net/reader.c */                \
+    X(ready_awaitable)             /* done at once: see net/writer.c */                \
     X(kwnames_name_loop)           /* ("name", "loop") */                              \
     X(kwnames_context)             /* ("context",) of asyncio's; NULL until seen */    \
     X(selector_key)                /* selectors.SelectorKey */                         \
@@ -153,6 +155,7 @@
     X(transport_socket)            /* asyncio.trsock.TransportSocket */                \
     X(stream_reader)               /* asyncio.StreamReader */                          \
     X(stream_reader_protocol)      /* asyncio.StreamReaderProtocol */                  \
+    X(stream_writer)               /* asyncio.StreamWriter */                          \
     X(selector_event_loop)         /* asyncio.SelectorEventLoop */                     \
     X(socket_type)                 /* socket.socket */                                 \
     X(minus_one)                                                                       \
