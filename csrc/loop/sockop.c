@@ -4,6 +4,7 @@
 
 #include "loop/fdwait.h"
 #include "loop/loop_object.h"
+#include "loop/waiter.h"
 #include "py/coro.h"
 #include "py/errors.h"
 #include "py/type.h"
@@ -42,7 +43,8 @@ azs_sockop_new(LoopObject *loop, const azs_sockop_kind *kind, PyObject *sock,
     self->sock = Py_NewRef(sock);
     for (Py_ssize_t i = 0; i < AZS_SOCKOP_ARGS; i++)
         self->args[i] = i < nargs ? Py_NewRef(args[i]) : NULL;
-    self->awaiting = self->future = self->received = NULL;
+    self->waiter = NULL;
+    self->awaiting = self->received = NULL;
     self->state = AZS_SOCKOP_CREATED;
     self->running = false;
     self->step = 0;
@@ -70,8 +72,8 @@ azs_sockop_free_list_clear(azs_state *st)
 static void
 sockop_drop(SockOpObject *self)
 {
+    Py_CLEAR(self->waiter);
     Py_CLEAR(self->awaiting);
-    Py_CLEAR(self->future);
     Py_CLEAR(self->received);
     if (self->view.obj != NULL)
         PyBuffer_Release(&self->view);
@@ -101,41 +103,39 @@ static int
 sockop_on_ready(azs_watcher *wait, uint32_t events)
 {
     SockOpObject *self = azs_container_of(wait, SockOpObject, wait);
-    if (self->future == NULL)
-        return 0;
-    PyObject *args[] = {Py_NewRef(self->future), Py_None};
-    PyObject *res = PyObject_VectorcallMethod(self->st->str_set_result, args,
-                                              2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    Py_DECREF(args[0]);
-    if (res == NULL) {
-        /* Cancelled, or completed by whoever drives this coroutine. */
-        if (!PyErr_ExceptionMatches(self->st->invalid_state_error))
-            return -1;
-        PyErr_Clear();
-        return 0;
-    }
-    Py_DECREF(res);
-    return 0;
+    return self->waiter == NULL ? 0 : azs_waiter_wake(self->waiter);
 }
 
-/* Begins to wait for the fd; sets `awaiting`. 0 or -1. */
+/* Begins to wait for the fd; sets `waiter`. 0 or -1. */
 static int
 sockop_wait(SockOpObject *self)
 {
-    PyObject *future = azs_loop_create_future(self->loop);
-    if (future == NULL)
+    WaiterObject *waiter = azs_waiter_new(self->loop);
+    if (waiter == NULL)
         return -1;
-    PyAsyncMethods *async = Py_TYPE(future)->tp_as_async;
-    PyObject *iter = async->am_await(future);
-    if (iter == NULL ||
-        azs_wait_start(self->loop, &self->wait, azs_sockop_socket(self)->fd,
+    if (azs_wait_start(self->loop, &self->wait, azs_sockop_socket(self)->fd,
                        self->kind->direction, self->sock) < 0) {
-        Py_XDECREF(iter);
-        Py_DECREF(future);
+        Py_DECREF(waiter);
         return -1;
     }
-    self->future = future;
-    self->awaiting = iter;
+    waiter->blocking = true;
+    self->waiter = waiter;
+    return 0;
+}
+
+/* Goes on after the wait. 0 or -1. */
+static int
+sockop_resume(SockOpObject *self)
+{
+    if (azs_unlikely(self->waiter->state == AZS_WAITER_PENDING)) {
+        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+        return -1;
+    }
+    if (azs_waiter_check(self->waiter) < 0)
+        return -1;
+    Py_CLEAR(self->waiter);
+    /* The driver may have woken it before the fd was ready. */
+    azs_wait_stop(self->loop, &self->wait);
     return 0;
 }
 
@@ -168,15 +168,7 @@ sockop_awaited(SockOpObject *self, PySendResult outcome, PyObject *value,
         *result = value;
     } else if (outcome == PYGEN_RETURN) {
         Py_CLEAR(self->awaiting);
-        if (self->future != NULL) {
-            /* It only wakes. The driver may have completed it before the fd was
-             * ready. */
-            Py_CLEAR(self->future);
-            azs_wait_stop(self->loop, &self->wait);
-            Py_DECREF(value);
-        } else {
-            Py_XSETREF(self->received, value);
-        }
+        Py_XSETREF(self->received, value);
     }
     return outcome;
 }
@@ -194,7 +186,8 @@ sockop_advance(SockOpObject *self, PyObject **result)
         case AZS_SOCKOP_WAIT:
             if (sockop_wait(self) < 0)
                 return PYGEN_ERROR;
-            break;
+            *result = Py_NewRef(self->waiter);
+            return PYGEN_NEXT;
         case AZS_SOCKOP_AWAIT:
             if (sockop_await(self, value) < 0)
                 return PYGEN_ERROR;
@@ -269,6 +262,8 @@ sockop_send(SockOpObject *self, PyObject *arg, PyObject **result)
         outcome = PYGEN_RETURN;
         if (azs_unlikely(self->loop->debug) && sockop_debug_check(self) < 0)
             outcome = PYGEN_ERROR;
+    } else if (azs_likely(self->waiter != NULL)) {
+        outcome = sockop_resume(self) < 0 ? PYGEN_ERROR : PYGEN_RETURN;
     } else {
         PyObject *value = NULL;
         outcome = PyIter_Send(self->awaiting, arg, &value);
@@ -341,7 +336,7 @@ SockOp_throw(SockOpObject *self, PyObject *const *args, Py_ssize_t nargs)
         return NULL;
     PyObject *result = NULL;
     PySendResult outcome = PYGEN_ERROR;
-    if (self->state == AZS_SOCKOP_CREATED || self->future != NULL) {
+    if (self->state == AZS_SOCKOP_CREATED || self->waiter != NULL) {
         if (azs_coro_throw_set(args, nargs) < 0) {
             self->running = false;
             return NULL;
@@ -378,7 +373,7 @@ SockOp_close(SockOpObject *self, PyObject *Py_UNUSED(ignored))
     if (sockop_enter(self) < 0)
         return NULL;
     PyObject *res = NULL;
-    if (self->awaiting != NULL && self->future == NULL)
+    if (self->awaiting != NULL)
         res = PyObject_CallMethodNoArgs(self->awaiting, self->st->str_close);
     else
         res = Py_NewRef(Py_None);
@@ -409,6 +404,8 @@ sockop_get_qualname(SockOpObject *self, void *Py_UNUSED(closure))
 static PyObject *
 sockop_get_awaiting(SockOpObject *self, void *Py_UNUSED(closure))
 {
+    if (self->waiter != NULL)
+        return Py_NewRef(self->waiter);
     return Py_NewRef(self->awaiting != NULL ? self->awaiting : Py_None);
 }
 
@@ -427,8 +424,8 @@ sockop_traverse(SockOpObject *self, visitproc visit, void *arg)
     Py_VISIT(self->sock);
     for (int i = 0; i < AZS_SOCKOP_ARGS; i++)
         Py_VISIT(self->args[i]);
+    Py_VISIT(self->waiter);
     Py_VISIT(self->awaiting);
-    Py_VISIT(self->future);
     Py_VISIT(self->received);
     Py_VISIT(self->view.obj);
     return 0;

@@ -2,8 +2,8 @@
  *
  * It is a coroutine to whoever drives it (`await`, a Task): nothing happens
  * before the first send(). Then it tries its system call at once, and only where
- * that would block it waits (fdwait.h) for a future that readiness completes.
- * The future does nothing but wake: the system call is always made by the
+ * that would block it waits (fdwait.h), yielding a waiter (waiter.h) that readiness
+ * wakes. That does nothing but wake: the system call is always made by the
  * coroutine's own step, so an operation that is cancelled has taken nothing, no
  * data and no connection, even if it was cancelled after it became ready.
  */
@@ -12,7 +12,7 @@
 
 #include <sys/socket.h>
 
-#include "loop/loop.h"
+#include "loop/waiter.h"
 
 enum { AZS_SOCKOP_ARGS = 2 };
 
@@ -44,11 +44,11 @@ struct SockOpObject {
     PyObject *sock;   /* owned: an exact socket.socket; NULL when finished */
     PyObject *args[AZS_SOCKOP_ARGS]; /* owned or NULL */
 
-    /* What it awaits, NULL where it does not: the iterator of `future`, or a
-     * coroutine that an attempt asked for. */
-    PyObject *awaiting; /* owned */
-    PyObject *future;   /* owned or NULL */
-    PyObject *received; /* owned or NULL: what that coroutine returned */
+    /* What it waits for, NULL where it does not: the fd, or a coroutine that an attempt
+     * asked for. Never both. */
+    WaiterObject *waiter; /* owned */
+    PyObject *awaiting;   /* owned */
+    PyObject *received;   /* owned or NULL: what that coroutine returned */
     azs_watcher wait;
 
     enum { AZS_SOCKOP_CREATED, AZS_SOCKOP_SUSPENDED, AZS_SOCKOP_FINISHED } state;

@@ -101,7 +101,7 @@ def test_driven_by_hand(loop, pair):
     with pytest.raises(TypeError, match="just-started"):
         coro.send(1)
     future = coro.send(None)
-    assert isinstance(future, asyncio.Future)
+    assert asyncio.isfuture(future)
     assert future._asyncio_future_blocking
     assert future.get_loop() is loop
     with pytest.raises(RuntimeError, match="await wasn't used with future"):
