@@ -197,8 +197,6 @@ make_pipe(LoopObject *self, PyObject *args, PyObject *kwargs, bool writing)
         Py_DECREF(transport);
         return NULL;
     }
-    /* As in asyncio, pipes know data_received() only. */
-    ((StreamObject *)transport)->buffered = false;
     return (PyObject *)transport;
 }
 

@@ -376,7 +376,8 @@ azs_stream_adopt_protocol(StreamObject *self, PyObject *protocol)
     self->read_op = NULL;
     if (feeds_reader && azs_reader_attach(self, protocol) < 0)
         return -1;
-    self->buffered = buffered;
+    /* As in asyncio, pipes know data_received() only. */
+    self->buffered = buffered && self->base.is_socket;
     self->feeds_reader = feeds_reader;
     return 0;
 }

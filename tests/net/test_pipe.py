@@ -184,6 +184,32 @@ def test_a_terminal_that_hangs_up_is_an_end(loop):
     loop.run_until_complete(main())
 
 
+def test_a_buffered_protocol_is_not_asked_for_its_buffer(loop):
+    """As data_received() is what pipes know, whenever the protocol comes."""
+
+    class Buffered(asyncio.BufferedProtocol, Reader):
+        def get_buffer(self, sizehint):
+            raise AssertionError
+
+        def buffer_updated(self, nbytes):
+            raise AssertionError
+
+    async def main():
+        for first in (Reader, Buffered):
+            r, w = ends("fifo")
+            with w:
+                transport, protocol = await loop.connect_read_pipe(first, r)
+                if first is Reader:
+                    protocol = Buffered()
+                    transport.set_protocol(protocol)
+                w.write(b"data")
+                await until(lambda: protocol.data == b"data")
+                transport.close()
+                await protocol.lost
+
+    loop.run_until_complete(main())
+
+
 def test_files_are_refused(loop, tmp_path):
     async def main():
         path = tmp_path / "file"
