@@ -102,6 +102,9 @@ _SOURCE_TAKES_DEBUG = (
 )
 
 
+# asyncio's words, whoever closed it.
+_SENDFILE_LOST = "Connection is closed by peer"
+
 _BUSY_POLL_MAX_US = 24 * 3600 * 1_000_000
 
 
@@ -269,6 +272,8 @@ if _ext.core is not None:
 
         def __init__(self) -> None:
             self._listeners: dict[int, Any] = {}  # by the listening socket's fd
+            # By the Future for the transport's empty buffer, which is done.
+            self._sendfiles: dict[asyncio.Future[None], asyncio.Task[int]] = {}
             super(_ext.core.Loop, self).__init__(_CorePoller(self))
 
         # -- running --
@@ -450,14 +455,26 @@ if _ext.core is not None:
         ) -> int:
             resume_reading = transp.is_reading()
             transp.pause_reading()
-            await transp._make_empty_waiter()
-            transp._release_fd()
+            waiter = transp._make_empty_waiter()
             try:
-                sent: int = await self.sock_sendfile(
-                    transp._sock, file, offset, count, fallback=False
+                await waiter
+                transp._release_fd()
+                # A Task, for _transport_sendfile_lost() to cancel.
+                sending = self.create_task(
+                    self.sock_sendfile(
+                        transp._sock, file, offset, count, fallback=False
+                    )
                 )
+                self._sendfiles[waiter] = sending
+                try:
+                    sent: int = await sending
+                except asyncio.CancelledError:
+                    if waiter in self._sendfiles:
+                        raise
+                    raise ConnectionError(_SENDFILE_LOST) from None
                 return sent
             finally:
+                self._sendfiles.pop(waiter, None)
                 transp._reset_empty_waiter()
                 if resume_reading:
                     transp.resume_reading()
@@ -494,7 +511,9 @@ if _ext.core is not None:
 
         def _transport_sendfile_lost(self, waiter: asyncio.Future[None]) -> None:
             if not waiter.done():
-                waiter.set_exception(ConnectionError("Connection is closed by peer"))
+                waiter.set_exception(ConnectionError(_SENDFILE_LOST))
+            elif waiter in self._sendfiles:
+                self._sendfiles.pop(waiter).cancel()
 
         def _transport_socket(self, fd: int) -> socket.socket:
             sock = socket.socket(fileno=fd)

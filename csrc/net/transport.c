@@ -384,8 +384,8 @@ int
 azs_transport_drained(TransportObject *self)
 {
     if (self->empty_waiter != NULL) {
-        PyObject *res =
-            PyObject_CallMethod(self->empty_waiter, "set_result", "O", Py_None);
+        PyObject *res = PyObject_CallMethod((PyObject *)self->loop, "_transport_ready",
+                                            "O", self->empty_waiter);
         if (res == NULL)
             return -1;
         Py_DECREF(res);
@@ -428,6 +428,22 @@ transport_close_fd(TransportObject *self)
     }
 }
 
+/* Ends the sendfile() that is in progress. 0 or -1. */
+static int
+sendfile_lost(TransportObject *self)
+{
+    int res = azs_poller_remove_handle(self->loop, self->fd, true);
+    PyObject *exc = res < 0 ? azs_exc_take() : NULL;
+    PyObject *ok = PyObject_CallMethod(
+        (PyObject *)self->loop, "_transport_sendfile_lost", "O", self->empty_waiter);
+    Py_XDECREF(ok);
+    if (exc != NULL) {
+        PyErr_Clear();
+        azs_exc_restore_steal(exc);
+    }
+    return ok == NULL || res < 0 ? -1 : 0;
+}
+
 static int
 run_connection_lost(TransportObject *self)
 {
@@ -451,6 +467,9 @@ run_connection_lost(TransportObject *self)
     Py_DECREF(exc);
     self->gone = true;
     self->loop->stats.transports--;
+    /* sendfile() waits for a descriptor that will be another's. */
+    if (self->empty_waiter != NULL && sendfile_lost(self) < 0)
+        PyErr_WriteUnraisable((PyObject *)self);
     transport_close_fd(self);
     Py_CLEAR(self->protocol);
     if (self->server != NULL) {
@@ -458,14 +477,6 @@ run_connection_lost(TransportObject *self)
         if (server_call(self, self->st->str__detach) < 0)
             PyErr_WriteUnraisable(server);
         Py_CLEAR(self->server);
-    }
-    if (self->empty_waiter != NULL) {
-        PyObject *ok =
-            PyObject_CallMethod((PyObject *)self->loop, "_transport_sendfile_lost", "O",
-                                self->empty_waiter);
-        if (ok == NULL)
-            PyErr_WriteUnraisable((PyObject *)self);
-        Py_XDECREF(ok);
     }
     if (raised != NULL)
         azs_exc_restore_steal(raised);
