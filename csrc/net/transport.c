@@ -354,8 +354,8 @@ azs_transport_close(TransportObject *self)
         return 0;
     if (self->queued > 0 && self->ops->flush != NULL)
         self->ops->flush(self);
-    /* Sending may have failed and closed it. */
-    if (self->closing)
+    /* Sending may have failed and closed it, or have been left by KeyboardInterrupt. */
+    if (self->closing || PyErr_Occurred())
         return PyErr_Occurred() ? -1 : 0;
     self->closing = true;
     if (self->queued == 0)
@@ -508,7 +508,10 @@ run_connection_made(TransportObject *self)
         return -1;
     Py_XDECREF(ok);
     self->reading = true;
-    int res = azs_transport_update_reading(self);
+    if (azs_transport_update_reading(self) < 0 &&
+        azs_transport_fatal(self, "Fatal error: the descriptor cannot be watched") < 0)
+        return -1;
+    int res = 0;
     PyObject *waiter = self->waiter;
     self->waiter = NULL;
     if (waiter != NULL) {

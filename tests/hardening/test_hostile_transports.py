@@ -1,6 +1,8 @@
 """Makers and protocols of transports that fail half-way: nothing comes afterwards."""
 
 import asyncio
+import contextlib
+import errno
 import gc
 import os
 import socket
@@ -8,7 +10,9 @@ import sys
 
 import pytest
 
-from aiozmq_speedups import new_event_loop
+from aiozmq_speedups import _ext, new_event_loop
+
+core = _ext.core
 
 KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
 
@@ -181,3 +185,100 @@ def test_a_huge_low_water_mark(low):
         transport.abort()
         run_ready(loop)
     loop.close()
+
+
+class Watched(asyncio.Protocol):
+    def __init__(self, calls):
+        self.calls = calls
+
+    def connection_made(self, transport):
+        self.calls.append("made")
+
+    def connection_lost(self, exc):
+        self.calls.append(type(exc))
+
+
+@ours
+@pytest.mark.parametrize("kind", ["socket", "datagram", "read_pipe", "write_pipe"])
+@pytest.mark.skipif(
+    not hasattr(core, "_inject_fault"), reason="a debug build can make calls fail"
+)
+def test_a_descriptor_that_cannot_be_watched(loop, kind):
+    """epoll has no more room, say: the connection ends with that error."""
+    calls = []
+
+    async def main():
+        type = socket.SOCK_DGRAM if kind == "datagram" else socket.SOCK_STREAM
+        a, b = socket.socketpair(type=type)
+        with a, b:
+            a.setblocking(False)
+            waiter = loop.create_future()
+            make = getattr(loop, f"_make_{kind}_transport")
+            transport = make(a, Watched(calls), waiter=waiter)
+            core._inject_fault("epoll_ctl", errno.ENOSPC)
+            await asyncio.wait_for(waiter, 10)
+            core._inject_fault("", 0, 0)
+            assert transport.is_closing()
+            await asyncio.sleep(0)
+            assert calls == ["made", OSError]
+
+    loop.run_until_complete(main())
+
+
+@ours
+def test_a_descriptor_with_the_writer_of_another(loop, contexts):
+    """Closed without remove_writer(), and used again."""
+    calls = []
+
+    async def main():
+        old, peer = socket.socketpair()
+        with old, peer:
+            old.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    old.send(bytes(100_000))
+            fd = old.fileno()
+            loop.add_writer(old, print)
+            await asyncio.sleep(0)
+            a, b = socket.socketpair()
+            os.dup2(a.fileno(), fd)
+            with a, b:
+                transport, _ = await loop.create_connection(
+                    lambda: Watched(calls), sock=old
+                )
+                await asyncio.sleep(0)
+                assert transport.is_closing()
+                assert calls == ["made", RuntimeError]
+            loop._remove_writer(fd)
+
+    loop.run_until_complete(main())
+    assert [type(c["exception"]) for c in contexts] == [RuntimeError]
+
+
+@ours
+def test_closing_is_interrupted_by_pause_writing(loop):
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def data_received(self, data):
+            self.transport.set_write_buffer_limits(high=0)
+            self.transport.write(bytes(60_000))
+            with pytest.raises(KeyboardInterrupt):
+                self.transport.close()
+            interrupted.append(True)
+            self.transport.abort()
+
+        def pause_writing(self):
+            raise KeyboardInterrupt
+
+    interrupted = []
+    a, b = socket.socketpair()
+    with a, b:
+        a.setblocking(False)
+        a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        loop._make_socket_transport(a, Protocol())
+        b.send(b"x")
+        run_ready(loop)
+        run_ready(loop)
+    assert interrupted
