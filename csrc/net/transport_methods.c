@@ -2,6 +2,17 @@
  * and close is transport.c. */
 #include "net/transport.h"
 
+/* What a callback wrote has been sent already, as far as any user of asyncio can tell.
+ * 0 or -1. */
+static int
+flush_gathered(TransportObject *self)
+{
+    if (self->gather > 0 && self->queued > 0 && self->ops->flush != NULL &&
+        !self->lost_posted)
+        self->ops->flush(self);
+    return PyErr_Occurred() ? -1 : 0;
+}
+
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
 "Stop reading, send what is buffered, then call protocol.connection_lost(None).\n\n"
@@ -23,12 +34,7 @@ PyDoc_STRVAR(abort_doc,
 static PyObject *
 Transport_abort(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    /* What a callback wrote before it has been sent already, as far as any user
-     * of asyncio can tell. */
-    if (self->gather > 0 && self->queued > 0 && self->ops->flush != NULL &&
-        !self->lost_posted)
-        self->ops->flush(self);
-    if (PyErr_Occurred() || azs_transport_force_close(self, NULL) < 0)
+    if (flush_gathered(self) < 0 || azs_transport_force_close(self, NULL) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -226,13 +232,8 @@ PyDoc_STRVAR(get_write_buffer_size_doc,
 static PyObject *
 Transport_get_write_buffer_size(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    /* Gathered writes are not what the caller means: let them go first. */
-    if (self->gather > 0 && self->queued > 0 && self->ops->flush != NULL &&
-        !self->lost_posted) {
-        self->ops->flush(self);
-        if (PyErr_Occurred())
-            return NULL;
-    }
+    if (flush_gathered(self) < 0)
+        return NULL;
     return PyLong_FromSize_t(self->queued);
 }
 
@@ -295,7 +296,7 @@ Transport_set_write_buffer_limits(TransportObject *self, PyObject *args,
     PyObject *high = Py_None, *low = Py_None;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits",
                                      keywords, &high, &low) ||
-        set_limits(self, high, low) < 0)
+        flush_gathered(self) < 0 || set_limits(self, high, low) < 0)
         return NULL;
     if (azs_transport_grew(self) < 0)
         return NULL;

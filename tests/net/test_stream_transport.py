@@ -230,6 +230,26 @@ def test_water_marks(loop):
     loop.run_until_complete(main())
 
 
+def test_what_is_gathered_in_a_callback_is_no_backlog(loop):
+    """Marks that are set after a small write, which asyncio has sent already."""
+
+    class Protocol(Recorder):
+        def data_received(self, data):
+            self.transport.write(b"x" * 20)
+            self.transport.set_write_buffer_limits(high=10)
+
+    async def main():
+        tr, pr, peer = await connect("pair", Protocol)
+        with peer:
+            peer.sendall(b"x")
+            await loop.run_in_executor(None, recv_exactly, peer, 20)
+            tr.close()
+            await pr.lost
+            assert pr.events == ["made", "lost"]
+
+    loop.run_until_complete(main())
+
+
 def test_pause_and_resume_reading(loop, family, protocol):
     async def main():
         tr, pr, peer = await connect(family, protocol)
