@@ -1,0 +1,389 @@
+"""Servers: the same behaviour on asyncio's loop and on ours."""
+
+import asyncio
+import contextlib
+import errno
+import os
+import resource
+import socket
+import struct
+import sys
+
+import pytest
+
+
+@pytest.fixture(params=["speedups", "asyncio"])
+def loop_kind(request):
+    return request.param
+
+
+#: asyncio leaves the connection to the garbage collector.
+ours = pytest.mark.parametrize("loop_kind", ["speedups"], indirect=True)
+
+
+class Accepted(asyncio.Protocol):
+    """Echoes, and is noted."""
+
+    def __init__(self, made):
+        self.made = made
+        self.lost = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.made.append(self)
+
+    def data_received(self, data):
+        self.transport.write(data)
+
+    def connection_lost(self, exc):
+        self.lost.set_result(exc)
+
+
+@pytest.fixture
+def made():
+    """The protocols of accepted connections; not kept after the test."""
+    made = []
+    yield made
+    made.clear()
+
+
+async def until(condition):
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def serve(loop, factory, **kwargs):
+    return await loop.create_server(factory, "127.0.0.1", 0, **kwargs)
+
+
+def connect(server):
+    """The other end, which the loop has not accepted yet."""
+    client = socket.create_connection(server.sockets[0].getsockname())
+    client.setblocking(False)
+    return client
+
+
+async def echoed(loop, client):
+    await loop.sock_sendall(client, b"ping")
+    return await asyncio.wait_for(loop.sock_recv(client, 10), 10) == b"ping"
+
+
+async def ended(loop, client):
+    try:
+        return await asyncio.wait_for(loop.sock_recv(client, 10), 10) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_accept_in_batches(loop, made, errors):
+    async def main():
+        server = await serve(loop, lambda: Accepted(made), backlog=10)
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(connect(server)) for _ in range(10)]
+            for client in clients:
+                assert await echoed(loop, client)
+            assert len(made) == 10
+        for protocol in made:
+            assert await protocol.lost is None
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+
+
+@ours
+def test_closed_within_a_batch(loop, made, errors):
+    """By the factory of the second of five: the rest is nobody's, and ends."""
+
+    calls = []
+
+    def factory():
+        calls.append(True)
+        if len(calls) == 2:
+            server.close()
+        return Accepted(made)
+
+    async def main():
+        nonlocal server
+        server = await serve(loop, factory)
+        with contextlib.ExitStack() as stack:
+            clients = [stack.enter_context(connect(server)) for _ in range(5)]
+            assert await echoed(loop, clients[0])
+            for client in clients[2:]:
+                assert await ended(loop, client)
+        assert not server.is_serving()
+        assert server.sockets == ()
+        await until(lambda: all(protocol.lost.done() for protocol in made))
+
+    server = None
+    loop.run_until_complete(main())
+
+
+def test_closed_by_the_first_connection(loop, made, errors):
+    """connection_made() comes in the turn after: what was accepted lives on."""
+
+    class Closing(Accepted):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            server.close()
+
+    async def main():
+        nonlocal server
+        server = await serve(loop, lambda: Closing(made))
+        with connect(server) as client:
+            assert await echoed(loop, client)
+            assert len(made) == 1
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(made[0].transport.get_extra_info("sockname"))
+        await made[0].lost
+        await server.wait_closed()
+
+    server = None
+    loop.run_until_complete(main())
+
+
+@ours
+@pytest.mark.parametrize("error", [ZeroDivisionError, OSError])
+def test_a_factory_that_fails(loop, made, error):
+    """Its connection ends; the next one is served."""
+    contexts = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+    failing = True
+
+    def factory():
+        if failing:
+            raise error
+        return Accepted(made)
+
+    async def main():
+        nonlocal failing
+        server = await serve(loop, factory)
+        with connect(server) as client:
+            assert await ended(loop, client)
+        failing = False
+        with connect(server) as client:
+            assert await echoed(loop, client)
+        await made[0].lost
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+    assert {type(context["exception"]) for context in contexts} <= {error}
+
+
+@ours
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, SystemExit])
+def test_a_factory_that_leaves_the_loop(loop, made, exception):
+    leaving = True
+
+    def factory():
+        nonlocal leaving
+        if leaving:
+            leaving = False
+            raise exception
+        return Accepted(made)
+
+    async def start():
+        nonlocal server
+        server = await serve(loop, factory)
+
+    async def stop():
+        with connect(server) as client:
+            assert await echoed(loop, client)
+        await made[0].lost
+        server.close()
+        await server.wait_closed()
+
+    server = None
+    loop.run_until_complete(start())
+    with connect(server) as client:
+        with pytest.raises(exception):
+            loop.run_forever()
+        loop.run_until_complete(stop())
+        client.setblocking(True)
+        client.settimeout(10)
+        with contextlib.suppress(ConnectionResetError):
+            assert client.recv(1) == b""
+
+
+def test_out_of_descriptors(loop, made, monkeypatch):
+    """It says so, rests, and accepts the same connection when there are some."""
+    monkeypatch.setattr("asyncio.constants.ACCEPT_RETRY_DELAY", 0.01)
+    contexts = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+
+    async def main():
+        server = await serve(loop, lambda: Accepted(made))
+        with connect(server) as client:
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            # The lowest number that is free is the first that is forbidden.
+            free = os.dup(0)
+            os.close(free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+            try:
+                await until(lambda: len(contexts) >= 2)
+                assert not made
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert await echoed(loop, client)
+        await made[0].lost
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+    for context in contexts:
+        assert context["exception"].errno == errno.EMFILE
+        assert context["message"] == "socket.accept() out of system resource"
+        assert context["socket"].family == socket.AF_INET
+
+
+def test_closed_while_it_rests(loop, made, monkeypatch):
+    monkeypatch.setattr("asyncio.constants.ACCEPT_RETRY_DELAY", 0.01)
+    contexts = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+
+    async def main():
+        server = await serve(loop, lambda: Accepted(made))
+        with connect(server) as client:
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            free = os.dup(0)
+            os.close(free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+            try:
+                await until(lambda: contexts)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            server.close()
+            # Its number is another's when the time is over.
+            with socket.create_server(("127.0.0.1", 0)) as other:
+                await asyncio.sleep(0.03)
+                assert other.fileno() >= 0
+            assert await ended(loop, client)
+        assert not made
+
+    loop.run_until_complete(main())
+
+
+def test_connections_that_are_gone_already(loop, made, errors):
+    """Reset before they are accepted, which Linux gives out all the same."""
+
+    async def main():
+        server = await serve(loop, lambda: Accepted(made))
+        for _ in range(3):
+            client = connect(server)
+            client.setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
+            )
+            client.close()
+        with connect(server) as client:
+            assert await echoed(loop, client)
+        await until(lambda: all(protocol.lost.done() for protocol in made))
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+
+
+def test_unix_server(loop, made, errors, tmp_path):
+    path = str(tmp_path / "socket")
+
+    async def main():
+        server = await loop.create_unix_server(lambda: Accepted(made), path)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, path)
+            assert await echoed(loop, client)
+            assert made[0].transport.get_extra_info("sockname") == path
+            assert made[0].transport.get_extra_info("peername") == ""
+        await made[0].lost
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+
+
+def test_several_sockets_and_start_serving(loop, made, errors):
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as probe:
+            port = probe.getsockname()[1]
+        server = await loop.create_server(
+            lambda: Accepted(made),
+            ["127.0.0.1", "127.0.0.2"],
+            port,
+            reuse_port=True,
+            start_serving=False,
+        )
+        assert not server.is_serving()
+        assert server.get_loop() is loop
+        assert len(server.sockets) == 2
+        with pytest.raises(ConnectionRefusedError):
+            connect(server)
+        async with server:
+            await server.start_serving()
+            await server.start_serving()
+            assert server.is_serving()
+            for sock in server.sockets:
+                assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT)
+                client = socket.create_connection(sock.getsockname())
+                client.setblocking(False)
+                with client:
+                    assert await echoed(loop, client)
+            for protocol in made:
+                await protocol.lost
+            task = loop.create_task(server.serve_forever())
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="already being awaited"):
+                await server.serve_forever()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not server.is_serving()
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="since Python 3.13")
+@pytest.mark.parametrize("how", ["close_clients", "abort_clients"])
+def test_ending_the_clients(loop, made, errors, how):
+    async def main():
+        server = await serve(loop, lambda: Accepted(made))
+        with connect(server) as client, connect(server) as slow:
+            assert await echoed(loop, client)
+            assert await echoed(loop, slow)
+            made[1].transport.write(bytes(16 << 20))
+            server.close()
+            waiting = loop.create_task(server.wait_closed())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            getattr(server, how)()
+            assert await ended(loop, client)
+            received = 0
+            with contextlib.suppress(ConnectionResetError):
+                while chunk := await loop.sock_recv(slow, 1 << 20):
+                    received += len(chunk)
+            assert (received == 16 << 20) == (how == "close_clients")
+            await waiting
+
+    loop.run_until_complete(main())
+    assert [protocol.lost.result() for protocol in made] == [None, None]
+
+
+@pytest.mark.parametrize("blocking", [False, True])
+def test_connect_accepted_socket(loop, made, errors, blocking):
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            client = socket.create_connection(listener.getsockname())
+            accepted, _ = listener.accept()
+        client.setblocking(False)
+        accepted.setblocking(blocking)
+        with client:
+            transport, protocol = await loop.connect_accepted_socket(
+                lambda: Accepted(made), accepted
+            )
+            assert made == [protocol]
+            assert transport.get_extra_info("peername") == client.getsockname()
+            assert await echoed(loop, client)
+        await protocol.lost
+
+    loop.run_until_complete(main())
