@@ -3,6 +3,7 @@
 import asyncio
 import random
 import socket
+import struct
 import sys
 
 import pytest
@@ -154,5 +155,72 @@ def test_callback_that_closes_while_its_data_is_queued(loop):
                 got += len(chunk)
             assert got > 300_000
             assert await pr.lost is None
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("loop_kind", ["speedups", "asyncio"], indirect=True)
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="__buffer__ is new")
+@pytest.mark.parametrize("input", ["data", "eof", "reset"])
+@pytest.mark.parametrize("action", ["nothing", "close", "abort", "swap"])
+def test_a_buffer_is_released_once(loop, input, action):
+    """Before buffer_updated(), and whatever releasing it does."""
+
+    class Buffer:
+        def __init__(self, protocol):
+            self.protocol = protocol
+            self.memory = bytearray(10)
+
+        def __len__(self):
+            return len(self.memory)
+
+        def __buffer__(self, flags):
+            self.protocol.calls.append("get")
+            return memoryview(self.memory)
+
+        def __release_buffer__(self, view):
+            self.protocol.calls.append("release")
+            if action == "swap":
+                self.protocol.transport.set_protocol(self.protocol)
+            elif action != "nothing":
+                getattr(self.protocol.transport, action)()
+
+    class Protocol(asyncio.BufferedProtocol):
+        def __init__(self):
+            self.calls = []
+            self.lost = loop.create_future()
+
+        def connection_made(self, transport):
+            self.transport = transport
+
+        def get_buffer(self, sizehint):
+            return Buffer(self)
+
+        def buffer_updated(self, nbytes):
+            self.calls.append(nbytes)
+            self.transport.close()
+
+        def connection_lost(self, exc):
+            self.lost.set_result(exc)
+
+    async def main():
+        listener = socket.create_server(("127.0.0.1", 0))
+        with listener:
+            _, protocol = await loop.create_connection(
+                Protocol, *listener.getsockname()
+            )
+            peer, _ = listener.accept()
+        with peer:
+            if input == "data":
+                peer.send(b"data")
+            elif input == "eof":
+                peer.shutdown(socket.SHUT_WR)
+            else:
+                linger = struct.pack("ii", 1, 0)
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                peer.close()
+            await asyncio.wait_for(protocol.lost, 10)
+        expected = ["get", "release", 4] if input == "data" else ["get", "release"]
+        assert protocol.calls == expected
 
     loop.run_until_complete(main())
