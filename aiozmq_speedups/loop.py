@@ -12,6 +12,7 @@ Without the extension ``Loop`` is asyncio's loop with ``create_zmq_connection``.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import inspect
 import operator
@@ -66,6 +67,7 @@ ASYNCIO_HOOKS = {
         "_check_closed",
         "_check_running",
         "_check_thread",
+        "_ensure_resolved",
         "_set_coroutine_origin_tracking",
         "_add_callback",
         "_make_read_pipe_transport",
@@ -357,6 +359,27 @@ if _ext.core is not None:
             return removed
 
         # -- connections --
+
+        async def _ensure_resolved(
+            self,
+            address: tuple[Any, ...],
+            *,
+            family: int = 0,
+            type: int = socket.SOCK_STREAM,
+            proto: int = 0,
+            flags: int = 0,
+            loop: Any,
+        ) -> list[Any]:
+            # asyncio knows numeric hosts, but asks a thread for those with a zone.
+            host, port = address[:2]
+            if isinstance(host, str) and "%" in host:
+                numeric = flags | socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+                with contextlib.suppress(socket.gaierror):
+                    return socket.getaddrinfo(host, port, family, type, proto, numeric)
+            resolved: list[Any] = await super()._ensure_resolved(
+                address, family=family, type=type, proto=proto, flags=flags, loop=loop
+            )
+            return resolved
 
         def _make_ssl_transport(
             self,

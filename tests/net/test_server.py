@@ -369,6 +369,46 @@ def test_ending_the_clients(loop, made, errors, how):
     assert [protocol.lost.result() for protocol in made] == [None, None]
 
 
+@pytest.mark.skipif(
+    not os.path.exists("/proc/net/if_inet6"), reason="there is no IPv6 here"
+)
+def test_numeric_hosts_with_a_zone(loop, loop_kind, made, errors, monkeypatch):
+    """Known without a thread, which asyncio wants for them."""
+
+    def fail(*args):
+        raise AssertionError("a thread was asked")
+
+    zone = socket.if_nametoindex("lo")
+    if loop_kind == "speedups":
+        monkeypatch.setattr(loop, "run_in_executor", fail)
+
+    async def main():
+        server = await loop.create_server(lambda: Accepted(made), f"::1%{zone}", 0)
+        host, port, _, _ = server.sockets[0].getsockname()
+        assert host == "::1"
+        transport, _ = await loop.create_connection(
+            asyncio.Protocol, f"::1%{zone}", port
+        )
+        assert transport.get_extra_info("peername")[:2] == ("::1", port)
+        transport.close()
+        with socket.socket(socket.AF_INET6) as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, (f"::1%{zone}", port))
+            assert await echoed(loop, client)
+        for protocol in made:
+            await protocol.lost
+        server.close()
+        await server.wait_closed()
+
+    async def unknown():
+        with pytest.raises(socket.gaierror):
+            await loop.create_connection(asyncio.Protocol, "::1%nowhere", 80)
+
+    loop.run_until_complete(main())
+    monkeypatch.undo()
+    loop.run_until_complete(unknown())
+
+
 @pytest.mark.parametrize("blocking", [False, True])
 def test_connect_accepted_socket(loop, made, errors, blocking):
     async def main():
