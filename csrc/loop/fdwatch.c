@@ -249,8 +249,10 @@ Loop__watched(LoopObject *self, PyObject *fd_obj)
     PyObject *writer = (PyObject *)poller->fds[fd].writer;
     if (reader == NULL && writer == NULL)
         Py_RETURN_NONE;
-    return Py_BuildValue("(iOO)", fd, reader == NULL ? Py_None : reader,
-                         writer == NULL ? Py_None : writer);
+    /* Held first: before Python 3.12 the collector may run in any allocation, and a
+     * finalizer remove them. */
+    return Py_BuildValue("(iNN)", fd, Py_NewRef(reader == NULL ? Py_None : reader),
+                         Py_NewRef(writer == NULL ? Py_None : writer));
 }
 
 #define FAST(f) (PyCFunction)(void (*)(void))(f), METH_FASTCALL

@@ -227,6 +227,8 @@ handle_report(HandleObject *self)
 static inline PyObject *
 handle_call(HandleObject *self)
 {
+    if (azs_unlikely(self->callback == NULL)) /* see handle_copy_snapshot */
+        Py_RETURN_NONE;
     PyObject *callback = Py_NewRef(self->callback);
     PyObject *res;
     if (azs_likely(self->nargs >= 0)) {
@@ -250,19 +252,37 @@ handle_call(HandleObject *self)
     return res;
 }
 
+/* A copy of the handle's snapshot: new reference, or NULL. Before Python 3.12 the
+ * collector may run in here, and finalizers in it that cancel the handle, or ask for
+ * its Context: then it is not shared any more, and the copy not needed. */
+static PyObject *
+handle_copy_snapshot(HandleObject *self)
+{
+    PyObject *snapshot = Py_NewRef(self->context);
+    PyObject *copy = copy_snapshot(snapshot);
+    Py_DECREF(snapshot);
+    return copy;
+}
+
 /* The Context to run a handle in whose own is a snapshot, as its own for the while:
- * the loop's, where that is a copy of the same values still. 0, or -1 with
- * MemoryError. */
+ * the loop's, where that is a copy of the same values still. *snapshot is the handle's
+ * reference to it, NULL where the handle has got a Context of its own meanwhile. 0, or
+ * -1 with MemoryError. */
 static inline int
-handle_take_run_context(HandleObject *self)
+handle_take_run_context(HandleObject *self, PyObject **snapshot)
 {
     LoopObject *loop = self->loop;
     PyObject *context = loop->run_context;
     if (azs_likely(context != NULL && azs_context_same(context, self->context) &&
                    !azs_context_cleared(context)))
         loop->run_context = NULL;
-    else if ((context = copy_snapshot(self->context)) == NULL)
+    else if ((context = handle_copy_snapshot(self)) == NULL)
         return -1;
+    if (azs_unlikely(!self->shared)) {
+        Py_DECREF(context);
+        return 0;
+    }
+    *snapshot = self->context;
     self->context = context;
     self->shared = false;
     return 0;
@@ -295,11 +315,8 @@ azs_handle_run(HandleObject *self)
     if (self->callback == NULL)
         return 0;
     PyObject *snapshot = NULL;
-    if (self->shared) {
-        snapshot = self->context;
-        if (azs_unlikely(handle_take_run_context(self) < 0))
-            return handle_report(self);
-    }
+    if (self->shared && azs_unlikely(handle_take_run_context(self, &snapshot) < 0))
+        return handle_report(self);
     /* It is not replaced while it is not a snapshot, and the caller's reference
      * keeps it. */
     PyObject *context = self->context;
@@ -343,6 +360,10 @@ azs_handle_cancel(HandleObject *self)
     if (self->cancelled)
         return 0;
     self->cancelled = true;
+    /* At once: the heap is sound only while it knows how many are cancelled, and the
+     * repr runs Python code, which may cancel other timers. */
+    if (self->scheduled)
+        self->loop->timers_cancelled++;
     PyObject *exc = NULL;
     if (azs_unlikely(self->loop->debug)) {
         /* Keep what it looked like for the slow-callback warning. */
@@ -352,7 +373,7 @@ azs_handle_cancel(HandleObject *self)
         Py_XSETREF(self->repr, repr);
     }
     if (self->scheduled)
-        azs_timers_note_cancel(self->loop, self);
+        azs_timers_drop_cancelled(self->loop);
     handle_drop_call(self);
     if (exc != NULL) {
         azs_exc_restore_steal(exc);
@@ -540,11 +561,15 @@ static PyObject *
 handle_get_own_context(HandleObject *self, void *Py_UNUSED(closure))
 {
     if (self->shared) {
-        PyObject *own = copy_snapshot(self->context);
+        PyObject *own = handle_copy_snapshot(self);
         if (own == NULL)
             return NULL;
-        self->shared = false;
-        Py_SETREF(self->context, own);
+        if (azs_likely(self->shared)) {
+            self->shared = false;
+            Py_SETREF(self->context, own);
+        } else {
+            Py_DECREF(own);
+        }
     }
     return Py_NewRef(self->context);
 }

@@ -219,8 +219,12 @@ loop_turn(LoopObject *self)
                 return -1;
             block = self->ready.count == 0 && !self->stopping;
         }
-        if (block)
+        if (block) {
             timeout_ns = azs_timers_timeout(self, now_ns);
+            /* Cancelled timers end there, and finalizers run. */
+            if (azs_unlikely(self->ready.count > 0 || self->stopping))
+                timeout_ns = 0;
+        }
         if (azs_poller_poll(self, timeout_ns) < 0)
             return -1;
         now_ns = azs_clock_ns();
@@ -389,7 +393,9 @@ loop_call_with_loop(LoopObject *loop, PyObject *type, PyObject *args)
             Py_XDECREF(kwargs);
             return NULL;
         }
-        if (!loop->closed) /* which ends the cycle */
+        /* A closed loop must not be in a cycle. Finalizers may have made another
+         * meanwhile: the collector runs in allocations before Python 3.12. */
+        if (!loop->closed && loop->loop_kwargs == NULL)
             loop->loop_kwargs = Py_NewRef(kwargs);
     }
     PyObject *res = PyObject_Call(type, args, kwargs);

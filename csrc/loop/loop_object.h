@@ -123,8 +123,9 @@ void azs_loop_drop_snapshot(LoopObject *loop);
 /* Adds to the heap, which takes a reference. 0, or -1 with MemoryError. */
 int azs_timers_add(LoopObject *loop, TimerHandleObject *timer);
 
-/* A handle in the heap was cancelled: takes it out now where that is cheap. */
-void azs_timers_note_cancel(LoopObject *loop, HandleObject *timer);
+/* A handle in the heap was cancelled and counted in `timers_cancelled`: takes it out
+ * now where that is cheap. */
+void azs_timers_drop_cancelled(LoopObject *loop);
 
 /* Nanoseconds until the first live timer, 0 where it is due, -1 for none.
  * Drops cancelled timers on its way. */

@@ -80,10 +80,9 @@ timers_compact(LoopObject *loop)
 }
 
 void
-azs_timers_note_cancel(LoopObject *loop, HandleObject *timer)
+azs_timers_drop_cancelled(LoopObject *loop)
 {
     azs_heap *heap = &loop->timers;
-    loop->timers_cancelled++;
     /* The usual timeout is set, then cancelled before later ones were set: it
      * still is the array's last element, which any heap may lose. */
     while (heap->count > 0 && timer_cancelled(&heap->entries[heap->count - 1])) {

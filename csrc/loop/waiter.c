@@ -265,6 +265,37 @@ fail:
     return NULL;
 }
 
+/* Has callback(self) called once the wait is over; `context` is not NULL. What is
+ * allocated comes before the look at the state: before Python 3.12 the collector may
+ * run in there, and a finalizer end the wait. */
+static int
+waiter_add(WaiterObject *self, PyObject *callback, PyObject *context)
+{
+    if (azs_likely(self->state == AZS_WAITER_PENDING && self->callback == NULL &&
+                   self->more == NULL)) {
+        self->callback = Py_NewRef(callback);
+        self->context = Py_NewRef(context);
+        return 0;
+    }
+    PyObject *pair = PyTuple_Pack(2, callback, context);
+    PyObject *more = pair == NULL ? NULL : PyList_New(0);
+    int res = -1;
+    if (more == NULL)
+        goto done;
+    if (self->state != AZS_WAITER_PENDING) {
+        PyObject *args[] = {(PyObject *)self};
+        res = azs_loop_call_soon(self->loop, callback, args, 1, context);
+        goto done;
+    }
+    if (self->more == NULL)
+        self->more = Py_NewRef(more);
+    res = PyList_Append(self->more, pair);
+done:
+    Py_XDECREF(more);
+    Py_XDECREF(pair);
+    return res;
+}
+
 PyDoc_STRVAR(add_done_callback_doc,
 "add_done_callback($self, fn, /, *, context=None)\n--\n\n"
 "Have fn(self) called in the turn after the wait is over (asyncio\n"
@@ -282,26 +313,11 @@ Waiter_add_done_callback(WaiterObject *self, PyObject *const *args, Py_ssize_t n
         PyErr_SetString(PyExc_TypeError, "add_done_callback() takes one argument");
         return NULL;
     }
-    if (azs_unlikely(self->state != AZS_WAITER_PENDING)) {
-        PyObject *own[] = {(PyObject *)self};
-        if (azs_loop_call_soon(self->loop, args[0], own, 1, context) < 0)
-            return NULL;
-        Py_RETURN_NONE;
-    }
     context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
     if (context == NULL)
         return NULL;
-    if (azs_likely(self->callback == NULL && self->more == NULL)) {
-        self->callback = Py_NewRef(args[0]);
-        self->context = context;
-        Py_RETURN_NONE;
-    }
-    PyObject *pair = PyTuple_Pack(2, args[0], context);
+    int res = waiter_add(self, args[0], context);
     Py_DECREF(context);
-    int res = -1;
-    if (pair != NULL && (self->more != NULL || (self->more = PyList_New(0)) != NULL))
-        res = PyList_Append(self->more, pair);
-    Py_XDECREF(pair);
     if (res < 0)
         return NULL;
     Py_RETURN_NONE;
