@@ -16,6 +16,7 @@ import contextlib
 import errno
 import inspect
 import operator
+import os
 import selectors
 import signal
 import socket
@@ -284,12 +285,11 @@ if _ext.core is not None:
             """Run until stop() is called (asyncio loop.run_forever)."""
             self._run_forever_setup()
             try:
-                old_wakeup_fd = self._take_wakeup_fd()
                 try:
+                    self._outer_wakeup_fd = self._take_wakeup_fd()
                     self._run()
                 finally:
-                    if old_wakeup_fd is not None:
-                        self._give_back_wakeup_fd(old_wakeup_fd)
+                    self._give_back_wakeup_fd()
             finally:
                 self._run_forever_cleanup()
 
@@ -328,28 +328,47 @@ if _ext.core is not None:
         # over, so in the main thread the wake-up descriptor is always set while
         # the loop runs; asyncio sets it only for add_signal_handler().
 
-        def _take_wakeup_fd(self) -> int | None:
-            """Returns the descriptor to restore, or None outside the main thread."""
-            if threading.get_ident() != threading.main_thread().ident:
-                return None
-            try:
-                return signal.set_wakeup_fd(
-                    self._csock.fileno(), warn_on_full_buffer=False
-                )
-            except ValueError:  # the main thread of a sub-interpreter
-                return None
+        _outer_wakeup_fd = -1  # whose place ours takes while the loop runs
 
-        def _give_back_wakeup_fd(self, old_fd: int) -> None:
+        def _take_wakeup_fd(self) -> int:
+            """Returns the descriptor to restore, -1 for none."""
+            if threading.get_ident() != threading.main_thread().ident:
+                return -1
+            own_fd = self._csock.fileno()
+            try:
+                old_fd = signal.set_wakeup_fd(own_fd, warn_on_full_buffer=False)
+            except ValueError:  # the main thread of a sub-interpreter
+                return -1
+            return -1 if old_fd == own_fd else old_fd
+
+        def _give_back_wakeup_fd(self) -> None:
+            old_fd, self._outer_wakeup_fd = self._outer_wakeup_fd, -1
             if self._signal_handlers:
                 return  # they want it between runs too, as in asyncio
-            current = signal.set_wakeup_fd(-1)
+            if threading.get_ident() != threading.main_thread().ident:
+                return
+            # Ctrl-C may have come before _take_wakeup_fd() returned: ours must go
+            # all the same, its number may be another file's soon.
+            try:
+                current = signal.set_wakeup_fd(-1)
+            except ValueError:
+                return
             if current != self._csock.fileno():
                 old_fd = current  # a callback installed its own: it stays
-            if old_fd != -1 and old_fd != self._csock.fileno():
+            if old_fd != -1:
                 try:
                     signal.set_wakeup_fd(old_fd)
                 except (ValueError, OSError):
                     pass  # its owner closed it meanwhile
+
+        def _handle_signal(self, sig: int) -> None:
+            if sig not in self._signal_handlers and self._outer_wakeup_fd != -1:
+                # The interpreter would have told the other, had we not asked.
+                try:
+                    os.write(self._outer_wakeup_fd, bytes([sig]))
+                except OSError:
+                    pass  # closed, or full
+            super()._handle_signal(sig)
 
         def remove_signal_handler(self, sig: int) -> bool:
             """Remove a handler for a signal (asyncio loop.remove_signal_handler)."""
@@ -569,6 +588,10 @@ if _ext.core is not None:
             if handle._source_traceback:
                 context["source_traceback"] = handle._source_traceback
             self.call_exception_handler(context)
+
+        def _run_foreign(self, handle: asyncio.Handle) -> None:
+            if not handle.cancelled():  # since _add_callback()
+                handle._run()
 
         def _callback_slow(self, handle: Any, seconds: float) -> None:
             if seconds >= self.slow_callback_duration:

@@ -356,10 +356,10 @@ Loop__add_callback(LoopObject *self, PyObject *handle)
         return NULL;
     if (!skip) {
         /* It enters its own Context; ours is a copy, so that both can be. */
-        PyObject *run = PyObject_GetAttr(handle, self->st->str__run);
+        PyObject *run = PyObject_GetAttr((PyObject *)self, self->st->str__run_foreign);
         if (run == NULL)
             return NULL;
-        int res = azs_loop_call_soon(self, run, NULL, 0, NULL);
+        int res = azs_loop_call_soon(self, run, &handle, 1, NULL);
         Py_DECREF(run);
         if (res < 0)
             return NULL;

@@ -59,7 +59,7 @@
     X(_msg_received)                                                                   \
     X(_on_armed)                                                                       \
     X(_paused)                                                                         \
-    X(_run)                                                                            \
+    X(_run_foreign)                                                                    \
     X(_schedule_linger)                                                                \
     X(_schedule_retry)                                                                 \
     X(_send)                                                                           \

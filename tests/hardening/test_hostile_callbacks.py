@@ -57,6 +57,17 @@ def test_a_callback_cancels_its_own_handle(loop, how):
     assert seen == ["x", True]
 
 
+def test_a_handle_of_asyncio_that_is_cancelled_late(loop, contexts):
+    """asyncio's code makes such handles, for signals."""
+    seen = []
+    handles = [asyncio.Handle(seen.append, (i,), loop) for i in range(2)]
+    for handle in handles:
+        loop._add_callback(handle)
+    handles[0].cancel()
+    run_ready(loop)
+    assert seen == [1] and not contexts
+
+
 def test_a_callback_cancels_its_successors(loop):
     seen = []
     handles = []

@@ -192,6 +192,71 @@ def test_the_wakeup_descriptor_of_others_comes_back(loop):
         os.close(write)
 
 
+def test_the_wakeup_descriptor_of_others_is_told(loop):
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    old_handler = signal.signal(signal.SIGUSR1, lambda *args: None)
+    signal.set_wakeup_fd(write)
+
+    async def main():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0.001)
+
+    try:
+        loop.run_until_complete(main())
+        assert os.read(read, 10) == bytes([signal.SIGUSR1])
+    finally:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGUSR1, old_handler)
+        os.close(read)
+        os.close(write)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_signal_for_a_loop_that_does_not_run(kind):
+    """Another one runs meanwhile: it is told when it runs again."""
+    loop, other = KINDS[kind](), KINDS[kind]()
+    seen = []
+    loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
+
+    async def main():
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.sleep(0.001)
+
+    other.run_until_complete(main())
+    assert seen == []
+    loop.run_until_complete(asyncio.sleep(0.001))
+    assert seen == [1]
+    # Its own descriptor, which is the one that it finds when it runs.
+    loop.run_until_complete(main())
+    assert seen == [1, 1]
+    loop.remove_signal_handler(signal.SIGUSR1)
+    other.close()
+    loop.close()
+
+
+def test_ctrl_c_while_the_wakeup_descriptor_is_set(monkeypatch):
+    """Ours must not stay: its number may be another file's next."""
+    loop = Loop()
+    set_wakeup_fd = signal.set_wakeup_fd
+
+    def interrupted(fd, **keywords):
+        old = set_wakeup_fd(fd, **keywords)
+        if fd != -1:
+            signal.raise_signal(signal.SIGINT)
+        return old
+
+    coroutine = asyncio.sleep(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(signal, "set_wakeup_fd", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_until_complete(coroutine)
+    assert signal.set_wakeup_fd(-1) == -1
+    assert not loop.is_running()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_runner_cancels_the_main_task(kind):
     """asyncio.Runner turns the first Ctrl-C into a cancellation."""
