@@ -1,5 +1,7 @@
 /* add_reader, add_writer and their private forms that asyncio's code calls. */
+#include "loop/callargs.h"
 #include "loop/loop_object.h"
+#include "py/args.h"
 #include "py/errors.h"
 
 /* The descriptor of an int or of an object with fileno(). -1 with ValueError,
@@ -83,17 +85,14 @@ watch_zmq(LoopObject *self, bool writer, PyObject *const *args, Py_ssize_t nargs
 
 /* New reference to the handle, or NULL. */
 static PyObject *
-watch(LoopObject *self, bool public, bool writer, PyObject *const *args,
-      Py_ssize_t nargs, PyObject *context, const char *method)
+watch(LoopObject *self, const azs_call_spec *spec, bool public, bool writer,
+      PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
-    if (nargs < 2) {
-        PyErr_Format(PyExc_TypeError,
-                     "%s() missing %zd required positional argument%s: "
-                     "a file descriptor and a callback are needed",
-                     method, 2 - nargs, nargs == 1 ? "" : "s");
-        return NULL;
-    }
-    if (azs_loop_check_usable(self) < 0)
+    PyObject *context;
+    int named = azs_parse_context(self, spec, nargs, args, kwnames, &context);
+    if (azs_unlikely(named > 0))
+        return azs_call_by_position(self, spec, args, nargs, kwnames);
+    if (named < 0 || azs_loop_check_usable(self) < 0)
         return NULL;
     if (azs_unlikely(is_zmq_socket(self, args[0])))
         return watch_zmq(self, writer, args, nargs);
@@ -111,8 +110,13 @@ watch(LoopObject *self, bool public, bool writer, PyObject *const *args,
 }
 
 static PyObject *
-unwatch(LoopObject *self, bool public, bool writer, PyObject *fd_obj)
+unwatch(LoopObject *self, const char *method, bool public, bool writer,
+        PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
+    static const char *const names[] = {"fd", NULL};
+    PyObject *fd_obj;
+    if (azs_args_parse(method, args, nargs, kwnames, names, 1, 1, &fd_obj) < 0)
+        return NULL;
     /* As asyncio: a closed loop watches nothing. The parent's epoll is not a
      * forked child's to change. */
     if (self->closed || self->fork_generation != azs_fork_generation)
@@ -127,110 +131,71 @@ unwatch(LoopObject *self, bool public, bool writer, PyObject *fd_obj)
     return res < 0 ? NULL : PyBool_FromLong(res);
 }
 
-static PyObject *
-watch_public(LoopObject *self, bool writer, PyObject *const *args, Py_ssize_t nargs,
-             const char *method)
-{
-    PyObject *handle = watch(self, true, writer, args, nargs, NULL, method);
-    if (handle == NULL)
-        return NULL;
-    Py_DECREF(handle);
-    Py_RETURN_NONE;
-}
+/* The four methods that start to watch; the public ones return None. */
+#define WATCH_METHOD(method, public, writer)                                           \
+    static PyObject *Loop_##method(LoopObject *self, PyObject *const *args,            \
+                                   Py_ssize_t nargs, PyObject *kwnames)                \
+    {                                                                                  \
+        static const azs_call_spec spec = {                                            \
+            #method, Loop_##method, 2, {"fd", "callback"}, public};                    \
+        PyObject *res = watch(self, &spec, public, writer, args, nargs, kwnames);      \
+        if (public && res != NULL)                                                     \
+            Py_SETREF(res, Py_NewRef(Py_None));                                        \
+        return res;                                                                    \
+    }
+
+#define UNWATCH_METHOD(method, public, writer)                                         \
+    static PyObject *Loop_##method(LoopObject *self, PyObject *const *args,            \
+                                   Py_ssize_t nargs, PyObject *kwnames)                \
+    {                                                                                  \
+        return unwatch(self, #method, public, writer, args, nargs, kwnames);           \
+    }
 
 PyDoc_STRVAR(add_reader_doc,
-"add_reader($self, fd, callback, /, *args)\n--\n\n"
+"add_reader($self, fd, callback, *args)\n--\n\n"
 "Call callback(*args) whenever `fd` (int, or an object with fileno()) is readable.\n\n"
 "Replaces an earlier reader of the fd. Level-triggered. Raises OSError where\n"
 "epoll_ctl(2) refuses the fd, RuntimeError where a transport uses it\n"
 "(asyncio loop.add_reader).");
-
-static PyObject *
-Loop_add_reader(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    return watch_public(self, false, args, nargs, "add_reader");
-}
+WATCH_METHOD(add_reader, true, false)
 
 PyDoc_STRVAR(add_writer_doc,
-"add_writer($self, fd, callback, /, *args)\n--\n\n"
+"add_writer($self, fd, callback, *args)\n--\n\n"
 "Call callback(*args) whenever `fd` (int, or an object with fileno()) is writable.\n\n"
 "Replaces an earlier writer of the fd. Level-triggered. Raises OSError where\n"
 "epoll_ctl(2) refuses the fd, RuntimeError where a transport uses it\n"
 "(asyncio loop.add_writer).");
-
-static PyObject *
-Loop_add_writer(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    return watch_public(self, true, args, nargs, "add_writer");
-}
+WATCH_METHOD(add_writer, true, true)
 
 PyDoc_STRVAR(remove_reader_doc,
-"remove_reader($self, fd, /)\n--\n\n"
+"remove_reader($self, fd)\n--\n\n"
 "Stop watching `fd` for reading. True if it was (asyncio loop.remove_reader).");
-
-static PyObject *
-Loop_remove_reader(LoopObject *self, PyObject *fd)
-{
-    return unwatch(self, true, false, fd);
-}
+UNWATCH_METHOD(remove_reader, true, false)
 
 PyDoc_STRVAR(remove_writer_doc,
-"remove_writer($self, fd, /)\n--\n\n"
+"remove_writer($self, fd)\n--\n\n"
 "Stop watching `fd` for writing. True if it was (asyncio loop.remove_writer).");
-
-static PyObject *
-Loop_remove_writer(LoopObject *self, PyObject *fd)
-{
-    return unwatch(self, true, true, fd);
-}
+UNWATCH_METHOD(remove_writer, true, true)
 
 PyDoc_STRVAR(_add_reader_doc,
-"_add_reader($self, fd, callback, /, *args, context=None)\n--\n\n"
+"_add_reader($self, fd, callback, *args, context=None)\n--\n\n"
 "add_reader() without the transport check; returns the Handle. asyncio's own\n"
 "transports and sock_* methods call it, since Python 3.15 with a Context.");
-
-static PyObject *
-Loop__add_reader(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
-                 PyObject *kwnames)
-{
-    PyObject *context;
-    if (azs_parse_context(self, "_add_reader", 2, nargs, args, kwnames, &context) < 0)
-        return NULL;
-    return watch(self, false, false, args, nargs, context, "_add_reader");
-}
+WATCH_METHOD(_add_reader, false, false)
 
 PyDoc_STRVAR(_add_writer_doc,
-"_add_writer($self, fd, callback, /, *args, context=None)\n--\n\n"
+"_add_writer($self, fd, callback, *args, context=None)\n--\n\n"
 "add_writer() without the transport check; returns the Handle. asyncio's own\n"
 "transports and sock_* methods call it, since Python 3.15 with a Context.");
-
-static PyObject *
-Loop__add_writer(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
-                 PyObject *kwnames)
-{
-    PyObject *context;
-    if (azs_parse_context(self, "_add_writer", 2, nargs, args, kwnames, &context) < 0)
-        return NULL;
-    return watch(self, false, true, args, nargs, context, "_add_writer");
-}
+WATCH_METHOD(_add_writer, false, true)
 
 PyDoc_STRVAR(_remove_reader_doc,
-"_remove_reader($self, fd, /)\n--\n\nremove_reader() without the transport check.");
-
-static PyObject *
-Loop__remove_reader(LoopObject *self, PyObject *fd)
-{
-    return unwatch(self, false, false, fd);
-}
+"_remove_reader($self, fd)\n--\n\nremove_reader() without the transport check.");
+UNWATCH_METHOD(_remove_reader, false, false)
 
 PyDoc_STRVAR(_remove_writer_doc,
-"_remove_writer($self, fd, /)\n--\n\nremove_writer() without the transport check.");
-
-static PyObject *
-Loop__remove_writer(LoopObject *self, PyObject *fd)
-{
-    return unwatch(self, false, true, fd);
-}
+"_remove_writer($self, fd)\n--\n\nremove_writer() without the transport check.");
+UNWATCH_METHOD(_remove_writer, false, true)
 
 PyDoc_STRVAR(_watched_doc,
 "_watched($self, fd, /)\n--\n\n"
@@ -255,21 +220,21 @@ Loop__watched(LoopObject *self, PyObject *fd_obj)
                          Py_NewRef(writer == NULL ? Py_None : writer));
 }
 
-#define FAST(f) (PyCFunction)(void (*)(void))(f), METH_FASTCALL
+#define FAST_KEYWORDS(name)                                                            \
+    #name, (PyCFunction)(void (*)(void))Loop_##name, METH_FASTCALL | METH_KEYWORDS,    \
+        name##_doc
 
 PyMethodDef azs_fdwatch_methods[] = {
     {"_ensure_fd_no_transport", (PyCFunction)Loop__ensure_fd_no_transport, METH_O,
      ensure_fd_no_transport_doc},
-    {"add_reader", FAST(Loop_add_reader), add_reader_doc},
-    {"add_writer", FAST(Loop_add_writer), add_writer_doc},
-    {"remove_reader", (PyCFunction)Loop_remove_reader, METH_O, remove_reader_doc},
-    {"remove_writer", (PyCFunction)Loop_remove_writer, METH_O, remove_writer_doc},
-    {"_add_reader", (PyCFunction)(void (*)(void))Loop__add_reader,
-     METH_FASTCALL | METH_KEYWORDS, _add_reader_doc},
-    {"_add_writer", (PyCFunction)(void (*)(void))Loop__add_writer,
-     METH_FASTCALL | METH_KEYWORDS, _add_writer_doc},
-    {"_remove_reader", (PyCFunction)Loop__remove_reader, METH_O, _remove_reader_doc},
-    {"_remove_writer", (PyCFunction)Loop__remove_writer, METH_O, _remove_writer_doc},
+    {FAST_KEYWORDS(add_reader)},
+    {FAST_KEYWORDS(add_writer)},
+    {FAST_KEYWORDS(remove_reader)},
+    {FAST_KEYWORDS(remove_writer)},
+    {FAST_KEYWORDS(_add_reader)},
+    {FAST_KEYWORDS(_add_writer)},
+    {FAST_KEYWORDS(_remove_reader)},
+    {FAST_KEYWORDS(_remove_writer)},
     {"_watched", (PyCFunction)Loop__watched, METH_O, _watched_doc},
     {NULL},
 };

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <structmember.h>
 
+#include "loop/callargs.h"
 #include "loop/loop_object.h"
 #include "loop/sockop.h"
 #include "loop/waiter.h"
@@ -45,70 +46,6 @@ azs_loop_fail_forked(void)
                     "must create a loop of its own (asyncio.run() or "
                     "new_event_loop())");
     return -1;
-}
-
-/* True where `name` says "context". */
-static bool
-name_is_context(azs_state *st, PyObject *kwnames, PyObject *name)
-{
-    if (azs_likely(name == st->str_context))
-        return true;
-    if (PyUnicode_Compare(name, st->str_context) != 0)
-        return false;
-    /* asyncio's C code gives one tuple always, and its string is not interned. */
-    if (PyTuple_GET_SIZE(kwnames) == 1 && PyUnicode_CheckExact(name))
-        Py_XSETREF(st->kwnames_context, Py_NewRef(kwnames));
-    return true;
-}
-
-int
-azs_parse_context(LoopObject *loop, const char *method, Py_ssize_t min_args,
-                  Py_ssize_t nargs, PyObject *const *args, PyObject *kwnames,
-                  PyObject **context)
-{
-    *context = NULL;
-    if (kwnames != NULL && kwnames == loop->st->kwnames_context) {
-        *context = args[nargs] == Py_None ? NULL : args[nargs];
-    } else if (kwnames != NULL) {
-        Py_ssize_t nkw = PyTuple_GET_SIZE(kwnames);
-        for (Py_ssize_t i = 0; i < nkw; i++) {
-            PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-            if (azs_unlikely(!name_is_context(loop->st, kwnames, name))) {
-                PyErr_Format(PyExc_TypeError,
-                             "%s() got an unexpected keyword argument '%U'", method,
-                             name);
-                return -1;
-            }
-            *context = args[nargs + i] == Py_None ? NULL : args[nargs + i];
-        }
-    }
-    if (azs_unlikely(nargs < min_args)) {
-        PyErr_Format(PyExc_TypeError, "%s() missing %zd required positional argument%s",
-                     method, min_args - nargs, min_args - nargs == 1 ? "" : "s");
-        return -1;
-    }
-    return 0;
-}
-
-int
-azs_loop_debug_check(LoopObject *loop, PyObject *callback, const char *method,
-                     bool check_thread)
-{
-    PyObject *res;
-    if (check_thread) {
-        res = PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str__check_thread);
-        if (res == NULL)
-            return -1;
-        Py_DECREF(res);
-    }
-    PyObject *name = PyUnicode_FromString(method);
-    if (name == NULL)
-        return -1;
-    PyObject *args[] = {(PyObject *)loop, callback, name};
-    res = PyObject_VectorcallMethod(loop->st->str__check_callback, args, 3, NULL);
-    Py_DECREF(name);
-    Py_XDECREF(res);
-    return res == NULL ? -1 : 0;
 }
 
 /* ---- the turn ---- */
@@ -316,13 +253,22 @@ PyDoc_STRVAR(call_soon_doc,
 "Returns a Handle. Raises RuntimeError where the loop is closed. Not\n"
 "thread-safe (asyncio loop.call_soon).");
 
+static PyObject *Loop_call_soon(LoopObject *self, PyObject *const *args,
+                                Py_ssize_t nargs, PyObject *kwnames);
+
+static const azs_call_spec call_soon_spec = {
+    "call_soon", Loop_call_soon, 1, {"callback"}, false};
+
 static PyObject *
 Loop_call_soon(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
                PyObject *kwnames)
 {
     PyObject *context;
-    if (azs_parse_context(self, "call_soon", 1, nargs, args, kwnames, &context) < 0 ||
-        azs_loop_check_usable(self) < 0)
+    int named =
+        azs_parse_context(self, &call_soon_spec, nargs, args, kwnames, &context);
+    if (azs_unlikely(named > 0))
+        return azs_call_by_position(self, &call_soon_spec, args, nargs, kwnames);
+    if (named < 0 || azs_loop_check_usable(self) < 0)
         return NULL;
     if (azs_unlikely(self->debug) &&
         azs_loop_debug_check(self, args[0], "call_soon", true) < 0)

@@ -145,16 +145,4 @@ extern PyMethodDef azs_sockop_methods[]; /* sock_recv and its like */
 extern PyMethodDef azs_sockop_connect_methods[];
 extern PyMethodDef azs_sockop_datagram_methods[];
 
-/* Splits METH_FASTCALL arguments of call_soon and its like: `context` from the
- * keywords (borrowed, NULL for none) and at least `min_args` positional ones.
- * 0, or -1 with TypeError. */
-int azs_parse_context(LoopObject *loop, const char *method, Py_ssize_t min_args,
-                      Py_ssize_t nargs, PyObject *const *args, PyObject *kwnames,
-                      PyObject **context);
-
-/* Debug mode's checks of a call: the thread (where `check_thread`) and that the
- * callback is a plain callable. 0, or -1 with an exception. */
-int azs_loop_debug_check(LoopObject *loop, PyObject *callback, const char *method,
-                         bool check_thread);
-
 #endif

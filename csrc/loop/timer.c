@@ -1,6 +1,7 @@
 /* Timers: the heap, call_later, call_at and the loop's clock. */
 #include <math.h>
 
+#include "loop/callargs.h"
 #include "loop/loop_object.h"
 #include "py/errors.h"
 
@@ -167,14 +168,24 @@ PyDoc_STRVAR(call_later_doc,
 "Returns a TimerHandle. Never early; equal times run in the order of the calls.\n"
 "Raises RuntimeError where the loop is closed (asyncio loop.call_later).");
 
+static PyObject *Loop_call_later(LoopObject *self, PyObject *const *args,
+                                 Py_ssize_t nargs, PyObject *kwnames);
+
+static const azs_call_spec call_later_spec = {
+    "call_later", Loop_call_later, 2, {"delay", "callback"}, false};
+
 static PyObject *
 Loop_call_later(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
                 PyObject *kwnames)
 {
     PyObject *context;
     double delay;
-    if (azs_parse_context(self, "call_later", 2, nargs, args, kwnames, &context) < 0 ||
-        seconds_arg(args[0], "delay", &delay) < 0 || azs_loop_check_usable(self) < 0)
+    int named =
+        azs_parse_context(self, &call_later_spec, nargs, args, kwnames, &context);
+    if (azs_unlikely(named > 0))
+        return azs_call_by_position(self, &call_later_spec, args, nargs, kwnames);
+    if (named < 0 || seconds_arg(args[0], "delay", &delay) < 0 ||
+        azs_loop_check_usable(self) < 0)
         return NULL;
     if (azs_unlikely(self->debug) &&
         azs_loop_debug_check(self, args[1], "call_later", true) < 0)
@@ -189,13 +200,22 @@ PyDoc_STRVAR(call_at_doc,
 "Returns a TimerHandle. Never early; equal times run in the order of the calls.\n"
 "Raises RuntimeError where the loop is closed (asyncio loop.call_at).");
 
+static PyObject *Loop_call_at(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
+                              PyObject *kwnames);
+
+static const azs_call_spec call_at_spec = {
+    "call_at", Loop_call_at, 2, {"when", "callback"}, false};
+
 static PyObject *
 Loop_call_at(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
              PyObject *kwnames)
 {
     PyObject *context;
     double when;
-    if (azs_parse_context(self, "call_at", 2, nargs, args, kwnames, &context) < 0)
+    int named = azs_parse_context(self, &call_at_spec, nargs, args, kwnames, &context);
+    if (azs_unlikely(named > 0))
+        return azs_call_by_position(self, &call_at_spec, args, nargs, kwnames);
+    if (named < 0)
         return NULL;
     if (args[0] == Py_None) {
         PyErr_SetString(PyExc_TypeError, "when cannot be None");

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <structmember.h>
 
+#include "loop/callargs.h"
 #include "loop/loop_object.h"
 #include "py/errors.h"
 #include "py/type.h"
@@ -306,8 +307,8 @@ Waiter_add_done_callback(WaiterObject *self, PyObject *const *args, Py_ssize_t n
                          PyObject *kwnames)
 {
     PyObject *context;
-    if (azs_parse_context(self->loop, "add_done_callback", 1, nargs, args, kwnames,
-                          &context) < 0)
+    static const azs_call_spec spec = {"add_done_callback", NULL, 1, {"fn"}, false};
+    if (azs_parse_context(self->loop, &spec, nargs, args, kwnames, &context) < 0)
         return NULL;
     if (nargs > 1) {
         PyErr_SetString(PyExc_TypeError, "add_done_callback() takes one argument");

@@ -1,6 +1,7 @@
 #include "loop/wakeup.h"
 
 #include "base/sys.h"
+#include "loop/callargs.h"
 #include "loop/loop_object.h"
 #include "py/errors.h"
 
@@ -25,14 +26,22 @@ PyDoc_STRVAR(call_soon_threadsafe_doc,
 "Returns a Handle. Raises RuntimeError where the loop is closed\n"
 "(asyncio loop.call_soon_threadsafe).");
 
+static PyObject *Loop_call_soon_threadsafe(LoopObject *self, PyObject *const *args,
+                                           Py_ssize_t nargs, PyObject *kwnames);
+
+static const azs_call_spec threadsafe_spec = {
+    "call_soon_threadsafe", Loop_call_soon_threadsafe, 1, {"callback"}, false};
+
 static PyObject *
 Loop_call_soon_threadsafe(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
                           PyObject *kwnames)
 {
     PyObject *context;
-    if (azs_parse_context(self, "call_soon_threadsafe", 1, nargs, args, kwnames,
-                          &context) < 0 ||
-        azs_loop_check_usable(self) < 0)
+    int named =
+        azs_parse_context(self, &threadsafe_spec, nargs, args, kwnames, &context);
+    if (azs_unlikely(named > 0))
+        return azs_call_by_position(self, &threadsafe_spec, args, nargs, kwnames);
+    if (named < 0 || azs_loop_check_usable(self) < 0)
         return NULL;
     if (azs_unlikely(self->debug) &&
         azs_loop_debug_check(self, args[0], "call_soon_threadsafe", false) < 0)
