@@ -199,6 +199,55 @@ def test_long_pickles_are_refused():
         loads(pickle.dumps(zone))
 
 
+@pytest.mark.parametrize(
+    "tail",
+    [
+        b")R.",  # called
+        b"\x8c\x01a\x93.",  # the name of a global's module
+        b"\x8c\x08datetimeh\x40\x93.",  # its name
+        b"cdatetime\ndate\nh\x40\x85R.",
+        b"cdatetime\ntimezone\nh\x40\x85R.",
+        b"cdatetime\ndatetime\nh\x40h\x40\x86R.",
+        b"cbuiltins\ngetattr\nh\x40h\x40\x86R.",
+        b"cbuiltins\ngetattr\nczoneinfo\nZoneInfo\nh\x40\x86R.",
+        b"cbuiltins\ngetattr\nczoneinfo\nZoneInfo\n\x8c\x09_unpickle\x86Rh\x40h\x40\x86R.",
+        b"c_codecs\nencode\nh\x40h\x40\x86R.",
+        b".",
+    ],
+)
+def test_tuples_of_the_same_tuples(tail):
+    """A pair of a pair of ... 200 levels deep has 2**200 leaves."""
+    data = b"\x80\x05N\x94" + b"".join(b"h%c\x86\x94" % i for i in range(200))
+    with pytest.raises(ValueError) as info:
+        loads(data + tail)
+    assert len(str(info.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("value", "state"),
+    [
+        (datetime.date(2000, 1, 1), b"\x00\x00\x01\x01"),
+        (datetime.date(2000, 1, 1), b"\xff\xff\x01\x01"),
+        (datetime.date(2000, 1, 1), b"\x07\xd0\x02\x1e"),
+        (datetime.date(2000, 1, 1), b"\x07\xd0\x01\x00"),
+        (datetime.datetime(2000, 1, 1), b"\x00\x00\x01\x01\0\0\0\0\0\0"),
+        (datetime.datetime(2000, 1, 1), b"\x07\xd0\x01\x01\xff\0\0\0\0\0"),
+        (datetime.datetime(2000, 1, 1), b"\x07\xd0\x01\x01\0\xff\0\0\0\0"),
+        (datetime.datetime(2000, 1, 1), b"\x07\xd0\x01\x01\0\0\0\xff\xff\xff"),
+        (datetime.time(1), b"\x01\xff\0\0\0\0"),
+        (datetime.time(1), b"\x01\0\xff\0\0\0"),
+        (datetime.time(1), b"\x01\0\0\xff\xff\xff"),
+    ],
+)
+def test_fields_out_of_range(value, state):
+    """The constructors take them; CPython's date.ctime() then reads out of bounds."""
+    data = pickle.dumps(value, 4)
+    valid = value.__reduce_ex__(4)[1][0]
+    assert valid in data and len(valid) == len(state)
+    with pytest.raises(ValueError):
+        loads(data.replace(valid, state))
+
+
 def test_mutations():
     """Broken pickles give a datetime object or ValueError."""
     rnd = random.Random(3)
@@ -217,6 +266,8 @@ def test_mutations():
                 except ValueError:
                     continue
                 assert isinstance(result, allowed)
+                if isinstance(result, datetime.date):
+                    assert result.ctime()
 
 
 def test_pickle_is_not_imported():
