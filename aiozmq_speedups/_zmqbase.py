@@ -49,6 +49,20 @@ def _not_a_socket() -> OSError:
     return OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
 
 
+class _Process:
+    """Told apart by identity: a forked child gets another instance."""
+
+    current: _Process
+
+
+def _new_process() -> None:
+    _Process.current = _Process()
+
+
+_new_process()
+os.register_at_fork(after_in_child=_new_process)
+
+
 class _BaseTransport(ZmqTransport):
     """All but the message path.
 
@@ -78,6 +92,7 @@ class _BaseTransport(ZmqTransport):
         _connections: set[str]
         _subscriptions: set[bytes]
         _monitor: _BaseTransport | None
+        _process_token: _Process
 
         def __init__(
             self,
@@ -101,6 +116,7 @@ class _BaseTransport(ZmqTransport):
         self._connections = set()
         self._subscriptions = set()
         self._monitor = None
+        self._process_token = _Process.current
         self._set_write_buffer_limits()
 
     def _register(self, waiter: Future[None] | None) -> None:
@@ -121,6 +137,11 @@ class _BaseTransport(ZmqTransport):
         if transports is not None:
             transports.discard(self)
 
+    def _is_forked(self) -> bool:
+        """In a child of the process that made the socket: there ZMQ_EVENTS, and
+        all else that takes libzmq's commands, never returns."""
+        return self._process_token is not _Process.current
+
     def __repr__(self) -> str:
         zmq_sock = self._zmq_sock
         info = [
@@ -129,7 +150,7 @@ class _BaseTransport(ZmqTransport):
             f"type={self.ZMQ_TYPES.get(self._zmq_type, self._zmq_type)}",
         ]
         try:
-            if zmq_sock is not None:
+            if zmq_sock is not None and not self._is_forked():
                 events: Any = zmq_sock.getsockopt(_EVENTS)
                 info.append("read=polling" if events & zmq.POLLIN else "read=idle")
                 state = "polling" if events & zmq.POLLOUT else "idle"
@@ -181,6 +202,17 @@ class _BaseTransport(ZmqTransport):
             repr(self),  # a kept record must not keep the transport
         )
         self._force_close(None)
+
+    def _close_socket(self, zmq_sock: _Socket) -> None:
+        if not self._is_forked():
+            try:
+                # Has libzmq (4.3.5) take its commands: it may lose what a socket
+                # sent to a peer that it has just connected to, whatever its linger,
+                # where it is closed with commands waiting.
+                zmq_sock.getsockopt(_EVENTS)
+            except zmq.ZMQError:
+                pass  # closed by the user, or its context is terminated
+        zmq_sock.close()
 
     # -- Options --
 
@@ -383,17 +415,6 @@ class _BaseTransport(ZmqTransport):
         hub: _Hub | None = None if self._monitor is None else self._monitor._protocol
         if hub is not None:
             hub.stop()
-
-
-def _close_socket(zmq_sock: _Socket) -> None:
-    try:
-        # Has libzmq (4.3.5) take its commands: it may lose what a socket sent to
-        # a peer that it has just connected to, whatever its linger, where it is
-        # closed with commands waiting.
-        zmq_sock.getsockopt(_EVENTS)
-    except zmq.ZMQError:
-        pass  # closed by the user, or its context is terminated
-    zmq_sock.close()
 
 
 def _set_result_unless_done(waiter: Future[None]) -> None:

@@ -6,7 +6,6 @@ The reference that the C one is tested against, and what runs without it.
 from __future__ import annotations
 
 import errno
-import os
 from collections import deque
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,6 @@ import zmq
 from aiozmq_speedups._zmqbase import (
     _EVENTS,
     _BaseTransport,
-    _close_socket,
     _os_error,
     _Protocol,
     _Socket,
@@ -40,20 +38,6 @@ _POLLOUT_IS_CONSTANT = frozenset(
 )
 # A receive on these is an error, not EAGAIN.
 _SEND_ONLY = frozenset((zmq.PUB, zmq.PUSH))
-
-
-class _Process:
-    """Told apart by identity: a forked child gets another instance."""
-
-    current: _Process
-
-
-def _new_process() -> None:
-    _Process.current = _Process()
-
-
-_new_process()
-os.register_at_fork(after_in_child=_new_process)
 
 
 class _PyZmqTransport(_BaseTransport):
@@ -81,7 +65,6 @@ class _PyZmqTransport(_BaseTransport):
         self._zmq_type = zmq_type
         self._protocol = protocol
         self._can_receive = zmq_type not in _SEND_ONLY
-        self._process_token = _Process.current
         self._context: Context = copy_context()
         self._fd = -1  # while not watched
         self._armed = False  # _on_armed is scheduled
@@ -131,7 +114,7 @@ class _PyZmqTransport(_BaseTransport):
             self._linger = None
 
     def _arm(self) -> None:
-        if self._armed or self._in_process or self._fd < 0:
+        if self._armed or self._in_process or self._fd < 0 or self._is_forked():
             return
         assert self._loop is not None
         if self._loop.is_closed():
@@ -150,7 +133,7 @@ class _PyZmqTransport(_BaseTransport):
     def _on_fd(self) -> None:
         if self._sock is None or self._fd < 0 or self._in_process:
             return
-        if self._process_token is not _Process.current:
+        if self._is_forked():
             return  # a forked child shares the parent's epoll: not its sockets
         again = True
         self._in_process = True
@@ -275,7 +258,7 @@ class _PyZmqTransport(_BaseTransport):
             size += len(part)
         if not parts:
             return
-        if self._process_token is not _Process.current:
+        if self._is_forked():
             raise RuntimeError(
                 "the transport belongs to the parent process: "
                 "a forked child must create its own"
@@ -402,7 +385,7 @@ class _PyZmqTransport(_BaseTransport):
         try:
             self._protocol.connection_lost(exc)
         finally:
-            _close_socket(zmq_sock)
+            self._close_socket(zmq_sock)
             self._sock = None
             self._protocol = None
             self._loop = None
@@ -423,7 +406,7 @@ class _PyZmqTransport(_BaseTransport):
         self._sock = None
         self._protocol = None
         self._loop = None
-        _close_socket(zmq_sock)
+        self._close_socket(zmq_sock)
         self._unregister(loop)
 
     def _fatal_zmq_error(self, exc: zmq.ZMQError, message: str) -> None:

@@ -225,10 +225,10 @@ azs_zmq_transport_abandon(ZmqTransportObject *self)
     if (zmq_sock != NULL) {
         /* Has libzmq (4.3.5) take its commands: it may lose what a socket sent to
          * a peer that it has just connected to, whatever its linger, where it is
-         * closed with commands waiting. */
+         * closed with commands waiting. Not in a forked child, which cannot. */
         int events;
         size_t size = sizeof(events);
-        if (handle != NULL)
+        if (handle != NULL && self->fork_generation == azs_fork_generation)
             (void)self->st->zmq->lib.getsockopt(handle, ZMQ_EVENTS, &events, &size);
         PyObject *res = PyObject_CallMethod(zmq_sock, "close", NULL);
         if (res == NULL)

@@ -4,8 +4,10 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import sys
 import threading
+import traceback
 
 import pytest
 import zmq
@@ -422,6 +424,8 @@ def _fork_test(run):
         async with pair(zmq.PAIR, zmq.PAIR) as (a, _, _, bp):
             pid = os.fork()
             if pid == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                signal.alarm(10)
                 status = 1
                 try:
                     try:
@@ -429,6 +433,13 @@ def _fork_test(run):
                     except RuntimeError as exc:
                         status = 0 if "forked child" in str(exc) else 2
                     a._on_fd()
+                    # What takes libzmq's commands would never return.
+                    assert "type=PAIR" in repr(a)
+                    # As closing or collecting the loop does.
+                    a._abandon()
+                except BaseException:
+                    traceback.print_exc()
+                    status = 3
                 finally:
                     os._exit(status)
             _, status = os.waitpid(pid, 0)
