@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
@@ -259,7 +260,10 @@ class ZmqStream:
             and self._transport is not None
         ):
             self._paused = False
-            self._transport.resume_reading()
+            # RuntimeError: the user has resumed the transport. read() must return
+            # its message all the same.
+            with contextlib.suppress(RuntimeError):
+                self._transport.resume_reading()
 
     def feed_closing(self) -> None:
         """Tells that the connection is closed. Private."""

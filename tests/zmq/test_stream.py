@@ -424,6 +424,26 @@ def test_empty_messages(ours, run):
     run(go())
 
 
+def test_read_after_the_user_resumed_the_transport(ours, run):
+    """The stream cannot resume it again; in aiozmq read() raises, losing a message."""
+
+    async def go():
+        async with (
+            ours.opened(zmq.PAIR, bind="inproc://resumed", high_read=1) as stream,
+            ours.opened(zmq.PAIR, connect="inproc://resumed") as peer,
+        ):
+            for i in range(20):
+                peer.write([b"%2d" % i])
+            for i in range(20):
+                while not (stream._paused or i > 18):
+                    await asyncio.sleep(0)
+                if stream._paused:
+                    stream.transport.resume_reading()
+                assert await stream.read() == [b"%2d" % i]
+
+    run(go())
+
+
 def test_faster_reader(ours, run):
     """A message may be taken before the reader that it has woken runs."""
 
