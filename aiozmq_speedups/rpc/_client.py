@@ -178,6 +178,9 @@ class _ClientProtocol(_BaseProtocol):
 
     def _expire_after(self, timeout: float, req_id: int) -> None:
         deadline = self.loop.time() + timeout
+        if deadline != deadline:
+            # It has no place in a heap: no later call would ever time out.
+            raise ValueError("timeout must not be NaN")
         deadlines = self._deadlines
         if len(deadlines) > 2 * len(self._calls) + _SWEEP_SIZE:
             calls = self._calls

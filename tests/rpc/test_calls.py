@@ -192,7 +192,12 @@ async def test_odd_timeouts(rpc, client, service, handler, log):
             await client.with_timeout(timeout).call.wait()
     with pytest.raises(TypeError):
         client.with_timeout("soon").call.func()
-    assert not client._proto.calls
+    # It would stay first in the heap, before every later one.
+    with pytest.raises(ValueError):
+        client.with_timeout(float("nan")).call.wait()
+    assert not client._proto.calls and not client._proto._deadlines
+    with pytest.raises(TimeoutError):
+        await client.with_timeout(0.01).call.wait()
 
 
 @calls_test()
