@@ -129,11 +129,9 @@ def _run_path(path: str, main_module: ModuleType) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    vars(main_module).update(
-        __cached__=None,
-        __file__=file,
-        __loader__=loader,
-    )
+    vars(main_module).update(__file__=file, __loader__=loader)
+    if sys.version_info < (3, 15):
+        vars(main_module)["__cached__"] = None
     exec(code, vars(main_module))
 
 
