@@ -11,12 +11,7 @@ from aiozmq_speedups import rpc
 
 class Subscriber(rpc.AttrHandler):
     def __init__(self) -> None:
-        self.connected = asyncio.Event()
         self.news = asyncio.Event()
-
-    @rpc.method
-    def hello(self) -> None:
-        self.connected.set()
 
     @rpc.method
     def report(self, city: str, *, degrees: int) -> None:
@@ -28,14 +23,11 @@ async def main() -> None:
     publisher = await rpc.connect_pubsub(bind="tcp://127.0.0.1:*")
     (endpoint,) = publisher.transport.bindings()
     subscriber = Subscriber()
-    server = await rpc.serve_pubsub(
-        subscriber, subscribe=["weather", "hello"], connect=endpoint
-    )
+    server = await rpc.serve_pubsub(subscriber, subscribe="weather", connect=endpoint)
 
     # What is published before the subscription has reached the publisher is lost.
-    while not subscriber.connected.is_set():
-        await publisher.publish("hello").hello()
-        await asyncio.sleep(0.01)
+    # (The publisher may wait instead: publisher.wait_subscribed("weather").)
+    await server.wait_subscribed()
 
     await publisher.publish("sports").report("nobody hears this", degrees=0)
     await publisher.publish("weather").report("Kyiv", degrees=25)

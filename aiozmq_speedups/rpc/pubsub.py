@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
@@ -10,7 +12,13 @@ import zmq
 
 from ..core import ZmqOptions, create_zmq_connection
 from ._oneway import OneWayClientProtocol, OneWayServerProtocol
-from .base import AbstractHandler, Service, check_limit
+from .base import (
+    NO_KWARGS,
+    AbstractHandler,
+    Service,
+    ServiceClosedError,
+    check_limit,
+)
 from .packer import TranslationTable
 from .util import _MethodCall
 
@@ -18,6 +26,12 @@ __all__ = ["PubSubClient", "PubSubService", "connect_pubsub", "serve_pubsub"]
 
 #: Topics whose chains of names a client remembers.
 _MAX_REMEMBERED = 256
+
+#: A subscriber asks by subscribing to a topic of its own, this and random bytes,
+#: and a publisher answers by publishing to it: a call without a name, whose
+#: arguments tell publishers apart. No str has this in UTF-8.
+_QUESTION = b"\xffaiozmq_speedups.subscribed?"
+_RANDOM_SIZE = 16
 
 
 async def connect_pubsub(
@@ -40,7 +54,7 @@ async def connect_pubsub(
     used_loop = loop
     _, proto = await create_zmq_connection(
         lambda: _ClientProtocol(used_loop, translation_table=translation_table),
-        zmq.PUB,
+        zmq.XPUB,  # as PUB, but it tells of subscriptions
         connect=connect,
         bind=bind,
         loop=loop,
@@ -75,6 +89,8 @@ async def serve_pubsub(
     :raises OSError: the endpoint cannot be used.
     """
     check_limit("max_concurrency", max_concurrency)
+    # What a subscriber sends is subscriptions: libzmq drops those beyond the mark.
+    options.setdefault("sndhwm", 0)
     if loop is None:
         loop = asyncio.get_running_loop()
     used_loop = loop
@@ -110,6 +126,66 @@ async def serve_pubsub(
 
 
 class _ClientProtocol(OneWayClientProtocol):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # How many subscribers have each topic.
+        self.subscriptions: dict[bytes, int] = {}
+        self.waiting: dict[asyncio.Future[None], tuple[bytes, int]] = {}
+        me = self.packer.packb((os.urandom(_RANDOM_SIZE),))
+        self.answer = [b"", me, NO_KWARGS]
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        # All of them, not just the first and the last of each topic.
+        transport.setsockopt(zmq.XPUB_VERBOSER, 1)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        for waiter in self.waiting:
+            _fail_closed(waiter)
+
+    def msg_received(self, data: list[bytes]) -> None:
+        """A subscription that came into effect, or ended."""
+        frame = data[0]
+        change, topic = frame[:1], frame[1:]
+        if len(data) > 1 or change not in (b"\0", b"\1"):
+            return  # an XSUB socket may send anything
+        if topic.startswith(_QUESTION):
+            if (
+                change == b"\1"
+                and len(topic) == len(_QUESTION) + _RANDOM_SIZE
+                and self._write is not None
+            ):
+                self._write([topic, *self.answer])
+            return
+        count = self.subscriptions.pop(topic, 0) + (1 if change == b"\1" else -1)
+        if count > 0:
+            self.subscriptions[topic] = count
+        for waiter, (wanted, needed) in self.waiting.items():
+            if (
+                wanted.startswith(topic)
+                and not waiter.done()
+                and self.count_subscriptions(wanted) >= needed
+            ):
+                waiter.set_result(None)
+
+    def count_subscriptions(self, topic: bytes) -> int:
+        """How many subscriptions have what is published to the topic."""
+        get = self.subscriptions.get
+        return sum(get(topic[:end], 0) for end in range(len(topic) + 1))
+
+    async def wait_subscribed(self, topic: bytes, count: int) -> None:
+        if self._write is None:
+            raise ServiceClosedError()
+        if self.count_subscriptions(topic) >= count:
+            return
+        waiter = self.loop.create_future()
+        self.waiting[waiter] = topic, count
+        try:
+            await waiter
+        finally:
+            del self.waiting[waiter]
+
     def send(
         self,
         bname: bytes,
@@ -118,15 +194,22 @@ class _ClientProtocol(OneWayClientProtocol):
         option: Any,
     ) -> asyncio.Future[None]:
         """Publishes a call; ``option`` is its topic."""
-        if option is None:
-            topic = b""
-        elif isinstance(option, str):
-            topic = option.encode()
-        elif isinstance(option, bytes):
-            topic = option
-        else:
-            raise TypeError(f"topic argument should be None, str or bytes ({option!r})")
-        return self.send_frames([topic, bname], args, kwargs)
+        return self.send_frames([_published_topic(option), bname], args, kwargs)
+
+
+def _published_topic(topic: Any) -> bytes:
+    if topic is None:
+        return b""
+    if isinstance(topic, str):
+        return topic.encode()
+    if isinstance(topic, bytes):
+        return topic
+    raise TypeError(f"topic argument should be None, str or bytes ({topic!r})")
+
+
+def _fail_closed(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_exception(ServiceClosedError())
 
 
 class _Publication(_MethodCall):
@@ -168,9 +251,39 @@ class PubSubClient(Service):
         """
         await self._sender.drain()
 
+    async def wait_subscribed(
+        self,
+        topic: str | bytes | None,
+        *,
+        count: int = 1,
+        timeout: float | None = None,
+    ) -> None:
+        """Waits until what is published to ``topic`` has subscribers.
+
+        Each of them gets what is published from then on, as long as it stays
+        connected and keeps up. Subscribers of any software count.
+
+        :param topic: as for :meth:`publish`. A subscription to any beginning of it
+            counts, the empty one included.
+        :param count: how many subscriptions to wait for; a subscriber that has
+            subscribed to several beginnings of the topic counts once for each.
+        :param timeout: seconds; None for no limit.
+        :raises TimeoutError: there are not as many in time.
+        :raises ServiceClosedError: the client has been closed.
+        :raises TypeError: ``topic`` is neither None, str nor bytes.
+        :raises ValueError: ``count`` is less than 1.
+        """
+        check_limit("count", count)
+        async with asyncio.timeout(timeout):
+            await self._sender.wait_subscribed(_published_topic(topic), count)
+
 
 class PubSubService(Service):
     """What :func:`serve_pubsub` gives."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, proto: _ServerProtocol) -> None:
+        super().__init__(loop, proto)
+        self._receiver = proto
 
     def subscribe(self, topic: str | bytes) -> None:
         """Adds a topic: messages whose topic begins with it are received.
@@ -188,6 +301,32 @@ class PubSubService(Service):
         """
         self.transport.unsubscribe(_encode(topic))
 
+    async def wait_subscribed(
+        self, *, publishers: int = 1, timeout: float | None = None
+    ) -> None:
+        """Waits until what was subscribed to before is in effect at a publisher.
+
+        The publisher itself says so: what it publishes from then on arrives here,
+        as long as the connection lasts and this end keeps up. Only publishers that
+        :func:`connect_pubsub` of this package made can say so, also through a
+        forwarder of XSUB and XPUB sockets. Others never answer; with them
+        HANDSHAKE_SUCCEEDED of ``transport.monitor()`` tells that the subscriptions
+        are on their way.
+
+        Where ``max_concurrency`` has the service receive nothing, it waits for that,
+        too.
+
+        :param publishers: how many publishers to wait for.
+        :param timeout: seconds; None for no limit.
+        :raises TimeoutError: not as many have answered in time.
+        :raises ServiceClosedError: the service has been closed.
+        :raises ValueError: ``publishers`` is less than 1.
+        """
+        check_limit("publishers", publishers)
+        transport = self.transport
+        async with asyncio.timeout(timeout):
+            await self._receiver.wait_subscribed(transport, publishers)
+
 
 def _encode(topic: str | bytes) -> bytes:
     if isinstance(topic, bytes):
@@ -197,13 +336,84 @@ def _encode(topic: str | bytes) -> bytes:
     raise TypeError(f"topic should be str or bytes, got {topic!r}")
 
 
+class _Inquiry:
+    """Asks whether the subscriptions are in effect, until enough say so.
+
+    A connection that is made begins with all subscriptions of the socket, in any
+    order. So a publisher's first answer tells only that it is connected: what is
+    asked after that is sent, and so answered, after everything before.
+    """
+
+    def __init__(
+        self, transport: Any, publishers: int, done: asyncio.Future[None]
+    ) -> None:
+        self.done = done
+        self._publishers = publishers
+        self._transport = transport
+        self._connected: set[bytes] = set()
+        self._confirmed: set[bytes] = set()
+        self._question = b""
+        self._ask()
+
+    def _ask(self) -> None:
+        self.close()
+        self._may_confirm = frozenset(self._connected)
+        self._question = _QUESTION + os.urandom(_RANDOM_SIZE)
+        self._setsockopt(zmq.SUBSCRIBE)
+
+    def _setsockopt(self, option: int) -> None:
+        # The transport would name the question among its subscriptions.
+        sock = self._transport.get_extra_info("zmq_socket")
+        # Where it is closed the transport finds it so, and ends.
+        with contextlib.suppress(zmq.ZMQError):
+            sock.setsockopt(option, self._question)
+
+    def answered(self, question: bytes, publisher: bytes) -> None:
+        if question != self._question or self.done.done():
+            return
+        if publisher in self._may_confirm:
+            self._confirmed.add(publisher)
+            if len(self._confirmed) >= self._publishers:
+                self.done.set_result(None)
+        elif publisher not in self._connected:
+            self._connected.add(publisher)
+            self._ask()
+
+    def close(self) -> None:
+        if self._question:
+            self._setsockopt(zmq.UNSUBSCRIBE)
+
+
 class _ServerProtocol(OneWayServerProtocol):
     not_none_message = "PubSub handler %r returned not None"
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.inquiries: set[_Inquiry] = set()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        for inquiry in self.inquiries:
+            _fail_closed(inquiry.done)
+
+    async def wait_subscribed(self, transport: Any, publishers: int) -> None:
+        inquiry = _Inquiry(transport, publishers, self.loop.create_future())
+        self.inquiries.add(inquiry)
+        try:
+            await inquiry.done
+        finally:
+            self.inquiries.discard(inquiry)
+            inquiry.close()
+
     def msg_received(self, data: list[bytes]) -> None:
         try:
-            _, bname, bargs, bkwargs = data
+            topic, bname, bargs, bkwargs = data
         except ValueError as exc:
             self.log_malformed(data, exc)
+            return
+        if not bname and topic.startswith(_QUESTION):
+            # Another subscriber may have asked, where all topics come here.
+            for inquiry in list(self.inquiries):
+                inquiry.answered(topic, bargs)
             return
         self.call_received(data, bname, bargs, bkwargs)
