@@ -410,6 +410,20 @@ class _BaseTransport(ZmqTransport):
         mask = check_events(events)
         return add_iterator(self._monitor_hub(), mask, backlog)
 
+    def _end_monitoring(self) -> None:
+        """Called before the sockets of a loop are closed, its own PAIR among them.
+
+        libzmq (4.3.5) keeps some descriptors of a socket that is closed while it is
+        monitored, until its context ends.
+        """
+        zmq_sock = self._zmq_sock
+        if self._monitor is None or zmq_sock is None or self._is_forked():
+            return
+        try:
+            zmq_sock.disable_monitor()
+        except zmq.ZMQError:
+            pass  # closed by the user, or its context is terminated
+
     def _disable_monitor(self) -> None:
         """Called as the transport closes."""
         hub: _Hub | None = None if self._monitor is None else self._monitor._protocol

@@ -148,7 +148,10 @@ def _close_transports(loop: AbstractEventLoop) -> None:
 
     Protocols are not told, as in aiozmq: no callback can run any more.
     """
-    for transport in list(getattr(loop, "_zmq_transports", ())):
+    transports = list(getattr(loop, "_zmq_transports", ()))
+    for transport in transports:
+        transport._end_monitoring()
+    for transport in transports:
         transport._abandon()
 
 

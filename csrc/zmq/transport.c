@@ -210,10 +210,6 @@ int
 azs_zmq_transport_abandon(ZmqTransportObject *self)
 {
     stop_watching(self);
-    int usable = azs_zmq_transport_usable(self);
-    if (usable < 0)
-        PyErr_Clear();
-    void *handle = usable > 0 ? self->handle : NULL;
     self->closing = self->told = true;
     if (self->conn_lost == 0)
         self->conn_lost = 1;
@@ -223,14 +219,8 @@ azs_zmq_transport_abandon(ZmqTransportObject *self)
     self->own_loop = NULL;
     int result = 0;
     if (zmq_sock != NULL) {
-        /* Has libzmq (4.3.5) take its commands: it may lose what a socket sent to
-         * a peer that it has just connected to, whatever its linger, where it is
-         * closed with commands waiting. Not in a forked child, which cannot. */
-        int events;
-        size_t size = sizeof(events);
-        if (handle != NULL && self->fork_generation == azs_fork_generation)
-            (void)self->st->zmq->lib.getsockopt(handle, ZMQ_EVENTS, &events, &size);
-        PyObject *res = PyObject_CallMethod(zmq_sock, "close", NULL);
+        PyObject *res =
+            PyObject_CallMethod((PyObject *)self, "_close_socket", "O", zmq_sock);
         if (res == NULL)
             result = -1;
         Py_XDECREF(res);

@@ -7,6 +7,7 @@ import zmq
 from helpers import Recorder, close, open_transport
 
 from aiozmq_speedups.core import SocketEvent
+from aiozmq_speedups.loop import Loop
 
 pytestmark = pytest.mark.usefixtures("errors", "transport_kind")
 
@@ -164,3 +165,23 @@ def test_socket_closed_underneath(run):
         await close(tr)
 
     run(go())
+
+
+def test_loop_closed_while_monitored(loop):
+    """libzmq is left no descriptor of a socket that was monitored."""
+
+    async def go():
+        for _ in range(10):
+            router, _ = await open_transport(zmq.ROUTER, bind="tcp://127.0.0.1:*")
+            dealer, _ = await open_transport(
+                zmq.DEALER, connect=list(router.bindings())
+            )
+            for transport in router, dealer:
+                await transport.enable_monitor()
+            dealer.write([b"x"])
+        await asyncio.sleep(0.05)
+
+    if not isinstance(loop, Loop):
+        pytest.skip("a foreign loop does not know its transports")
+    loop.run_until_complete(go())
+    loop.close()  # the leak guard counts
