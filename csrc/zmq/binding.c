@@ -97,6 +97,7 @@ azs_zmq_transport_free(azs_state *st)
     if (st->zmq == NULL)
         return;
     azs_zmq_release_free(st->zmq->release);
+    azs_spare_clear(&st->zmq->spare);
     PyMem_Free(st->zmq);
     st->zmq = NULL;
 }

@@ -187,8 +187,25 @@ discard_rest(const azs_libzmq *zmq, zmq_msg_t *msg, void *handle)
         ;
 }
 
+/* The frame in `msg` as new bytes, or NULL with MemoryError. */
+static PyObject *
+frame_bytes(const azs_libzmq *zmq, zmq_msg_t *msg, size_t size, azs_spare *spare,
+            azs_spare *lent)
+{
+    if (azs_likely(size < AZS_ZMQ_SPARE_MIN || size > AZS_ZMQ_SPARE_MAX ||
+                   lent->bytes != NULL))
+        return PyBytes_FromStringAndSize(zmq->msg_data(msg), (Py_ssize_t)size);
+    PyObject *frame = azs_spare_take(spare, size, &lent->capacity);
+    if (azs_unlikely(frame == NULL))
+        return NULL;
+    memcpy(PyBytes_AS_STRING(frame), zmq->msg_data(msg), size);
+    lent->bytes = Py_NewRef(frame);
+    return frame;
+}
+
 int
-azs_zmq_recv(const azs_libzmq *zmq, void *handle, PyObject **message, size_t *size)
+azs_zmq_recv(const azs_libzmq *zmq, void *handle, azs_spare *spare, PyObject **message,
+             size_t *size, azs_spare *lent)
 {
     enum { INLINE_FRAMES = 8 };
     PyObject *inline_frames[INLINE_FRAMES];
@@ -199,6 +216,7 @@ azs_zmq_recv(const azs_libzmq *zmq, void *handle, PyObject **message, size_t *si
     zmq_msg_t msg;
     zmq->msg_init(&msg);
     *size = 0;
+    lent->bytes = NULL;
     /* No Python code runs before the last frame is here (a collection might close
      * the socket): bytes objects and PyMem do not start the collector. */
     for (;;) {
@@ -223,8 +241,7 @@ azs_zmq_recv(const azs_libzmq *zmq, void *handle, PyObject **message, size_t *si
             capacity *= 2;
         }
         size_t frame_size = zmq->msg_size(&msg);
-        PyObject *frame =
-            PyBytes_FromStringAndSize(zmq->msg_data(&msg), (Py_ssize_t)frame_size);
+        PyObject *frame = frame_bytes(zmq, &msg, frame_size, spare, lent);
         if (azs_unlikely(frame == NULL))
             goto fail;
         frames[count++] = frame;
@@ -242,6 +259,7 @@ azs_zmq_recv(const azs_libzmq *zmq, void *handle, PyObject **message, size_t *si
 
 fail:
     result = -1;
+    Py_CLEAR(lent->bytes);
     discard_rest(zmq, &msg, handle);
 done:
     zmq->msg_close(&msg);

@@ -2,10 +2,15 @@
 #ifndef AZS_ZMQ_MESSAGE_H
 #define AZS_ZMQ_MESSAGE_H
 
+#include "loop/spare.h"
 #include "zmq/libzmq.h"
 
 /* Frames of this size and more are sent from the bytes object's own memory. */
 enum { AZS_ZERO_COPY_SIZE = 64 * 1024 };
+
+/* Frames of these sizes are received into memory that is used again, where nobody
+ * has kept the frame. Smaller ones cost malloc() little. */
+enum { AZS_ZMQ_SPARE_MIN = 32 * 1024, AZS_ZMQ_SPARE_MAX = 4 * 1024 * 1024 };
 
 /* Objects whose memory libzmq was given, and those it has finished with.
  *
@@ -40,7 +45,11 @@ int azs_zmq_send(const azs_libzmq *zmq, void *handle, azs_zmq_release *release,
 
 /* Receives one message without blocking. 0 with a new list in *message and its
  * payload's size in *size; or libzmq's errno; or -1 with an exception, the
- * message being lost. */
-int azs_zmq_recv(const azs_libzmq *zmq, void *handle, PyObject **message, size_t *size);
+ * message being lost.
+ *
+ * *lent is the first large frame, with a reference of its own, or has no bytes. To
+ * be given back to `spare` when the list is gone. */
+int azs_zmq_recv(const azs_libzmq *zmq, void *handle, azs_spare *spare,
+                 PyObject **message, size_t *size, azs_spare *lent);
 
 #endif

@@ -178,8 +178,10 @@ drain(ZmqTransportObject *self)
         if (azs_unlikely(usable <= 0))
             return usable < 0 ? FAILED : fail_closed(self, READ_ERROR);
         PyObject *message;
+        azs_spare lent;
         size_t size;
-        int err = azs_zmq_recv(libzmq_of(self), self->handle, &message, &size);
+        int err = azs_zmq_recv(libzmq_of(self), self->handle, &self->st->zmq->spare,
+                               &message, &size, &lent);
         if (err != 0) {
             if (azs_likely(err == EAGAIN))
                 return SETTLED;
@@ -194,6 +196,7 @@ drain(ZmqTransportObject *self)
             self->own_loop->stats.zmq_messages_received++;
         if (azs_unlikely(self->protocol == NULL)) { /* a finalizer ended us */
             Py_DECREF(message);
+            Py_XDECREF(lent.bytes);
             return UNSETTLED;
         }
         /* It may do anything: close, abort, pause, close the zmq socket, replace
@@ -203,6 +206,8 @@ drain(ZmqTransportObject *self)
             PyObject_VectorcallMethod(self->st->str_msg_received, args, 2, NULL);
         Py_DECREF(message);
         Py_DECREF(args[0]);
+        if (azs_unlikely(lent.bytes != NULL))
+            azs_spare_give(&self->st->zmq->spare, lent.bytes, lent.capacity);
         if (azs_unlikely(res == NULL))
             return FAILED;
         Py_DECREF(res);

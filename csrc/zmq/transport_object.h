@@ -12,6 +12,7 @@ struct azs_zmq_state {
     azs_libzmq lib; /* all NULL until _zmq_bind() */
     bool bound;
     azs_zmq_release *release; /* owned */
+    azs_spare spare;          /* for a large frame: of whichever transport is next */
     int64_t release_due_ns;   /* a look at it is scheduled before; 0: none is */
 };
 
