@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import inspect
 import operator
 import os
@@ -94,7 +95,7 @@ ASYNCIO_HOOKS = {
         "_handle_signal",
         "_process_self_data",
     ),
-    "asyncio.base_events": ("_format_handle",),
+    "asyncio.base_events": ("_format_handle", "_ipaddr_info"),
     "asyncio.format_helpers": ("_format_callback_source", "extract_stack"),
     "asyncio.events": ("_set_running_loop",),
 }
@@ -399,6 +400,43 @@ if _ext.core is not None:
                 address, family=family, type=type, proto=proto, flags=flags, loop=loop
             )
             return resolved
+
+        @functools.wraps(asyncio.SelectorEventLoop.create_connection)
+        async def create_connection(  # type: ignore[override]
+            self,
+            protocol_factory: Callable[[], Any],
+            host: Any = None,
+            port: Any = None,
+            **options: Any,
+        ) -> tuple[Any, Any]:
+            # asyncio's own steps for the commonest case, one numeric address and
+            # nothing else, without its coroutines for all the others.
+            info = None
+            if not options and type(host) is str and type(port) is int:
+                info = base_events._ipaddr_info(  # type: ignore[attr-defined]
+                    host, port, socket.AF_UNSPEC, socket.SOCK_STREAM, 0
+                )
+            if info is None or self.get_debug():
+                connection: tuple[Any, Any] = await super().create_connection(
+                    protocol_factory, host, port, **options
+                )
+                return connection
+            sock = socket.socket(*info[:3])
+            try:
+                sock.setblocking(False)
+                await self.sock_connect(sock, info[4])
+                protocol = protocol_factory()
+                waiter = self.create_future()
+                transport = self._make_socket_transport(sock, protocol, waiter)
+            except BaseException:
+                sock.close()
+                raise
+            try:
+                await waiter
+            except BaseException:
+                transport.close()
+                raise
+            return transport, protocol
 
         def _make_ssl_transport(
             self,

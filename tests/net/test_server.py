@@ -427,3 +427,40 @@ def test_connect_accepted_socket(loop, made, errors, blocking):
         await protocol.lost
 
     loop.run_until_complete(main())
+
+
+def test_create_connection_to_one_numeric_address(loop):
+    """Nothing but a host and a port, which has a way of its own."""
+
+    async def main():
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        transport, protocol = await loop.create_connection(asyncio.Protocol, *address)
+        assert isinstance(transport, asyncio.Transport)
+        assert transport.get_protocol() is protocol
+        assert transport.get_extra_info("peername") == address
+        transport.abort()
+        server.close()
+        await asyncio.sleep(0.01)
+        with pytest.raises(ConnectionRefusedError, match="Connect call failed"):
+            await loop.create_connection(asyncio.Protocol, *address)
+        with pytest.raises(OSError):
+            await loop.create_connection(asyncio.Protocol, "255.255.255.255", 9)
+        with pytest.raises(OverflowError):
+            await loop.create_connection(asyncio.Protocol, "127.0.0.1", 1 << 17)
+        with pytest.raises(ValueError, match="server_hostname"):
+            await loop.create_connection(
+                asyncio.Protocol, "127.0.0.1", 9, server_hostname="host"
+            )
+
+    loop.run_until_complete(main())
+
+
+@ours
+def test_create_connection_whose_factory_fails(loop):
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            with pytest.raises(KeyError):
+                await loop.create_connection({}.popitem, *listener.getsockname())
+
+    loop.run_until_complete(main())
