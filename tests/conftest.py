@@ -173,9 +173,6 @@ def _process_warm_up():
         _warm_up()
     except ImportError:
         pass
-    # The guard collects twice a test: what is there already need not be looked at.
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -185,6 +182,9 @@ def leak_guard(request, _process_warm_up):
         yield
         return
     gc.collect()
+    # What is there already, such as all that pytest keeps of each test, need not be
+    # looked at again and again.
+    gc.freeze()
     fds = _open_fds()
     live = _live_objects()
     unraisable = []
