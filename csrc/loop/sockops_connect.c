@@ -78,37 +78,6 @@ connect_take_resolved(SockOpObject *op)
 }
 
 static azs_sockop_outcome
-connect_finish(SockOpObject *op, PyObject **result)
-{
-    int fd = azs_sockop_socket(op)->fd;
-    /* Woken for nothing, by a file that had this number before and is open
-     * elsewhere? */
-    struct pollfd state = {.fd = fd, .events = POLLOUT};
-    if (poll(&state, 1, 0) <= 0)
-        return AZS_SOCKOP_WAIT;
-    int err = 0;
-    socklen_t len = sizeof(err);
-    if (state.revents != POLLOUT &&
-        getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0) {
-        PyErr_SetFromErrno(PyExc_OSError);
-        return AZS_SOCKOP_ERROR;
-    }
-    if (err == 0) {
-        *result = Py_NewRef(Py_None);
-        return AZS_SOCKOP_DONE;
-    }
-    PyObject *text = PyUnicode_FromFormat("Connect call failed %S", op->args[0]);
-    PyObject *exc =
-        text == NULL ? NULL : PyObject_CallFunction(PyExc_OSError, "iO", err, text);
-    Py_XDECREF(text);
-    if (exc != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-        Py_DECREF(exc);
-    }
-    return AZS_SOCKOP_ERROR;
-}
-
-static azs_sockop_outcome
 connect_start(SockOpObject *op, PyObject **result)
 {
     PyObject *args[] = {op->sock, op->args[0]};
@@ -130,11 +99,40 @@ connect_start(SockOpObject *op, PyObject **result)
     /* EAGAIN is none of these: a Unix socket's backlog is full, and nothing goes on
      * in the background. asyncio waits and then reports success. */
     if (err == EINPROGRESS || err == EALREADY || err == EINTR) {
-        /* A socket of this host is connected by now, if not in connect(2) itself. */
         op->step = CONNECT_WAITING;
-        return connect_finish(op, result);
+        return AZS_SOCKOP_WAIT;
     }
     azs_set_errno(-err);
+    return AZS_SOCKOP_ERROR;
+}
+
+static azs_sockop_outcome
+connect_finish(SockOpObject *op, PyObject **result)
+{
+    int fd = azs_sockop_socket(op)->fd;
+    int err = 0;
+    socklen_t len = sizeof(err);
+    if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0) {
+        PyErr_SetFromErrno(PyExc_OSError);
+        return AZS_SOCKOP_ERROR;
+    }
+    if (err == 0) {
+        /* Woken for nothing, by a file that had this number before and is open
+         * elsewhere? */
+        struct pollfd state = {.fd = fd, .events = POLLOUT};
+        if (poll(&state, 1, 0) == 0)
+            return AZS_SOCKOP_WAIT;
+        *result = Py_NewRef(Py_None);
+        return AZS_SOCKOP_DONE;
+    }
+    PyObject *text = PyUnicode_FromFormat("Connect call failed %S", op->args[0]);
+    PyObject *exc =
+        text == NULL ? NULL : PyObject_CallFunction(PyExc_OSError, "iO", err, text);
+    Py_XDECREF(text);
+    if (exc != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        Py_DECREF(exc);
+    }
     return AZS_SOCKOP_ERROR;
 }
 
