@@ -421,10 +421,14 @@ if _ext.core is not None:
                     protocol_factory, host, port, **options
                 )
                 return connection
-            sock = socket.socket(*info[:3])
+            family, kind, proto, _, address = info
+            # Where asyncio has it from, for those who put another there.
+            sock = base_events.socket.socket(  # type: ignore[attr-defined]
+                family=family, type=kind, proto=proto
+            )
             try:
                 sock.setblocking(False)
-                await self.sock_connect(sock, info[4])
+                await self.sock_connect(sock, address)
                 protocol = protocol_factory()
                 waiter = self.create_future()
                 transport = self._make_socket_transport(sock, protocol, waiter)
