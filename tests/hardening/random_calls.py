@@ -129,7 +129,7 @@ class Run:
                 *("x", "", "\0", "\ud800", b"", b"abc", b"\0" * 200, b"y" * 70_000),
                 *(bytearray(5), memoryview(b"12345"), memoryview(bytearray(8))[::2]),
                 *(object(), [], {}, (), [b"a", b"b"], (b"x",), [b""] * 20, [1]),
-                *(nothing, print, int, asyncio.Future, ValueError, ValueError("v")),
+                *(nothing, "".format, int, asyncio.Future, ValueError, ValueError("v")),
                 *(StopIteration(1), contextvars.copy_context(), Saboteur(self)),
                 *(Protocol(self), BufferedProtocol(self)),
                 *(File(-1), File(10**9), File("x"), File(2**70), File(ValueError())),

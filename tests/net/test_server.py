@@ -232,7 +232,8 @@ def test_out_of_descriptors(loop, made, monkeypatch):
         await server.wait_closed()
 
     loop.run_until_complete(main())
-    for context in contexts:
+    # More may follow on asyncio, which tries once more after the server was closed.
+    for context in contexts[:2]:
         assert context["exception"].errno == errno.EMFILE
         assert context["message"] == "socket.accept() out of system resource"
         assert context["socket"].family == socket.AF_INET
