@@ -55,11 +55,11 @@ def test_a_flood_delays_a_timer_by_no_more_than_the_budget(run, loop_kind, size,
                     end.due, end.late = due, 0
                 loop.call_at(due, fired.set_result, None)
                 await fired
-                # It may come due just after the loop has looked at its timers, and
-                # a transport may run twice in a turn: for ZMQ_FD, and for the rest
-                # of the turn before.
+                # It may come due just after the loop has looked at its timers, which
+                # this one does every 250 us of work, and a transport may run twice in
+                # a turn: for ZMQ_FD, and for the rest of the turn before.
                 for end in ends:
-                    assert end.late <= 4 * most + 1
+                    assert end.late <= 8 * most + 1
 
     run(go())
     assert 10 * 100_000 < BUDGET_BYTES <= 11 * 100_000
