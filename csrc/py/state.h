@@ -54,7 +54,6 @@
     X(_expire_after)                                                                   \
     X(_failed)                                                                         \
     X(_limit)                                                                          \
-    X(_loop)                                                                           \
     X(_make_room)                                                                      \
     X(_msg_received)                                                                   \
     X(_on_armed)                                                                       \

@@ -207,6 +207,19 @@ def test_a_factory_that_leaves_the_loop(loop, made, exception):
             assert client.recv(1) == b""
 
 
+@contextlib.contextmanager
+def no_free_descriptors():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # The lowest number that is free is the first that is forbidden.
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 def test_out_of_descriptors(loop, made, monkeypatch):
     """It says so, rests, and accepts the same connection when there are some."""
     monkeypatch.setattr("asyncio.constants.ACCEPT_RETRY_DELAY", 0.01)
@@ -216,16 +229,9 @@ def test_out_of_descriptors(loop, made, monkeypatch):
     async def main():
         server = await serve(loop, lambda: Accepted(made))
         with connect(server) as client:
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            # The lowest number that is free is the first that is forbidden.
-            free = os.dup(0)
-            os.close(free)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-            try:
+            with no_free_descriptors():
                 await until(lambda: len(contexts) >= 2)
                 assert not made
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             assert await echoed(loop, client)
         await made[0].lost
         server.close()
@@ -247,14 +253,8 @@ def test_closed_while_it_rests(loop, made, monkeypatch):
     async def main():
         server = await serve(loop, lambda: Accepted(made))
         with connect(server) as client:
-            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            free = os.dup(0)
-            os.close(free)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
-            try:
+            with no_free_descriptors():
                 await until(lambda: contexts)
-            finally:
-                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
             server.close()
             # Its number is another's when the time is over.
             with socket.create_server(("127.0.0.1", 0)) as other:
