@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     _P = TypeVar("_P")
     _T = TypeVar("_T")
 
+_Socket = socket.socket
+
 __all__ = (
     "EventLoopPolicy",
     "Loop",
@@ -409,38 +411,22 @@ if _ext.core is not None:
             port: Any = None,
             **options: Any,
         ) -> tuple[Any, Any]:
-            # asyncio's own steps for the commonest case, one numeric address and
-            # nothing else, without its coroutines for all the others.
-            info = None
-            if not options and type(host) is str and type(port) is int:
-                info = base_events._ipaddr_info(  # type: ignore[attr-defined]
-                    host, port, socket.AF_UNSPEC, socket.SOCK_STREAM, 0
-                )
-            if info is None or self.get_debug():
-                connection: tuple[Any, Any] = await super().create_connection(
-                    protocol_factory, host, port, **options
-                )
-                return connection
-            family, kind, proto, _, address = info
-            # Where asyncio has it from, for those who put another there.
-            sock = base_events.socket.socket(  # type: ignore[attr-defined]
-                family=family, type=kind, proto=proto
+            # The commonest case, one numeric address and nothing else, is done in C.
+            if (
+                not options
+                and type(host) is str
+                and type(port) is int
+                and not self.get_debug()
+                # Where asyncio has it from, for those who put another there.
+                and base_events.socket.socket is _Socket  # type: ignore[attr-defined]
+            ):
+                connecting = self._connect(protocol_factory, (host, port))
+                if connecting is not None:
+                    connection: tuple[Any, Any] = await connecting
+                    return connection
+            return await super().create_connection(
+                protocol_factory, host, port, **options
             )
-            try:
-                sock.setblocking(False)
-                await self.sock_connect(sock, address)
-                protocol = protocol_factory()
-                waiter = self.create_future()
-                transport = self._make_socket_transport(sock, protocol, waiter)
-            except BaseException:
-                sock.close()
-                raise
-            try:
-                await waiter
-            except BaseException:
-                transport.close()
-                raise
-            return transport, protocol
 
         def _make_ssl_transport(
             self,

@@ -9,6 +9,7 @@
 #include "loop/selector.h"
 #include "loop/sockop.h"
 #include "loop/waiter.h"
+#include "net/connect.h"
 #include "net/pipe.h"
 #include "net/readop.h"
 #include "net/reader.h"
@@ -120,9 +121,9 @@ static PyMethodDef module_methods[] = {
 
 /* In the order of the layers: a part may use the types of those before it. */
 static int (*const parts[])(PyObject *mod, azs_state *st) = {
-    azs_loop_init,          azs_selector_init,   azs_transport_init,  azs_reader_init,
-    azs_stream_init,        azs_pipe_init,       azs_server_init,     azs_udp_init,
-    azs_zmq_transport_init, azs_rpc_client_init, azs_rpc_server_init,
+    azs_loop_init,   azs_selector_init,      azs_transport_init,  azs_reader_init,
+    azs_stream_init, azs_pipe_init,          azs_server_init,     azs_connect_init,
+    azs_udp_init,    azs_zmq_transport_init, azs_rpc_client_init, azs_rpc_server_init,
 };
 
 static int

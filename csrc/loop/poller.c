@@ -329,6 +329,23 @@ azs_watcher_stop(LoopObject *loop, azs_watcher *watcher)
     Py_DECREF(watcher->owner);
 }
 
+void
+azs_watcher_hand_over(LoopObject *loop, azs_watcher *from, azs_watcher *to)
+{
+    azs_fd *entry = fd_lookup(&loop->poller, from->fd);
+    assert(to->fd == -1);
+    if (entry == NULL || entry->watcher != from) {
+        azs_watcher_stop(loop, from);
+        return;
+    }
+    entry->watcher = to;
+    to->fd = from->fd;
+    from->fd = -1;
+    from->interest = from->pending = 0;
+    Py_INCREF(to->owner);
+    Py_DECREF(from->owner);
+}
+
 int
 azs_watcher_post(LoopObject *loop, azs_watcher *watcher, uint32_t events)
 {

@@ -40,7 +40,7 @@ azs_sockop_new(LoopObject *loop, const azs_sockop_kind *kind, PyObject *sock,
     AZS_LIVE(st, sockop, 1);
     self->kind = kind;
     self->loop = (LoopObject *)Py_NewRef(loop);
-    self->sock = Py_NewRef(sock);
+    self->sock = Py_XNewRef(sock);
     for (Py_ssize_t i = 0; i < AZS_SOCKOP_ARGS; i++)
         self->args[i] = i < nargs ? Py_NewRef(args[i]) : NULL;
     self->waiter = NULL;
@@ -50,6 +50,7 @@ azs_sockop_new(LoopObject *loop, const azs_sockop_kind *kind, PyObject *sock,
     self->step = 0;
     self->count = 0;
     self->view.obj = NULL;
+    self->fd = -1;
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }
@@ -72,6 +73,8 @@ azs_sockop_free_list_clear(azs_state *st)
 static void
 sockop_drop(SockOpObject *self)
 {
+    if (self->kind->drop != NULL)
+        self->kind->drop(self);
     Py_CLEAR(self->waiter);
     Py_CLEAR(self->awaiting);
     Py_CLEAR(self->received);
@@ -87,15 +90,12 @@ static void
 sockop_finish(SockOpObject *self)
 {
     self->state = AZS_SOCKOP_FINISHED;
-    if (azs_likely(!PyErr_Occurred())) {
+    PyObject *exc = azs_likely(!PyErr_Occurred()) ? NULL : azs_exc_take();
+    if (self->kind->drop == NULL)
         azs_wait_stop(self->loop, &self->wait);
-        sockop_drop(self);
-        return;
-    }
-    PyObject *exc = azs_exc_take();
-    azs_wait_stop(self->loop, &self->wait);
     sockop_drop(self);
-    azs_exc_restore_steal(exc);
+    if (exc != NULL)
+        azs_exc_restore_steal(exc);
 }
 
 /* The fd is ready, or gone wrong: the attempt will find out. */
@@ -135,7 +135,8 @@ sockop_resume(SockOpObject *self)
         return -1;
     Py_CLEAR(self->waiter);
     /* The driver may have woken it before the fd was ready. */
-    azs_wait_stop(self->loop, &self->wait);
+    if (self->kind->drop == NULL)
+        azs_wait_stop(self->loop, &self->wait);
     return 0;
 }
 
@@ -186,6 +187,10 @@ sockop_advance(SockOpObject *self, PyObject **result)
         case AZS_SOCKOP_WAIT:
             if (sockop_wait(self) < 0)
                 return PYGEN_ERROR;
+            *result = Py_NewRef(self->waiter);
+            return PYGEN_NEXT;
+        case AZS_SOCKOP_PAUSE:
+            self->waiter->blocking = true;
             *result = Py_NewRef(self->waiter);
             return PYGEN_NEXT;
         case AZS_SOCKOP_AWAIT:
@@ -260,7 +265,8 @@ sockop_send(SockOpObject *self, PyObject *arg, PyObject **result)
             return PYGEN_ERROR;
         }
         outcome = PYGEN_RETURN;
-        if (azs_unlikely(self->loop->debug) && sockop_debug_check(self) < 0)
+        if (azs_unlikely(self->loop->debug) && self->sock != NULL &&
+            sockop_debug_check(self) < 0)
             outcome = PYGEN_ERROR;
     } else if (azs_likely(self->waiter != NULL)) {
         outcome = sockop_resume(self) < 0 ? PYGEN_ERROR : PYGEN_RETURN;

@@ -13,6 +13,7 @@
 #include <sys/socket.h>
 
 #include "loop/waiter.h"
+#include "py/addr.h"
 
 enum { AZS_SOCKOP_ARGS = 2 };
 
@@ -22,6 +23,7 @@ typedef enum {
     AZS_SOCKOP_WAIT,       /* it would block: try again when the fd is ready */
     AZS_SOCKOP_DONE,       /* *result is the result: a new reference */
     AZS_SOCKOP_AWAIT,      /* *result is a coroutine to run first: a new reference */
+    AZS_SOCKOP_PAUSE, /* try again when `waiter` is woken, which the attempt made */
 } azs_sockop_outcome;
 
 typedef struct SockOpObject SockOpObject;
@@ -34,6 +36,9 @@ typedef struct {
     azs_sockop_outcome (*attempt)(SockOpObject *op, PyObject **result);
     uint32_t direction; /* EPOLLIN or EPOLLOUT: what it waits for */
     bool gives_address; /* only for families that azs_addr_to_python knows */
+    /* Ends what the attempts have begun, the watch of `wait` included. NULL where
+     * sock_* waits are all there is. May run Python code; keeps the exception. */
+    void (*drop)(SockOpObject *op);
 } azs_sockop_kind;
 
 struct SockOpObject {
@@ -41,7 +46,8 @@ struct SockOpObject {
     const azs_sockop_kind *kind;
     azs_state *st;    /* borrowed: the loop holds it */
     LoopObject *loop; /* owned */
-    PyObject *sock;   /* owned: an exact socket.socket; NULL when finished */
+    PyObject *sock;   /* owned: an exact socket.socket; NULL when finished, or never
+                       * there: the operation makes the descriptor itself */
     PyObject *args[AZS_SOCKOP_ARGS]; /* owned or NULL */
 
     /* What it waits for, NULL where it does not: the fd, or a coroutine that an attempt
@@ -57,7 +63,9 @@ struct SockOpObject {
     /* The attempts' own. */
     int step;
     Py_ssize_t count;
-    Py_buffer view; /* held while view.obj is not NULL */
+    Py_buffer view;     /* held while view.obj is not NULL */
+    int fd;             /* owned, where there is no sock; -1 for none */
+    azs_inet_addr addr; /* where there is no sock */
 };
 
 int azs_sockop_init(PyObject *mod, azs_state *st);
@@ -65,7 +73,8 @@ int azs_sockop_init(PyObject *mod, azs_state *st);
 /* Frees the objects kept for reuse and keeps no more. */
 void azs_sockop_free_list_clear(azs_state *st);
 
-/* A new operation on `sock`, for which azs_sockop_can_use() held. New reference. */
+/* A new operation on `sock`, for which azs_sockop_can_use() held, or NULL where it
+ * needs none. New reference. */
 PyObject *azs_sockop_new(LoopObject *loop, const azs_sockop_kind *kind, PyObject *sock,
                          PyObject *const *args, Py_ssize_t nargs);
 

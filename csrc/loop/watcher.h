@@ -41,6 +41,12 @@ int azs_watcher_start(LoopObject *loop, azs_watcher *watcher, int fd,
 /* Changes the interest of a started watcher. 0, or -1 with OSError. */
 int azs_watcher_modify(LoopObject *loop, azs_watcher *watcher, uint32_t interest);
 
+/* Has `to` watch, for nothing yet, what the started `from` watches, which stops. The
+ * kernel hears of it with the next change of interest, and may wake the loop for the
+ * old one until then: that must be edge-triggered. No more than a stop where the loop
+ * is closed. Drops the loop's reference to the owner of `from`. */
+void azs_watcher_hand_over(LoopObject *loop, azs_watcher *from, azs_watcher *to);
+
 /* Stops; pending events are forgotten. Harmless where it is not started or the
  * loop is closed. Call it before the fd is closed. Never fails. Drops the loop's
  * reference to the owner: the caller needs one of its own. */

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/sys.h"
+#include "loop/waiter.h"
 #include "py/errors.h"
 #include "py/type.h"
 
@@ -495,6 +496,17 @@ azs_transport_failed(TransportObject *self, const char *message)
 }
 
 static int
+wake_waiter(TransportObject *self, PyObject *waiter)
+{
+    if (Py_IS_TYPE(waiter, self->st->waiter_type))
+        return azs_waiter_wake((WaiterObject *)waiter);
+    PyObject *done =
+        PyObject_CallMethod((PyObject *)self->loop, "_transport_ready", "O", waiter);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+static int
 run_connection_made(TransportObject *self)
 {
     PyObject *protocol = Py_NewRef(self->protocol);
@@ -515,12 +527,9 @@ run_connection_made(TransportObject *self)
     PyObject *waiter = self->waiter;
     self->waiter = NULL;
     if (waiter != NULL) {
-        PyObject *done = PyObject_CallMethod((PyObject *)self->loop, "_transport_ready",
-                                             "O", waiter);
-        if (done == NULL &&
-            azs_transport_failed(self, "A waiter could not be woken") < 0)
-            res = -1;
-        Py_XDECREF(done);
+        res = wake_waiter(self, waiter);
+        if (res < 0)
+            res = azs_transport_failed(self, "A waiter could not be woken");
         Py_DECREF(waiter);
     }
     return res;

@@ -72,7 +72,7 @@ struct TransportObject {
 
     /* Cold. */
     PyObject *sock;     /* owned: a socket or pipe object, NULL where nobody asked */
-    PyObject *waiter;   /* owned: a Future for the end of set-up, or NULL */
+    PyObject *waiter;   /* owned: a Future or a Waiter for the end of set-up, or NULL */
     PyObject *lost_exc; /* owned: what connection_lost gets, or NULL */
     PyObject *empty_waiter; /* owned: sendfile waits for an empty queue, or NULL */
     PyObject *extra;        /* owned: dict */

@@ -1,0 +1,188 @@
+/* What asyncio's create_connection() does for one numeric address, in the same turns,
+ * without a socket object, a Future and the coroutines between. */
+#include "net/connect.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "base/sys.h"
+#include "loop/sockop.h"
+#include "net/stream.h"
+#include "py/addr.h"
+#include "py/args.h"
+#include "py/errors.h"
+#include "py/type.h"
+
+enum { CONNECT_BEGIN, CONNECT_WAITING, CONNECT_MADE };
+
+/* args[0] makes the protocol; args[1] is the address as it was given, then the
+ * protocol; `received` is the transport until it is handed out. */
+
+static azs_sockop_outcome
+connect_begin(SockOpObject *op)
+{
+    const azs_inet_addr *addr = &op->addr;
+    if (PySys_Audit("socket.connect", "OO", op->loop, op->args[1]) < 0)
+        return AZS_SOCKOP_ERROR;
+    op->fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (op->fd < 0) {
+        azs_set_errno(-errno);
+        return AZS_SOCKOP_ERROR;
+    }
+    /* Small writes are sent at once, as in asyncio. */
+    int on = 1;
+    setsockopt(op->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    /* A signal does not end it: it goes on in the background. */
+    if (connect(op->fd, &addr->sa, addr->len) < 0 && errno != EINPROGRESS &&
+        errno != EINTR) {
+        azs_set_errno(-errno);
+        return AZS_SOCKOP_ERROR;
+    }
+    /* Waits where it has connected at once, too: a server on the same loop has a turn
+     * to accept in before its client goes on. Edge-triggered as the transport takes
+     * it over. */
+    op->waiter = azs_waiter_new(op->loop);
+    if (op->waiter == NULL ||
+        azs_watcher_start(op->loop, &op->wait, op->fd, EPOLLOUT | EPOLLET) < 0)
+        return AZS_SOCKOP_ERROR;
+    op->step = CONNECT_WAITING;
+    return AZS_SOCKOP_PAUSE;
+}
+
+/* 1 where the connection is there, 0 where it was woken for nothing, by a file that had
+ * this number before and is open elsewhere; -1 with OSError. */
+static int
+connect_check(const SockOpObject *op)
+{
+    azs_addr peer = {.len = sizeof(peer.storage)};
+    if (getpeername(op->fd, &peer.sa, &peer.len) == 0)
+        return 1;
+    int err = 0;
+    socklen_t len = sizeof(err);
+    if (getsockopt(op->fd, SOL_SOCKET, SO_ERROR, &err, &len) < 0)
+        return azs_set_errno(-errno);
+    if (err == 0)
+        return 0;
+    PyObject *address = azs_addr_to_python(&op->addr.sa, op->addr.len);
+    PyObject *text = address == NULL
+                         ? NULL
+                         : PyUnicode_FromFormat("Connect call failed %S", address);
+    PyObject *exc =
+        text == NULL ? NULL : PyObject_CallFunction(PyExc_OSError, "iO", err, text);
+    Py_XDECREF(text);
+    Py_XDECREF(address);
+    if (exc != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        Py_DECREF(exc);
+    }
+    return -1;
+}
+
+static azs_sockop_outcome
+connect_make(SockOpObject *op)
+{
+    int connected = connect_check(op);
+    if (connected < 0)
+        return AZS_SOCKOP_ERROR;
+    op->waiter = azs_waiter_new(op->loop);
+    if (op->waiter == NULL)
+        return AZS_SOCKOP_ERROR;
+    if (!connected)
+        return AZS_SOCKOP_PAUSE;
+    Py_XSETREF(op->args[1], PyObject_CallNoArgs(op->args[0]));
+    if (op->args[1] == NULL)
+        return AZS_SOCKOP_ERROR;
+    azs_addr peer = {.len = op->addr.len};
+    memcpy(&peer.in6, &op->addr.in6, sizeof(peer.in6));
+    azs_transport_args args = {
+        .loop = op->loop,
+        .fd = op->fd,
+        .protocol = op->args[1],
+        .waiter = (PyObject *)op->waiter,
+        .peer = &peer,
+    };
+    op->fd = -1; /* the transport's, even where it cannot be made */
+    TransportObject *transport = azs_stream_new(&args);
+    if (transport == NULL)
+        return AZS_SOCKOP_ERROR;
+    op->received = (PyObject *)transport;
+    azs_watcher_hand_over(op->loop, &op->wait, &transport->io);
+    op->step = CONNECT_MADE;
+    return AZS_SOCKOP_PAUSE;
+}
+
+static azs_sockop_outcome
+attempt_connection(SockOpObject *op, PyObject **result)
+{
+    switch (op->step) {
+    case CONNECT_BEGIN:
+        return connect_begin(op);
+    case CONNECT_WAITING:
+        return connect_make(op);
+    default:
+        *result = PyTuple_Pack(2, op->received, op->args[1]);
+        if (*result == NULL)
+            return AZS_SOCKOP_ERROR;
+        Py_CLEAR(op->received);
+        return AZS_SOCKOP_DONE;
+    }
+}
+
+static void
+drop_connection(SockOpObject *op)
+{
+    azs_watcher_stop(op->loop, &op->wait);
+    azs_sys_close(op->fd);
+    op->fd = -1;
+    /* A transport that nobody was given. */
+    if (op->received != NULL &&
+        azs_transport_close((TransportObject *)op->received) < 0)
+        PyErr_WriteUnraisable(op->received);
+}
+
+static const azs_sockop_kind connection_kind = {"_connect", attempt_connection,
+                                                EPOLLOUT, .drop = drop_connection};
+
+PyDoc_STRVAR(connect_doc,
+"_connect($self, protocol_factory, address, /)\n--\n\n"
+"A coroutine that connects to `address`, (numeric host, port), and returns\n"
+"(transport, protocol) after connection_made. None where asyncio is to do it: the\n"
+"address is another one. The audit event socket.connect has the loop as its socket.");
+
+static PyObject *
+Loop__connect(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    static const char *const names[] = {"protocol_factory", "address", NULL};
+    PyObject *given[2];
+    if (azs_args_parse("_connect", args, nargs, NULL, names, 2, 2, given) < 0)
+        return NULL;
+    azs_addr addr;
+    int known = azs_addr_from_python(AF_INET, given[1], &addr);
+    if (known == 0)
+        known = azs_addr_from_python(AF_INET6, given[1], &addr);
+    if (known <= 0) {
+        PyErr_Clear(); /* asyncio has the words */
+        Py_RETURN_NONE;
+    }
+    SockOpObject *op =
+        (SockOpObject *)azs_sockop_new(self, &connection_kind, NULL, args, 2);
+    if (op != NULL) {
+        memcpy(&op->addr.in6, &addr.in6, sizeof(addr.in6));
+        op->addr.len = addr.len;
+    }
+    return (PyObject *)op;
+}
+
+static PyMethodDef loop_methods[] = {
+    {"_connect", (PyCFunction)(void (*)(void))Loop__connect, METH_FASTCALL,
+     connect_doc},
+    {NULL},
+};
+
+int
+azs_connect_init(PyObject *Py_UNUSED(mod), azs_state *st)
+{
+    return azs_type_add_methods(st->loop_type, loop_methods);
+}

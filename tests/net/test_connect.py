@@ -1,0 +1,374 @@
+"""create_connection() to one numeric address, which is one operation in C here."""
+
+import asyncio
+import contextlib
+import errno
+import gc
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from aiozmq_speedups import _ext
+
+
+@pytest.fixture(params=["speedups", "asyncio"])
+def loop_kind(request):
+    return request.param
+
+
+ours = pytest.mark.parametrize("loop_kind", ["speedups"], indirect=True)
+
+
+class Client(asyncio.Protocol):
+    def __init__(self):
+        self.events = []
+
+    def connection_made(self, transport):
+        self.transport = transport
+        self.events.append("made")
+
+    def data_received(self, data):
+        self.events.append(data)
+
+    def connection_lost(self, exc):
+        self.events.append(exc)
+
+
+async def until(condition):
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+@pytest.fixture
+def listener():
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        yield sock
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_what_the_transport_knows(loop, family):
+    host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    try:
+        listener = socket.create_server((host, 0), family=family)
+    except OSError as exc:
+        pytest.skip(f"no IPv6: {exc}")
+
+    async def main():
+        address = listener.getsockname()
+        transport, protocol = await loop.create_connection(Client, *address[:2])
+        assert protocol.events == ["made"]
+        assert protocol.transport is transport
+        assert transport.get_extra_info("peername") == address
+        peer, name = listener.accept()
+        assert transport.get_extra_info("sockname") == name
+        sock = transport.get_extra_info("socket")
+        assert (sock.family, sock.type) == (family, socket.SOCK_STREAM)
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert not os.get_inheritable(sock.fileno())
+        with peer:
+            peer.sendall(b"hello")
+            await until(lambda: len(protocol.events) == 2)
+            transport.write(b"answer")
+            peer.setblocking(False)
+            assert await loop.sock_recv(peer, 10) == b"answer"
+        await until(lambda: len(protocol.events) == 3)
+        assert protocol.events == ["made", b"hello", None]
+
+    with listener:
+        loop.run_until_complete(main())
+
+
+def test_data_is_not_delivered_before_the_connection_is_returned(loop, listener):
+    """So that whoever awaited it may give it another protocol first."""
+
+    async def main():
+        def send():
+            with listener.accept()[0] as peer:
+                peer.sendall(b"early")
+
+        loop.call_soon(send)
+        transport, protocol = await loop.create_connection(
+            Client, *listener.getsockname()
+        )
+        assert protocol.events == ["made"]
+        other = Client()
+        transport.set_protocol(other)
+        await until(lambda: len(other.events) == 2)
+        assert other.events == [b"early", None]
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_refused(loop, host):
+    async def main():
+        with pytest.raises(ConnectionRefusedError) as info:
+            await loop.create_connection(Client, host, 1)
+        return info.value.errno, str(info.value)
+
+    expected = ("127.0.0.1", 1) if ":" not in host else ("::1", 1, 0, 0)
+    number, text = loop.run_until_complete(main())
+    assert number == errno.ECONNREFUSED
+    assert text == f"[Errno {number}] Connect call failed {expected}"
+
+
+@pytest.mark.parametrize("port", [-1, 1 << 16, 1 << 70])
+def test_bad_ports(loop, port):
+    async def main():
+        with pytest.raises(OverflowError):
+            await loop.create_connection(Client, "127.0.0.1", port)
+
+    loop.run_until_complete(main())
+
+
+def test_a_reset_before_anybody_looks(loop, listener):
+    async def main():
+        def reset():
+            peer, _ = listener.accept()
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            peer.close()
+
+        loop.call_soon(reset)
+        try:
+            transport, protocol = await loop.create_connection(
+                Client, *listener.getsockname()
+            )
+        except ConnectionResetError:
+            return
+        await until(lambda: len(protocol.events) == 2)
+        assert isinstance(protocol.events[1], ConnectionResetError | None)
+        assert transport.is_closing()
+
+    loop.run_until_complete(main())
+
+
+def no_connection(loop, listener):
+    """The peer sees the end of whatever came in."""
+    listener.settimeout(5)
+    peer, _ = listener.accept()
+    with peer:
+        peer.settimeout(5)
+        with contextlib.suppress(ConnectionResetError):
+            assert peer.recv(1) == b""
+
+
+@pytest.mark.parametrize("turns", range(5))
+def test_cancelled(loop, listener, turns):
+    """After any number of turns: there is a connection, or nothing is left of it."""
+
+    async def main():
+        task = loop.create_task(loop.create_connection(Client, *listener.getsockname()))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if task.cancel():
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            return
+        transport, _ = await task
+        transport.close()
+
+    loop.run_until_complete(main())
+    loop.run_until_complete(asyncio.sleep(0.01))
+    if turns:
+        no_connection(loop, listener)
+
+
+def test_cancelled_when_connection_made_has_run(loop, listener):
+    """The transport that nobody got is closed."""
+    made = []
+
+    class Cancelling(Client):
+        def connection_made(self, transport):
+            super().connection_made(transport)
+            made.append(self)
+            task.cancel()
+
+    async def main():
+        nonlocal task
+        task = loop.create_task(
+            loop.create_connection(Cancelling, *listener.getsockname())
+        )
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await until(lambda: len(made[0].events) == 2)
+        assert made[0].events == ["made", None]
+
+    task = None
+    loop.run_until_complete(main())
+    no_connection(loop, listener)
+    made.clear()
+
+
+def test_a_factory_that_cancels(loop, listener):
+    async def main():
+        def factory():
+            task.cancel()
+            return Client()
+
+        task = loop.create_task(
+            loop.create_connection(factory, *listener.getsockname())
+        )
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    loop.run_until_complete(main())
+    loop.run_until_complete(asyncio.sleep(0.01))
+    no_connection(loop, listener)
+
+
+@ours
+@pytest.mark.parametrize("error", [KeyError, KeyboardInterrupt])
+def test_a_factory_that_fails(loop, listener, error):
+    async def main():
+        def factory():
+            raise error
+
+        await loop.create_connection(factory, *listener.getsockname())
+
+    with pytest.raises(error):
+        loop.run_until_complete(main())
+    no_connection(loop, listener)
+
+
+def test_connection_made_that_fails(loop, listener):
+    contexts = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+
+    class Failing(Client):
+        def connection_made(self, transport):
+            raise ZeroDivisionError
+
+    async def main():
+        transport, _ = await asyncio.wait_for(
+            loop.create_connection(Failing, *listener.getsockname()), 5
+        )
+        transport.close()
+        await asyncio.sleep(0.01)
+
+    loop.run_until_complete(main())
+    assert isinstance(contexts.pop()["exception"], ZeroDivisionError)
+    assert not contexts
+
+
+@ours
+def test_a_coroutine_that_is_let_go(loop, listener):
+    async def main():
+        connecting = loop.create_connection(Client, *listener.getsockname())
+        connecting.send(None)
+        await asyncio.sleep(0)
+        connecting.close()
+        connecting = loop._connect(Client, listener.getsockname())
+        del connecting  # never started: it has begun nothing
+        connecting = loop._connect(Client, listener.getsockname())
+        connecting.send(None)
+        connecting.close()
+        with pytest.raises(RuntimeError, match="cannot reuse"):
+            connecting.send(None)
+        connecting = loop._connect(Client, listener.getsockname())
+        connecting.send(None)
+        with pytest.raises(ZeroDivisionError):
+            connecting.throw(ZeroDivisionError())
+
+    loop.run_until_complete(main())
+    for _ in range(3):
+        no_connection(loop, listener)
+
+
+@ours
+def test_a_loop_that_is_closed_meanwhile(loop, listener):
+    connecting = loop.create_task(
+        loop.create_connection(Client, *listener.getsockname())
+    )
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    connecting._log_destroy_pending = False
+    loop.close()
+    del connecting
+    gc.collect()
+    no_connection(loop, listener)
+
+
+@ours
+def test_woken_too_early(loop, listener):
+    """By a driver that wakes the waiter itself; it goes on waiting."""
+    # A full backlog: the kernel answers nobody.
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        filler = [socket.socket() for _ in range(3)]
+        for one in filler:
+            one.setblocking(False)
+            one.connect_ex(full.getsockname())
+
+        async def main():
+            connecting = loop._connect(Client, full.getsockname())
+            waiter = connecting.send(None)
+            waiter.set_result(None)
+            again = connecting.send(None)
+            assert again is not waiter and not again.done()
+            connecting.close()
+
+        loop.run_until_complete(main())
+        for one in filler:
+            one.close()
+
+
+@ours
+def test_what_asyncio_is_left_to_do(loop):
+    for address in (
+        ("localhost", 80),
+        ("::1%lo", 80),
+        ("127.0.0.1", -1),
+        ("127.0.0.1", 1 << 16),
+        ("127.0.0.1", "80"),
+        ("127.0.0.1\0", 80),
+        ("\udcff", 80),
+        (b"127.0.0.1", 80),
+        ("127.0.0.1",),
+        ["127.0.0.1", 80],
+        None,
+    ):
+        connecting = loop._connect(Client, address)
+        if connecting is not None:
+            assert address == ("::1%lo", 80)
+            connecting.close()
+    with pytest.raises(TypeError):
+        loop._connect(Client)
+
+
+@ours
+@pytest.mark.skipif(
+    not hasattr(_ext.core, "_inject_fault"), reason="a debug build makes calls fail"
+)
+def test_epoll_that_refuses(loop, listener):
+    async def main():
+        _ext.core._inject_fault("epoll_ctl", errno.ENOSPC, 1)
+        with pytest.raises(OSError, match="No space"):
+            await loop.create_connection(Client, *listener.getsockname())
+
+    loop.run_until_complete(main())
+    no_connection(loop, listener)
+
+
+AUDITED = """
+import asyncio, sys
+seen = []
+sys.addaudithook(lambda name, args: seen.append((name, args[1:]))
+                 if name == "socket.connect" else None)
+async def main():
+    with __import__("contextlib").suppress(OSError):
+        await asyncio.get_running_loop().create_connection(
+            asyncio.Protocol, "127.0.0.1", 1)
+if sys.argv[1] == "speedups":
+    import aiozmq_speedups
+    aiozmq_speedups.run(main())
+else:
+    asyncio.run(main())
+assert seen == [("socket.connect", (("127.0.0.1", 1),))], seen
+"""
+
+
+def test_audit_hooks_hear_of_it(loop_kind):
+    subprocess.run([sys.executable, "-c", AUDITED, loop_kind], check=True, timeout=60)
