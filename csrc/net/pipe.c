@@ -191,7 +191,8 @@ make_pipe(LoopObject *self, PyObject *args, PyObject *kwargs, bool writing)
     TransportObject *transport = azs_transport_new(&targs);
     if (transport == NULL)
         return NULL;
-    if (PyDict_SetItemString(transport->extra, "pipe", pipe) < 0 ||
+    PyObject *shown = azs_transport_extra(transport);
+    if (shown == NULL || PyDict_SetItemString(shown, "pipe", pipe) < 0 ||
         azs_stream_adopt_protocol((StreamObject *)transport, protocol) < 0) {
         azs_transport_unmake(transport);
         Py_DECREF(transport);

@@ -5,6 +5,7 @@
 #include "net/readop.h"
 #include "net/writer.h"
 #include "py/type.h"
+#include "py/weakref.h"
 
 bool
 azs_reader_serves(azs_state *st, PyObject *protocol)
@@ -12,31 +13,14 @@ azs_reader_serves(azs_state *st, PyObject *protocol)
     return (PyObject *)Py_TYPE(protocol) == st->stream_reader_protocol;
 }
 
-int
-azs_reader_deref(PyObject *ref, PyObject **out)
-{
-    *out = NULL;
-    if (ref == NULL || !PyWeakref_CheckRefExact(ref))
-        return 0;
-#if PY_VERSION_HEX >= 0x030D0000
-    return PyWeakref_GetRef(ref, out);
-#else
-    PyObject *obj = PyWeakref_GetObject(ref); /* borrowed */
-    if (obj == NULL || obj == Py_None)
-        return 0;
-    *out = Py_NewRef(obj);
-    return 1;
-#endif
-}
-
-/* The reader that the protocol refers to weakly: as azs_reader_deref(). */
+/* The reader that the protocol refers to weakly: as azs_weakref_get(). */
 static int
 reader_of(azs_state *st, PyObject *protocol, PyObject **out)
 {
     PyObject *ref = PyObject_GetAttr(protocol, st->str__stream_reader_wr);
     if (ref == NULL)
         return -1;
-    int res = azs_reader_deref(ref, out);
+    int res = azs_weakref_get(ref, out);
     Py_DECREF(ref);
     return res;
 }
@@ -243,7 +227,7 @@ static PyObject *
 method_reader(StreamObject *stream)
 {
     PyObject *reader;
-    int res = azs_reader_deref(stream->reader_ref, &reader);
+    int res = azs_weakref_get(stream->reader_ref, &reader);
     if (res == 0)
         PyErr_SetString(PyExc_ReferenceError, "this stream reader is gone");
     return reader;
@@ -434,7 +418,7 @@ azs_reader_attach(StreamObject *stream, PyObject *protocol)
     res = -1;
     /* The methods know the stream: what they read from stays the same for ever. */
     PyObject *first;
-    res = azs_reader_deref(stream->reader_ref, &first);
+    res = azs_weakref_get(stream->reader_ref, &first);
     if (res < 0)
         goto done;
     Py_XDECREF(first);

@@ -24,10 +24,6 @@ int azs_reader_feed(azs_state *st, PyObject *protocol, const char *data, size_t 
 
 /* ---- shared with the writer ---- */
 
-/* What a weak reference refers to: 1 with a new reference in *out, 0 for none, -1 with
- * an exception. */
-int azs_reader_deref(PyObject *ref, PyObject **out);
-
 /* Calls a method of asyncio's class with the instance put in front: for what the fast
  * way does not do. New reference. */
 PyObject *azs_reader_call_class(PyObject *cls, PyObject *name, PyObject *self,

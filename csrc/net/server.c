@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 
 #include "base/sys.h"
+#include "net/clients.h"
 #include "net/stream.h"
 #include "py/args.h"
 #include "py/errors.h"
@@ -17,12 +18,14 @@ typedef struct {
     azs_state *st;    /* borrowed: the loop holds it */
     LoopObject *loop; /* owned */
     azs_watcher io;
-    int fd;            /* borrowed: of `sock` */
-    int batch;         /* connections accepted in a turn at most */
-    PyObject *sock;    /* owned: the listening socket object */
-    PyObject *factory; /* owned: makes a protocol */
-    PyObject *server;  /* owned: asyncio's Server, or None */
-    PyObject *context; /* owned: of the code that started to serve */
+    int fd;                 /* borrowed: of `sock` */
+    int batch;              /* connections accepted in a turn at most */
+    PyObject *sock;         /* owned: the listening socket object */
+    PyObject *factory;      /* owned: makes a protocol */
+    PyObject *server;       /* owned: asyncio's Server, or None */
+    ClientsObject *clients; /* owned: the server's, or NULL */
+    azs_addr name;          /* that of all its connections; len 0 where they differ */
+    PyObject *context;      /* owned: of the code that started to serve */
 } ListenerObject;
 
 /* Reports the current exception about `sock`; the server goes on. 0, or -1 with what
@@ -65,8 +68,10 @@ serve(ListenerObject *self, int fd, const azs_addr *peer)
             .fd = fd,
             .protocol = protocol,
             .server = self->server,
+            .clients = self->clients,
             .context = context,
             .peer = peer,
+            .sockname = self->name.len > 0 ? &self->name : NULL,
         };
         transport = azs_stream_new(&args);
         Py_DECREF(protocol);
@@ -190,6 +195,7 @@ listener_traverse(ListenerObject *self, visitproc visit, void *arg)
     Py_VISIT(self->sock);
     Py_VISIT(self->factory);
     Py_VISIT(self->server);
+    Py_VISIT(self->clients);
     Py_VISIT(self->context);
     return 0;
 }
@@ -200,6 +206,7 @@ listener_clear(ListenerObject *self)
     Py_CLEAR(self->sock);
     Py_CLEAR(self->factory);
     Py_CLEAR(self->server);
+    Py_CLEAR(self->clients);
     return 0;
 }
 
@@ -230,6 +237,29 @@ static PyType_Spec azs_listener_spec = {
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = listener_slots,
 };
+
+/* An accepted socket has the listening one's address, unless that stands for several.
+ */
+static void
+learn_name(ListenerObject *self)
+{
+    azs_addr *name = &self->name;
+    name->len = sizeof(name->storage);
+    int several = 1;
+    socklen_t len = sizeof(several);
+    if (getsockname(self->fd, &name->sa, &name->len) == 0) {
+        if (name->sa.sa_family == AF_UNIX)
+            several = 0;
+        else if (name->sa.sa_family == AF_INET &&
+                 name->in.sin_addr.s_addr != htonl(INADDR_ANY))
+            getsockopt(self->fd, IPPROTO_IP, IP_TRANSPARENT, &several, &len);
+        else if (name->sa.sa_family == AF_INET6 &&
+                 !IN6_IS_ADDR_UNSPECIFIED(&name->in6.sin6_addr))
+            getsockopt(self->fd, IPPROTO_IPV6, IPV6_TRANSPARENT, &several, &len);
+    }
+    if (several)
+        name->len = 0;
+}
 
 PyDoc_STRVAR(listen_doc,
 "_listen($self, protocol_factory, sock, server, backlog, context=None, /)\n--\n\n"
@@ -263,7 +293,10 @@ Loop__listen(LoopObject *self, PyObject *args)
     listener->factory = Py_NewRef(factory);
     listener->server = Py_NewRef(server);
     listener->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
+    learn_name(listener);
     if (listener->context == NULL ||
+        (server != Py_None &&
+         azs_clients_of(self->st, server, &listener->clients) < 0) ||
         azs_watcher_start(self, &listener->io, fd, EPOLLIN) < 0) {
         Py_DECREF(listener);
         return NULL;
@@ -283,7 +316,8 @@ static PyMethodDef loop_methods[] = {
 int
 azs_server_init(PyObject *mod, azs_state *st)
 {
-    if (azs_type_add(mod, &st->listener_type, &azs_listener_spec, NULL, true) < 0)
+    if (azs_clients_init(mod, st) < 0 ||
+        azs_type_add(mod, &st->listener_type, &azs_listener_spec, NULL, true) < 0)
         return -1;
     return azs_type_add_methods(st->loop_type, loop_methods);
 }

@@ -5,6 +5,7 @@
 
 #include "base/sys.h"
 #include "loop/waiter.h"
+#include "net/clients.h"
 #include "py/errors.h"
 #include "py/type.h"
 
@@ -51,21 +52,52 @@ remember_addr(TransportObject *self, bool peer, const azs_addr *known)
         value = azs_addr_to_python(&known->sa, known->len);
     if (value == NULL)
         return -1;
-    res = PyDict_SetItem(self->extra,
-                         peer ? self->st->str_peername : self->st->str_sockname, value);
+    PyObject *extra = azs_transport_extra(self);
+    res = extra == NULL
+              ? -1
+              : PyDict_SetItem(extra,
+                               peer ? self->st->str_peername : self->st->str_sockname,
+                               value);
     Py_DECREF(value);
     return res;
 }
 
+PyObject *
+azs_transport_extra(TransportObject *self)
+{
+    if (self->extra == NULL)
+        self->extra = PyDict_New();
+    return self->extra;
+}
+
+/* Calls a method of asyncio's Server. 0 or -1. */
 static int
-server_call(TransportObject *self, PyObject *method)
+server_call(TransportObject *self, PyObject *server, PyObject *method)
 {
     /* Server._attach and _detach take the transport since Python 3.13. */
-    PyObject *args[] = {self->server, (PyObject *)self};
+    PyObject *args[] = {server, (PyObject *)self};
     PyObject *res = PyObject_VectorcallMethod(
         method, args, 1 + self->st->server_takes_transport, NULL);
     Py_XDECREF(res);
     return res == NULL ? -1 : 0;
+}
+
+/* The transport is no longer its server's. Keeps the current exception. */
+static void
+leave_server(TransportObject *self)
+{
+    if (self->server == NULL && self->clients == NULL)
+        return;
+    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
+    PyObject *server = self->server;
+    self->server = NULL;
+    int res = server != NULL ? server_call(self, server, self->st->str__detach)
+                             : azs_clients_detach(self);
+    if (res < 0)
+        PyErr_WriteUnraisable(server != NULL ? server : (PyObject *)self);
+    Py_XDECREF(server);
+    if (exc != NULL)
+        azs_exc_restore_steal(exc);
 }
 
 static PyObject *
@@ -114,28 +146,29 @@ azs_transport_new(const azs_transport_args *args)
     PyObject *extra = args->extra == NULL ? NULL : not_none(args->extra);
     if (extra != NULL && azs_transport_check_extra(extra) < 0)
         goto fail;
-    self->extra = extra != NULL ? Py_NewRef(extra) : PyDict_New();
-    if (self->context == NULL || self->extra == NULL)
+    self->extra = Py_XNewRef(extra);
+    if (self->context == NULL)
         goto fail;
     self->waiter = args->waiter == NULL ? NULL : Py_XNewRef(not_none(args->waiter));
     if (self->is_socket) {
-        int has_peer = PyDict_Contains(self->extra, self->st->str_peername);
-        if (has_peer < 0 || remember_addr(self, false, NULL) < 0 ||
+        int has_peer =
+            extra == NULL ? 0 : PyDict_Contains(extra, self->st->str_peername);
+        if (has_peer < 0 || remember_addr(self, false, args->sockname) < 0 ||
             (!has_peer && remember_addr(self, true, args->peer) < 0))
             goto fail;
     }
-    self->server = args->server == NULL ? NULL : Py_XNewRef(not_none(args->server));
-    if (self->server != NULL && server_call(self, self->st->str__attach) < 0) {
-        Py_CLEAR(self->server);
+    PyObject *server = args->server == NULL ? NULL : not_none(args->server);
+    if (args->clients != NULL)
+        azs_clients_attach(args->clients, self);
+    else if (server != NULL && server_call(self, server, self->st->str__attach) < 0)
         goto fail;
-    }
+    else
+        self->server = Py_XNewRef(server);
     self->gone = self->closing = false;
     self->loop->stats.transports++;
     self->loop->stats.transports_made++;
     if (azs_watcher_post(self->loop, &self->later, AZS_LATER_MADE) < 0) {
-        if (self->server != NULL && server_call(self, self->st->str__detach) < 0)
-            PyErr_WriteUnraisable(self->server);
-        Py_CLEAR(self->server);
+        leave_server(self);
         self->gone = self->closing = true;
         self->loop->stats.transports--;
         goto fail;
@@ -161,9 +194,7 @@ azs_transport_unmake(TransportObject *self)
     if (self->sock == NULL)
         azs_sys_close(self->fd);
     self->fd = -1;
-    if (self->server != NULL && server_call(self, self->st->str__detach) < 0)
-        PyErr_WriteUnraisable(self->server);
-    Py_CLEAR(self->server);
+    leave_server(self);
     azs_exc_restore_steal(exc);
 }
 
@@ -473,12 +504,7 @@ run_connection_lost(TransportObject *self)
         PyErr_WriteUnraisable((PyObject *)self);
     transport_close_fd(self);
     Py_CLEAR(self->protocol);
-    if (self->server != NULL) {
-        PyObject *server = self->server;
-        if (server_call(self, self->st->str__detach) < 0)
-            PyErr_WriteUnraisable(server);
-        Py_CLEAR(self->server);
-    }
+    leave_server(self);
     if (raised != NULL)
         azs_exc_restore_steal(raised);
     return res;
@@ -606,6 +632,7 @@ azs_transport_traverse(TransportObject *self, visitproc visit, void *arg)
     Py_VISIT(self->empty_waiter);
     Py_VISIT(self->extra);
     Py_VISIT(self->server);
+    Py_VISIT(self->clients);
     return 0;
 }
 
@@ -621,6 +648,7 @@ azs_transport_clear(TransportObject *self)
     Py_CLEAR(self->lost_exc);
     Py_CLEAR(self->empty_waiter);
     Py_CLEAR(self->server);
+    azs_clients_forget(self);
     return 0;
 }
 
@@ -636,12 +664,7 @@ azs_transport_finalize(TransportObject *self)
     self->gone = self->closing = true;
     self->loop->stats.transports--;
     transport_close_fd(self);
-    if (self->server != NULL) {
-        PyObject *server = self->server;
-        if (server_call(self, self->st->str__detach) < 0)
-            PyErr_WriteUnraisable(server);
-        Py_CLEAR(self->server);
-    }
+    leave_server(self);
     if (exc != NULL)
         azs_exc_restore_steal(exc);
 }
@@ -731,12 +754,11 @@ azs_transport_init(PyObject *Py_UNUSED(mod), azs_state *st)
     PyObject *base_events = PyImport_ImportModule("asyncio.base_events");
     if (base_events == NULL)
         return -1;
-    PyObject *server = PyObject_GetAttrString(base_events, "Server");
+    st->asyncio_server = PyObject_GetAttrString(base_events, "Server");
     Py_DECREF(base_events);
-    if (server == NULL)
+    if (st->asyncio_server == NULL)
         return -1;
-    PyObject *attach = PyObject_GetAttrString(server, "_attach");
-    Py_DECREF(server);
+    PyObject *attach = PyObject_GetAttrString(st->asyncio_server, "_attach");
     PyObject *code = attach == NULL ? NULL : PyObject_GetAttrString(attach, "__code__");
     PyObject *argc = code == NULL ? NULL : PyObject_GetAttrString(code, "co_argcount");
     long n = argc == NULL ? -1 : PyLong_AsLong(argc);

@@ -15,6 +15,7 @@ enum { AZS_TRANSPORT_BASE_WORDS = 6 };
 enum { AZS_TRANSPORT_HIGH_WATER = 64 * 1024 };
 
 typedef struct TransportObject TransportObject;
+typedef struct ClientsObject ClientsObject;
 
 /* How kinds of transport differ. Each runs with a reference to the transport
  * held by the caller. */
@@ -75,8 +76,10 @@ struct TransportObject {
     PyObject *waiter;   /* owned: a Future or a Waiter for the end of set-up, or NULL */
     PyObject *lost_exc; /* owned: what connection_lost gets, or NULL */
     PyObject *empty_waiter; /* owned: sendfile waits for an empty queue, or NULL */
-    PyObject *extra;        /* owned: dict */
-    PyObject *server;       /* owned: asyncio's Server, or NULL */
+    PyObject *extra;        /* owned: dict, or NULL until azs_transport_extra() */
+    PyObject *server;       /* owned: asyncio's Server, which is called, or NULL */
+    ClientsObject *clients; /* owned: where it is among a Server's, or NULL */
+    TransportObject *next_client, *previous_client; /* borrowed: see clients.h */
     azs_inet_addr peername, sockname; /* shown by get_extra_info() on demand */
 };
 
@@ -89,14 +92,16 @@ typedef struct {
     PyTypeObject *type;
     const azs_transport_ops *ops;
     LoopObject *loop;
-    int fd;               /* taken over where sock is NULL, also on failure */
-    PyObject *sock;       /* borrowed or NULL */
-    PyObject *protocol;   /* borrowed */
-    PyObject *waiter;     /* borrowed, NULL or None for none */
-    PyObject *extra;      /* borrowed dict, NULL or None for none */
-    PyObject *server;     /* borrowed, NULL or None for none */
-    PyObject *context;    /* borrowed; NULL for a copy of the current one */
-    const azs_addr *peer; /* borrowed: from accept(2), or NULL */
+    int fd;                   /* taken over where sock is NULL, also on failure */
+    PyObject *sock;           /* borrowed or NULL */
+    PyObject *protocol;       /* borrowed */
+    PyObject *waiter;         /* borrowed, NULL or None for none */
+    PyObject *extra;          /* borrowed dict, NULL or None for none */
+    PyObject *server;         /* borrowed, NULL or None for none */
+    ClientsObject *clients;   /* borrowed: in place of `server`, or NULL */
+    PyObject *context;        /* borrowed; NULL for a copy of the current one */
+    const azs_addr *peer;     /* borrowed: where it is known, or NULL */
+    const azs_addr *sockname; /* the same */
     bool is_socket;
     uint32_t input; /* EPOLL* bits that mean input */
 } azs_transport_args;
@@ -108,6 +113,9 @@ TransportObject *azs_transport_new(const azs_transport_args *args);
 /* Takes a transport back whose maker failed after azs_transport_new(): none of its
  * callbacks comes. The current exception stays. */
 void azs_transport_unmake(TransportObject *self);
+
+/* get_extra_info()'s dict, made where nobody needed it yet: borrowed, or NULL. */
+PyObject *azs_transport_extra(TransportObject *self);
 
 /* get_extra_info()'s dict, or None: 0, or -1 with TypeError. */
 int azs_transport_check_extra(PyObject *extra);

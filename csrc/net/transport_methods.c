@@ -1,6 +1,6 @@
 /* What Python sees of every transport: methods, attributes, repr. How transports live
  * and close is transport.c. */
-#include "net/transport.h"
+#include "net/clients.h"
 
 /* What a callback wrote has been sent already, as far as any user of asyncio can tell.
  * 0 or -1. */
@@ -195,6 +195,8 @@ Transport_get_extra_info(TransportObject *self, PyObject *args, PyObject *kwargs
     PyObject *name, *value, *fallback = Py_None;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords,
                                      &name, &fallback))
+        return NULL;
+    if (azs_transport_extra(self) == NULL)
         return NULL;
     value = PyDict_GetItemWithError(self->extra, name);
     if (value != NULL)
@@ -396,8 +398,24 @@ transport_get_sock(TransportObject *self, void *Py_UNUSED(closure))
     return transport_sock(self);
 }
 
-/* asyncio's BaseTransport.__init__ would assign it; nothing here calls that. */
+static PyObject *
+transport_get_extra(TransportObject *self, void *Py_UNUSED(closure))
+{
+    return Py_XNewRef(azs_transport_extra(self));
+}
+
+static PyObject *
+transport_get_server(TransportObject *self, void *Py_UNUSED(closure))
+{
+    if (self->clients != NULL && self->server == NULL)
+        return azs_clients_server(self->clients);
+    return Py_NewRef(self->server == NULL ? Py_None : self->server);
+}
+
+/* asyncio's BaseTransport.__init__ would assign _extra; nothing here calls that. */
 PyGetSetDef azs_transport_getset[] = {
+    {"_extra", (getter)transport_get_extra, NULL, NULL, NULL},
+    {"_server", (getter)transport_get_server, NULL, NULL, NULL},
     {"_sock", (getter)transport_get_sock, NULL, NULL, NULL},
     {"__dict__", PyObject_GenericGetDict, PyObject_GenericSetDict, NULL, NULL},
     {NULL},
@@ -406,10 +424,8 @@ PyGetSetDef azs_transport_getset[] = {
 PyMemberDef azs_transport_members[] = {
     {"__dictoffset__", T_PYSSIZET, offsetof(TransportObject, dict), READONLY},
     {"__weaklistoffset__", T_PYSSIZET, offsetof(TransportObject, weakrefs), READONLY},
-    {"_extra", T_OBJECT, offsetof(TransportObject, extra), READONLY},
     {"_loop", T_OBJECT, offsetof(TransportObject, loop), READONLY},
     {"_protocol", T_OBJECT, offsetof(TransportObject, protocol), READONLY},
-    {"_server", T_OBJECT, offsetof(TransportObject, server), READONLY},
     {"_sock_fd", T_INT, offsetof(TransportObject, fd), READONLY},
     {"_fileno", T_INT, offsetof(TransportObject, fd), READONLY},
     {"_closing", T_BOOL, offsetof(TransportObject, closing), READONLY},

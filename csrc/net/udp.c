@@ -286,7 +286,8 @@ ask_module(DatagramObject *self, const char *method, PyObject *key)
         PyErr_Clear();
         value = Py_NewRef(Py_None);
     }
-    int res = PyDict_SetItem(self->base.extra, key, value);
+    PyObject *extra = azs_transport_extra(&self->base);
+    int res = extra == NULL ? -1 : PyDict_SetItem(extra, key, value);
     Py_DECREF(value);
     return res;
 }
@@ -317,7 +318,9 @@ datagram_set_up(DatagramObject *self, PyObject *address, bool peer_given)
         self->has_peer = true;
         return 0;
     }
-    PyObject *shown = PyDict_GetItemWithError(base->extra, base->st->str_peername);
+    PyObject *shown = NULL;
+    if (azs_transport_extra(base) != NULL)
+        shown = PyDict_GetItemWithError(base->extra, base->st->str_peername);
     if (shown == NULL)
         return PyErr_Occurred() ? -1 : 0;
     Py_INCREF(shown);

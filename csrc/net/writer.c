@@ -3,6 +3,7 @@
 #include "net/reader.h"
 #include "py/coro.h"
 #include "py/type.h"
+#include "py/weakref.h"
 
 /* ---- methods of the instances ---- */
 
@@ -53,7 +54,7 @@ is_drained(StreamObject *self)
         self->base.loop->debug)
         return 0;
     PyObject *reader;
-    int res = azs_reader_deref(self->reader_ref, &reader);
+    int res = azs_weakref_get(self->reader_ref, &reader);
     if (res <= 0)
         return res;
     PyObject *dict = azs_reader_dict(reader), *exc = NULL;
@@ -78,7 +79,7 @@ Writer_drain(StreamObject *self, PyObject *Py_UNUSED(ignored))
     if (azs_likely(drained > 0))
         return Py_NewRef(st->ready_awaitable);
     PyObject *writer, *res = NULL;
-    if (drained < 0 || azs_reader_deref(self->writer_ref, &writer) < 0)
+    if (drained < 0 || azs_weakref_get(self->writer_ref, &writer) < 0)
         return NULL;
     if (writer != NULL)
         res = azs_reader_call_class(st->stream_writer, st->str_drain, writer, NULL, 0,
@@ -107,7 +108,7 @@ is_known(StreamObject *stream, PyObject *writer, PyObject *dict)
         PyDict_GetItemString(dict, "_protocol") != stream->base.protocol)
         return 0;
     PyObject *reader;
-    int res = azs_reader_deref(stream->reader_ref, &reader);
+    int res = azs_weakref_get(stream->reader_ref, &reader);
     if (res > 0) {
         res = PyDict_GetItemString(dict, "_reader") == reader;
         Py_DECREF(reader);
@@ -115,7 +116,26 @@ is_known(StreamObject *stream, PyObject *writer, PyObject *dict)
     return res;
 }
 
-/* Gives a writer its method. 0 or -1. */
+/* Takes an attribute away where it is a method of this stream. 0 or -1. */
+static int
+drop_method(PyObject *obj, PyObject *name, StreamObject *stream)
+{
+    PyObject *dict = azs_reader_dict(obj);
+    if (dict == NULL)
+        return -1;
+    int res = 0;
+    PyObject *func = PyDict_GetItemWithError(dict, name);
+    if (func != NULL && PyCFunction_CheckExact(func) &&
+        PyCFunction_GET_SELF(func) == (PyObject *)stream)
+        res = PyDict_DelItem(dict, name);
+    else if (func == NULL && PyErr_Occurred())
+        res = -1;
+    Py_DECREF(dict);
+    return res;
+}
+
+/* Gives a writer its method; the protocol's, which that would call, is not needed any
+ * more then. 0 or -1. */
 static int
 attach_writer(StreamObject *stream, PyObject *writer)
 {
@@ -134,7 +154,36 @@ attach_writer(StreamObject *stream, PyObject *writer)
                   : azs_reader_set_method(dict, &writer_method, stream);
     }
     Py_DECREF(dict);
+    if (res > 0)
+        res = drop_method(stream->base.protocol, stream->base.st->str__drain_helper,
+                          stream);
     return res < 0 ? -1 : 0;
+}
+
+static PyMethodDef callback_method;
+
+static inline bool
+is_our_callback(PyObject *callback)
+{
+    return PyCFunction_CheckExact(callback) &&
+           PyCFunction_GET_FUNCTION(callback) == callback_method.ml_meth;
+}
+
+/* The protocol has its own callback again, where ours is there still. 0 or -1. */
+static int
+restore_callback(StreamObject *stream, PyObject *callback)
+{
+    PyObject *name = stream->base.st->str__client_connected_cb;
+    PyObject *protocol = stream->base.protocol;
+    if (!stream->feeds_reader || protocol == NULL)
+        return 0;
+    PyObject *dict = azs_reader_dict(protocol);
+    PyObject *now = dict == NULL ? NULL : azs_reader_get(dict, name);
+    int res = now == NULL ? -1 : 0;
+    if (now != NULL && is_our_callback(now))
+        res = PyDict_SetItem(dict, name, callback);
+    Py_XDECREF(dict);
+    return res;
 }
 
 /* Stands for the protocol's client_connected_cb, whose first call it is: `self` is a
@@ -142,11 +191,15 @@ attach_writer(StreamObject *stream, PyObject *writer)
 static PyObject *
 Protocol__client_connected_cb(PyObject *self, PyObject *const *args, Py_ssize_t nargs)
 {
-    StreamObject *stream = (StreamObject *)PyTuple_GET_ITEM(self, 0);
-    PyObject *callback = PyTuple_GET_ITEM(self, 1);
-    if (nargs == 2 && attach_writer(stream, args[1]) < 0)
-        return NULL;
-    return PyObject_Vectorcall(callback, args, (size_t)nargs, NULL);
+    /* Restoring drops the function, whose `self` it is. */
+    StreamObject *stream = (StreamObject *)Py_NewRef(PyTuple_GET_ITEM(self, 0));
+    PyObject *callback = Py_NewRef(PyTuple_GET_ITEM(self, 1)), *res = NULL;
+    if (restore_callback(stream, callback) == 0 &&
+        (nargs != 2 || attach_writer(stream, args[1]) == 0))
+        res = PyObject_Vectorcall(callback, args, (size_t)nargs, NULL);
+    Py_DECREF(callback);
+    Py_DECREF(stream);
+    return res;
 }
 
 static PyMethodDef callback_method = {
@@ -161,8 +214,7 @@ watch_callback(StreamObject *stream, PyObject *dict)
     PyObject *callback = azs_reader_get(dict, name);
     if (callback == NULL || callback == Py_None)
         return callback == NULL ? -1 : 0;
-    if (PyCFunction_CheckExact(callback) &&
-        PyCFunction_GET_FUNCTION(callback) == callback_method.ml_meth)
+    if (is_our_callback(callback))
         return 0;
     PyObject *self = PyTuple_Pack(2, (PyObject *)stream, callback);
     PyObject *func = self == NULL ? NULL : PyCFunction_New(&callback_method, self);
@@ -185,30 +237,12 @@ azs_writer_attach(StreamObject *stream, PyObject *protocol)
     return res < 0 ? -1 : 0;
 }
 
-/* Takes an attribute away where it is a method of this stream. 0 or -1. */
-static int
-drop_method(PyObject *obj, PyObject *name, StreamObject *stream)
-{
-    PyObject *dict = azs_reader_dict(obj);
-    if (dict == NULL)
-        return -1;
-    int res = 0;
-    PyObject *func = PyDict_GetItemWithError(dict, name);
-    if (func != NULL && PyCFunction_CheckExact(func) &&
-        PyCFunction_GET_SELF(func) == (PyObject *)stream)
-        res = PyDict_DelItem(dict, name);
-    else if (func == NULL && PyErr_Occurred())
-        res = -1;
-    Py_DECREF(dict);
-    return res;
-}
-
 int
 azs_writer_detach(StreamObject *stream, PyObject *protocol)
 {
     azs_state *st = stream->base.st;
     PyObject *writer;
-    int res = azs_reader_deref(stream->writer_ref, &writer);
+    int res = azs_weakref_get(stream->writer_ref, &writer);
     if (res > 0) {
         res = drop_method(writer, st->str_drain, stream);
         Py_DECREF(writer);

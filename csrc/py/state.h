@@ -28,6 +28,7 @@
     X(write_pipe_type)                                                                 \
     X(stream_transport_type)                                                           \
     X(listener_type)                                                                   \
+    X(clients_type)                                                                    \
     X(datagram_transport_type)
 
 /* X(name): interned strings, reached as st->str_<name>. */
@@ -44,6 +45,7 @@
     X(_check_callback)                                                                 \
     X(_check_thread)                                                                   \
     X(_client_connected_cb)                                                            \
+    X(_clients)                                                                        \
     X(_connection_lost)                                                                \
     X(_detach)                                                                         \
     X(_disable_monitor)                                                                \
@@ -62,12 +64,14 @@
     X(_schedule_linger)                                                                \
     X(_schedule_retry)                                                                 \
     X(_send)                                                                           \
+    X(_sockets)                                                                        \
     X(_start)                                                                          \
     X(_stream_reader_wr)                                                               \
     X(_transport)                                                                      \
     X(_transport_failed)                                                               \
     X(_transport_fatal)                                                                \
     X(_waiter)                                                                         \
+    X(_wakeup)                                                                         \
     X(_warn_lost_write)                                                                \
     X(_watch_release)                                                                  \
     X(add_done_callback)                                                               \
@@ -128,6 +132,8 @@
 
 /* X(field): other owned objects, NULL until their part's init imports them. */
 #define AZS_STATE_OBJECTS(X)                                                           \
+    X(asyncio_server)              /* asyncio.base_events.Server */                    \
+    X(weak_set)                    /* weakref.WeakSet */                               \
     X(asyncio_future)              /* asyncio.Future */                                \
     X(asyncio_task)                /* asyncio.Task */                                  \
     X(asyncio_handle)              /* asyncio.Handle */                                \
