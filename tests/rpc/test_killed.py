@@ -3,10 +3,9 @@
 import asyncio
 import gc
 import signal
-import subprocess
-import sys
 
 import pytest
+from children import Child, endpoint_of
 
 from aiozmq_speedups import _ext
 
@@ -46,41 +45,9 @@ asyncio.run(main())
 """
 
 
-class Child:
-    """A program that prints a line when it is ready; it is killed at the end."""
-
-    def __init__(self, program, endpoint):
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", program, endpoint],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    async def ready(self):
-        loop = asyncio.get_running_loop()
-        line = await loop.run_in_executor(None, self.process.stdout.readline)
-        assert line, self.process.wait()
-        return line.strip()
-
-    def kill(self):
-        self.process.kill()
-        status = self.process.wait()
-        self.process.stdout.close()
-        return status
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc_info):
-        self.kill()
-
-
 @pytest.fixture(params=["ipc", "tcp"])
 def endpoint(request, tmp_path_factory):
-    if request.param == "tcp":
-        return "tcp://127.0.0.1:*"
-    # A short path: that of a Unix socket has 107 bytes at most.
-    return f"ipc://{tmp_path_factory.mktemp('s')}/s"
+    return endpoint_of(request.param, tmp_path_factory)
 
 
 def test_server_killed_and_restarted(ours, run, endpoint):
@@ -88,7 +55,7 @@ def test_server_killed_and_restarted(ours, run, endpoint):
 
     async def go():
         with Child(SERVER, endpoint) as first:
-            address = await first.ready()
+            address = await first.line()
             client = await rpc.connect_rpc(
                 connect=address, linger=0, reconnect_interval=0.01
             )
@@ -109,7 +76,7 @@ def test_server_killed_and_restarted(ours, run, endpoint):
         assert [type(end) for end in ends].count(TimeoutError) >= 200
         assert not any(call.done() for call in unlimited)
         with Child(SERVER, address) as second:
-            assert await second.ready() == address
+            assert await second.line() == address
             assert await client.call.add(2, 2) == 4
             calls = [client.call.add(i, 1) for i in range(1000)]
             assert await asyncio.gather(*calls) == list(range(1, 1001))
@@ -152,7 +119,7 @@ def test_client_killed_with_calls_in_flight(ours, run, endpoint):
         (address,) = service.transport.bindings()
         before = live_objects()
         with Child(CLIENT, address) as child:
-            await child.ready()
+            await child.line()
             await handler.all_there.wait()
             assert child.kill() == -signal.SIGKILL
         # 1000 answers to a peer that is gone.
