@@ -17,6 +17,7 @@ import zmq
 
 from aiozmq_speedups._zmqmonitor import (
     _DEFAULT_BACKLOG,
+    SocketEvent,
     ZmqMonitor,
     _Hub,
     add_iterator,
@@ -389,12 +390,19 @@ class _BaseTransport(ZmqTransport):
             raise _os_error(exc) from exc
         hub = _Hub(self)
         try:
-            self._monitor = type(self)(loop, zmq.PAIR, pair, hub)
+            self._monitor = monitor = type(self)(loop, zmq.PAIR, pair, hub)
+            monitor._receive_events(SocketEvent)
         except BaseException:
             zmq_sock.disable_monitor()
             pair.close(linger=0)
             raise
         return hub
+
+    def _receive_events(self, event_type: type[SocketEvent]) -> None:
+        """Of a monitor's own transport: the protocol takes its messages as events.
+
+        Here it decodes them itself; the transport in C calls event_received().
+        """
 
     async def disable_monitor(self) -> None:
         hub: _Hub | None = None if self._monitor is None else self._monitor._protocol

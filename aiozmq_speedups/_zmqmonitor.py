@@ -178,10 +178,11 @@ class _Hub(ZmqProtocol):
         self.waiting: set[ZmqMonitor] = set()
 
     def msg_received(self, data: list[bytes]) -> None:
-        if len(data) != 2 or len(data[0]) != 6:
-            raise RuntimeError(f"Invalid event message format: {data}")
-        kind, value = struct.unpack("=Hi", data[0])
-        event = SocketEvent(kind, value, data[1].decode("utf-8", "surrogateescape"))
+        # The transport in C decodes its messages itself.
+        self.event_received(decode_event(data))
+
+    def event_received(self, event: SocketEvent) -> None:
+        kind = event.event
         for iterator in list(self.iterators):
             iterator._feed(event)
         # The monitored socket's protocol, which may have been replaced.
@@ -221,6 +222,14 @@ class _Hub(ZmqProtocol):
         except zmq.ZMQError:
             pass  # the user closed the socket, and libzmq the monitor with it
         pair.abort()
+
+
+def decode_event(data: list[bytes]) -> SocketEvent:
+    """The event in the message of a monitor: see zmq_socket_monitor(3)."""
+    if len(data) != 2 or len(data[0]) != 6:
+        raise RuntimeError(f"Invalid event message format: {data}")
+    kind, value = struct.unpack("=Hi", data[0])
+    return SocketEvent(kind, value, data[1].decode("utf-8", "surrogateescape"))
 
 
 def add_iterator(hub: _Hub, events: int | None, backlog: int | None) -> ZmqMonitor:

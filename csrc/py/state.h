@@ -92,6 +92,7 @@
     X(dispatch)                                                                        \
     X(drain)                                                                           \
     X(eof_received)                                                                    \
+    X(event_received)                                                                  \
     X(error_received)                                                                  \
     X(fileno)                                                                          \
     X(get_buffer)                                                                      \

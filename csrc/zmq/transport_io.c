@@ -15,6 +15,7 @@
 #include "zmq/transport_object.h"
 
 #include "py/errors.h"
+#include "zmq/monitor.h"
 
 /* A turn ends after this many messages or bytes: a flood must not keep the rest
  * of the loop waiting. */
@@ -168,6 +169,30 @@ fail_closed(ZmqTransportObject *self, const char *message)
     return fail_with_errno(self, ENOTSOCK, message);
 }
 
+/* Hands `message` to the protocol: what that returned, or NULL with an exception.
+ * It may do anything: close, abort, pause, close the zmq socket, replace itself,
+ * run this loop's callbacks. */
+static PyObject *
+deliver(ZmqTransportObject *self, PyObject *message)
+{
+    PyObject *protocol = Py_NewRef(self->protocol), *event = NULL, *result = NULL;
+    PyObject *name = self->st->str_msg_received;
+    if (azs_unlikely(self->event_type != NULL)) {
+        PyObject *event_type = Py_NewRef(self->event_type);
+        event = azs_zmq_event_new(event_type, message);
+        Py_DECREF(event_type);
+        if (event == NULL)
+            goto done;
+        name = self->st->str_event_received;
+    }
+    PyObject *args[] = {protocol, event != NULL ? event : message};
+    result = PyObject_VectorcallMethod(name, args, 2, NULL);
+done:
+    Py_XDECREF(event);
+    Py_DECREF(protocol);
+    return result;
+}
+
 /* Receives by budget, handing each message to the protocol. */
 static outcome
 drain(ZmqTransportObject *self)
@@ -199,13 +224,8 @@ drain(ZmqTransportObject *self)
             Py_XDECREF(lent.bytes);
             return UNSETTLED;
         }
-        /* It may do anything: close, abort, pause, close the zmq socket, replace
-         * itself, run this loop's callbacks. */
-        PyObject *args[] = {Py_NewRef(self->protocol), message};
-        PyObject *res =
-            PyObject_VectorcallMethod(self->st->str_msg_received, args, 2, NULL);
+        PyObject *res = deliver(self, message);
         Py_DECREF(message);
-        Py_DECREF(args[0]);
         if (azs_unlikely(lent.bytes != NULL))
             azs_spare_give(&self->st->zmq->spare, lent.bytes, lent.capacity);
         if (azs_unlikely(res == NULL))

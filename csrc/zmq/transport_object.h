@@ -29,10 +29,12 @@ typedef struct {
     azs_state *st;        /* held */
 
     /* Every message. */
-    void *handle;       /* borrowed from zmq_sock, which must not be closed */
-    PyObject *protocol; /* owned or NULL */
-    PyObject *zmq_sock; /* owned or NULL: a zmq.Socket */
-    PyObject *context;  /* owned or NULL: the Context of every callback */
+    void *handle;         /* borrowed from zmq_sock, which must not be closed */
+    PyObject *protocol;   /* owned or NULL */
+    PyObject *zmq_sock;   /* owned or NULL: a zmq.Socket */
+    PyObject *context;    /* owned or NULL: the Context of every callback */
+    PyObject *event_type; /* owned; NULL but for a monitor's PAIR socket, whose
+                           * messages its protocol gets as events of this type */
     bool can_receive;
     bool closing;
     bool paused;           /* by pause_reading */

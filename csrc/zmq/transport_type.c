@@ -199,6 +199,22 @@ ZmqTransport__start(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
     return NONE_OR_NULL(azs_zmq_transport_start(self));
 }
 
+PyDoc_STRVAR(receive_events_doc,
+             "_receive_events($self, event_type, /)\n--\n\n"
+             "Give the protocol a monitor's messages as event_received(event_type).");
+
+static PyObject *
+ZmqTransport__receive_events(ZmqTransportObject *self, PyObject *event_type)
+{
+    if (!PyType_Check(event_type) ||
+        !PyType_IsSubtype((PyTypeObject *)event_type, &PyTuple_Type)) {
+        PyErr_SetString(PyExc_TypeError, "a subclass of tuple is needed");
+        return NULL;
+    }
+    Py_XSETREF(self->event_type, Py_NewRef(event_type));
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(on_fd_doc, "_on_fd($self, /)\n--\n\nZMQ_FD is readable (foreign loops).");
 
 static PyObject *
@@ -249,6 +265,8 @@ static PyMethodDef transport_methods[] = {
      call_connection_lost_doc},
     {"_arm", (PyCFunction)ZmqTransport__arm, METH_NOARGS, arm_doc},
     {"_start", (PyCFunction)ZmqTransport__start, METH_NOARGS, start_doc},
+    {"_receive_events", (PyCFunction)ZmqTransport__receive_events, METH_O,
+     receive_events_doc},
     {"_on_fd", (PyCFunction)ZmqTransport__on_fd, METH_NOARGS, on_fd_doc},
     {"_on_armed", (PyCFunction)ZmqTransport__on_armed, METH_NOARGS, on_armed_doc},
     {"_on_retry", (PyCFunction)ZmqTransport__on_retry, METH_NOARGS, on_retry_doc},
@@ -453,6 +471,7 @@ transport_traverse(ZmqTransportObject *self, visitproc visit, void *arg)
     Py_VISIT(self->protocol);
     Py_VISIT(self->zmq_sock);
     Py_VISIT(self->context);
+    Py_VISIT(self->event_type);
     Py_VISIT(self->loop);
     Py_VISIT(self->retry);
     Py_VISIT(self->linger);
@@ -478,6 +497,7 @@ transport_clear(ZmqTransportObject *self)
     Py_CLEAR(self->protocol);
     Py_CLEAR(self->zmq_sock);
     Py_CLEAR(self->context);
+    Py_CLEAR(self->event_type);
     Py_CLEAR(self->loop);
     Py_CLEAR(self->retry);
     Py_CLEAR(self->linger);

@@ -23,7 +23,7 @@ import zmq
 from nomemory_cases import ALLOCATIONS, Alive, nothing, sweep
 
 from aiozmq_speedups._ext import core as _core
-from aiozmq_speedups.core import _CZmqTransport
+from aiozmq_speedups.core import SocketEvent, _CZmqTransport
 
 BIG = b"b" * 100 * 1024
 CASES = {}
@@ -61,6 +61,7 @@ class Calls:
         self.connection_made = self.made.append
         self.connection_lost = self.lost.append
         self.data_received = self.msg_received = self.got.append
+        self.event_received = self.got.append
         self.error_received = self.errors.append
         self.datagram_received = max  # any two arguments
         self.eof_received = self.pause_writing = self.resume_writing = [].copy
@@ -462,6 +463,20 @@ def zmq_receive(alive, stack):
 
         pair.sweep_turn(receive)
         pair.sweep_call(lambda: pair.transport._on_fd(), receive)
+
+
+@case
+def zmq_receive_events(alive, stack):
+    pair = ZmqPair(alive, stack)
+    for message in [b"\1\0\1\2\3\4", b"tcp://x"], [b"no", b"event"]:
+
+        def receive(message=message):
+            pair.turn()
+            pair.transport._receive_events(SocketEvent)
+            pair.peer.send_multipart(message)
+            pair.transport._arm()
+
+        pair.sweep_turn(receive)
 
 
 @case
