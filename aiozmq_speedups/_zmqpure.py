@@ -385,11 +385,11 @@ class _PyZmqTransport(_BaseTransport):
         try:
             self._protocol.connection_lost(exc)
         finally:
-            self._close_socket(zmq_sock)
             self._sock = None
             self._protocol = None
             self._loop = None
             self._unregister(loop)
+            self._close_socket(zmq_sock)
 
     def _abandon(self) -> None:
         loop, zmq_sock = self._loop, self._sock
@@ -406,8 +406,8 @@ class _PyZmqTransport(_BaseTransport):
         self._sock = None
         self._protocol = None
         self._loop = None
-        self._close_socket(zmq_sock)
         self._unregister(loop)
+        self._close_socket(zmq_sock)
 
     def _fatal_zmq_error(self, exc: zmq.ZMQError, message: str) -> None:
         error = _os_error(exc)

@@ -146,13 +146,20 @@ def _endpoints(value: _Endpoints, name: str) -> list[str]:
 def _close_transports(loop: AbstractEventLoop) -> None:
     """Close the sockets of a loop that is being closed.
 
-    Protocols are not told, as in aiozmq: no callback can run any more.
+    Protocols are not told, as in aiozmq: no callback can run any more. Each is
+    closed, then the first exception is raised: a socket's class may be the user's.
     """
     transports = list(getattr(loop, "_zmq_transports", ()))
-    for transport in transports:
-        transport._end_monitoring()
-    for transport in transports:
-        transport._abandon()
+    failure = None
+    steps = [transport._end_monitoring for transport in transports]
+    steps += [transport._abandon for transport in transports]
+    for step in steps:
+        try:
+            step()
+        except BaseException as exc:
+            failure = failure or exc
+    if failure is not None:
+        raise failure
 
 
 if _ext.core is not None:

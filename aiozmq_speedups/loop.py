@@ -247,14 +247,21 @@ class _ZmqSockets:
 
     def close(self) -> None:
         """Close the loop and the ZeroMQ sockets made on it; twice is harmless."""
-        if not self.is_running():  # type: ignore[attr-defined]
+        try:
+            if not self.is_running():  # type: ignore[attr-defined]
+                self._close_zmq()
+        finally:
+            super().close()  # type: ignore[misc]
+
+    def _close_zmq(self) -> None:
+        watches, self._zmq_watches = self._zmq_watches, None
+        try:
             core = sys.modules.get("aiozmq_speedups.core")
             if core is not None:  # without it there are no transports
                 core._close_transports(self)
-            if self._zmq_watches is not None:
-                self._zmq_watches.close()
-                self._zmq_watches = None
-        super().close()  # type: ignore[misc]
+        finally:
+            if watches is not None:
+                watches.close()
 
     # Called by the C core for add_reader() and its like with a zmq.Socket.
 

@@ -145,9 +145,11 @@ class OneWayServerProtocol(_BaseServerProtocol):
                     result = await func(*args, **kwargs)
             if result is not None:
                 logger.warning(self.not_none_message, name)
-        except (KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError):
+        except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
             raise
         except BaseException as exc:
+            if isinstance(exc, GeneratorExit) and not self.raised_by_handler():
+                raise
             self._log_failure(exc, name, args, kwargs)
 
     def _log_failure(

@@ -131,7 +131,7 @@ class _ServerProtocol(_BaseServerProtocol):
                 async with asyncio.timeout(self.timeout):
                     result = await func(*args, **kwargs)
             packed = self.packer.packb(result)
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        except (KeyboardInterrupt, SystemExit):
             raise
         except asyncio.CancelledError as exc:
             # Of the closed service nobody can be told; otherwise the caller must
@@ -139,6 +139,8 @@ class _ServerProtocol(_BaseServerProtocol):
             self._reply_error(route, req_id, exc)
             raise
         except BaseException as exc:
+            if isinstance(exc, GeneratorExit) and not self.raised_by_handler():
+                raise
             self._failed(exc, name, args, kwargs, route, req_id)
         else:
             self._reply(route, req_id, False, packed)

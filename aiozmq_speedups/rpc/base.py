@@ -338,6 +338,19 @@ class _BaseServerProtocol(_BaseProtocol):
             if len(self.pending_waiters) >= self.max_concurrency:
                 self._hold()
 
+    def raised_by_handler(self) -> bool:
+        """Of GeneratorExit, in the coroutine at hand: did its handler raise it?
+
+        Else the coroutine is being closed; by the garbage collector, say, and then
+        in any thread.
+        """
+        try:
+            task = asyncio.current_task()
+        except RuntimeError:  # no loop runs in this thread
+            return False
+        coro = None if task is None else task.get_coro()
+        return getattr(coro, "cr_frame", None) is sys._getframe(1)
+
     def _one_started(self) -> None:
         self.unstarted -= 1
 

@@ -218,18 +218,25 @@ azs_zmq_transport_abandon(ZmqTransportObject *self)
     self->zmq_sock = self->protocol = self->loop = NULL;
     self->own_loop = NULL;
     int result = 0;
+    /* The loop forgets us first: closing runs the user's code where the socket's
+     * class is the user's. */
+    if (loop != NULL) {
+        PyObject *res = PyObject_CallMethod((PyObject *)self, "_unregister", "O", loop);
+        if (res == NULL)
+            result = -1;
+        Py_XDECREF(res);
+    }
     if (zmq_sock != NULL) {
+        PyObject *raised = result < 0 ? azs_exc_take() : NULL;
         PyObject *res =
             PyObject_CallMethod((PyObject *)self, "_close_socket", "O", zmq_sock);
         if (res == NULL)
             result = -1;
         Py_XDECREF(res);
-    }
-    if (loop != NULL && result == 0) {
-        PyObject *res = PyObject_CallMethod((PyObject *)self, "_unregister", "O", loop);
-        if (res == NULL)
-            result = -1;
-        Py_XDECREF(res);
+        if (raised != NULL) {
+            PyErr_Clear();
+            azs_exc_restore_steal(raised);
+        }
     }
     azs_zmq_transport_clear_queue(self);
     Py_XDECREF(zmq_sock);

@@ -208,6 +208,26 @@ def test_server_timeout(ours, run, rpc_log):
     run(go())
 
 
+def test_generator_exit_of_a_coroutine(ours, run, rpc_log):
+    async def go():
+        rpc = ours.rpc
+
+        @rpc.method
+        async def leave():
+            await asyncio.sleep(0)
+            raise GeneratorExit
+
+        server = {"log_exceptions": True}
+        handler = {"leave": leave}
+        async with ours.served("pipeline", handler, server=server) as (client, _):
+            await client.notify.leave()
+            record = await rpc_log.get()
+            assert record.args[1] == "leave"
+            assert record.exc_info[0] is GeneratorExit
+
+    run(go())
+
+
 @pytest.mark.parametrize(
     "frames",
     [

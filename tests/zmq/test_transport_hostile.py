@@ -450,6 +450,54 @@ def _fork_test(run):
     run(go())
 
 
+class Failing(zmq.Socket):
+    """A user's class: its sockets close, and fail."""
+
+    def close(self, linger=None):
+        super().close(linger)
+        raise RuntimeError("close")
+
+
+def open_some(run):
+    """Three sockets, the second of the class above."""
+
+    async def go():
+        sockets = []
+        for cls in (zmq.Socket, Failing, zmq.Socket):
+            sockets.append(cls(zmq.Context.instance(), zmq.DEALER))
+            await open_transport(zmq.DEALER, zmq_sock=sockets[-1])
+        return sockets
+
+    return run(go())
+
+
+def test_one_of_the_loops_sockets_fails_to_close(loop, loop_kind, run):
+    if loop_kind != "speedups":
+        pytest.skip("a foreign loop does not know its transports")
+    sockets = open_some(run)
+    with pytest.raises(RuntimeError, match="close"):
+        loop.close()
+    assert all(sock.closed for sock in sockets)
+    assert loop.is_closed()
+    assert loop.stats()["zmq_transports"] == 0
+
+
+@pytest.mark.parametrize("how", ["close", "abort"])
+def test_a_socket_fails_to_close(loop, run, errors, how):
+    async def go():
+        transport, protocol = await open_transport(
+            zmq.DEALER, zmq_sock=Failing(zmq.Context.instance(), zmq.DEALER)
+        )
+        getattr(transport, how)()
+        await protocol.lost
+        await asyncio.sleep(0.001)
+        assert transport.get_protocol() is None
+        assert [str(c["exception"]) for c in errors] == ["close"]
+        errors.clear()
+
+    run(go())
+
+
 # -- Zero copy --
 
 
