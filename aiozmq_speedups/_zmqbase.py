@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import weakref
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -50,6 +51,10 @@ def _not_a_socket() -> OSError:
     return OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
 
 
+# The last transport for each number of ZMQ_FD: see _claim_fd.
+_by_fd: weakref.WeakValueDictionary[int, _BaseTransport] = weakref.WeakValueDictionary()
+
+
 class _Process:
     """Told apart by identity: a forked child gets another instance."""
 
@@ -85,6 +90,7 @@ class _BaseTransport(ZmqTransport):
         _loop: AbstractEventLoop | None
         _protocol: _Protocol
         _zmq_type: int
+        _zmq_fd: int
         _closing: bool
         _low_water: int
         _high_water: int
@@ -124,6 +130,7 @@ class _BaseTransport(ZmqTransport):
         """Schedules connection_made, then the start of reading."""
         loop = self._loop
         assert loop is not None
+        self._claim_fd(loop)
         loop.call_soon(self._protocol.connection_made, self)
         loop.call_soon(self._start)
         if waiter is not None:
@@ -132,6 +139,20 @@ class _BaseTransport(ZmqTransport):
         transports = getattr(loop, "_zmq_transports", None)
         if transports is not None:
             transports.add(self)
+
+    def _claim_fd(self, loop: AbstractEventLoop) -> None:
+        """Ends the transport that watches a descriptor of the same number still: its
+        user has closed its zmq socket, and libzmq has given the number to this one.
+
+        Else this one could not be watched, or it would be the other's end, later on,
+        that takes its reader away.
+        """
+        other = _by_fd.get(self._zmq_fd)
+        if other is not None and other._loop is loop and not other._closing:
+            zmq_sock = other._zmq_sock
+            if zmq_sock is not None and zmq_sock.closed:
+                other._force_close(_not_a_socket())
+        _by_fd[self._zmq_fd] = self
 
     def _unregister(self, loop: AbstractEventLoop) -> None:
         transports = getattr(loop, "_zmq_transports", None)

@@ -354,6 +354,7 @@ static PyGetSetDef transport_getset[] = {
 
 static PyMemberDef transport_members[] = {
     {"_extra", T_OBJECT, offsetof(ZmqTransportObject, extra), 0},
+    {"_zmq_fd", T_INT, offsetof(ZmqTransportObject, fd), READONLY},
     {"_zmq_type", T_INT, offsetof(ZmqTransportObject, zmq_type), READONLY},
     {"_closing", T_BOOL, offsetof(ZmqTransportObject, closing), READONLY},
     {"_paused", T_BOOL, offsetof(ZmqTransportObject, paused), READONLY},

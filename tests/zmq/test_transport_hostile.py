@@ -1,12 +1,14 @@
 """What a hostile or unlucky caller does: nothing crashes, hangs or leaks."""
 
 import asyncio
+import errno
 import gc
 import logging
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
 
 import pytest
@@ -494,6 +496,36 @@ def test_a_socket_fails_to_close(loop, run, errors, how):
         assert transport.get_protocol() is None
         assert [str(c["exception"]) for c in errors] == ["close"]
         errors.clear()
+
+    run(go())
+
+
+def test_zmq_fd_of_a_socket_that_was_closed_behind_is_used_again(run):
+    """By another transport, which works; the first one is told."""
+
+    async def go():
+        first, first_p = await open_transport(zmq.PULL)
+        zmq_sock = first.get_extra_info("zmq_socket")
+        fd = zmq_sock.getsockopt(zmq.FD)
+        await asyncio.sleep(0.001)
+        zmq_sock.close()
+        while os.path.exists(f"/proc/self/fd/{fd}"):
+            time.sleep(0.001)  # in libzmq's own thread; nothing here may look meanwhile
+        unused = []
+        while (sock := raw_socket(zmq.PULL)).getsockopt(zmq.FD) != fd:
+            unused.append(sock)
+        second, second_p = await open_transport(
+            zmq.PULL, zmq_sock=sock, bind="tcp://127.0.0.1:*"
+        )
+        assert (await first_p.lost).errno == errno.ENOTSOCK
+        push, _ = await open_transport(zmq.PUSH, connect=list(second.bindings()))
+        for i in range(3):
+            push.write([b"%d" % i])
+            await second_p.received(i + 1)
+            first.abort()
+        await close(push, second)
+        for sock in unused:
+            sock.close()
 
     run(go())
 
