@@ -471,6 +471,8 @@ def new_loop(job: Job) -> asyncio.AbstractEventLoop:
     loop: asyncio.AbstractEventLoop
     if job.loop == "uvloop":
         loop = importlib.import_module("uvloop").new_event_loop()
+    elif job.loop == "speedups":
+        loop = importlib.import_module("aiozmq_speedups").new_event_loop()
     elif job.loop == "own":
         loop = importlib.import_module(str(job.package)).ZmqEventLoop()
     else:

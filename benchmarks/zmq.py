@@ -119,10 +119,14 @@ class Peer:
         return "aiozmq-rpc-asyncio" if self.api == "rpc" else "aiozmq-core-asyncio"
 
 
+LOOP_PACKAGES = {"asyncio": None, "uvloop": "uvloop", "speedups": "aiozmq_speedups"}
+"""What a peer's loop needs; "own" is that of its package."""
+
+
 def _all_peers() -> Iterator[Peer]:
     yield Peer("libzmq", "C on libzmq", "c", "libzmq")
     yield Peer("raw", "raw pyzmq", "pyzmq", "raw")
-    for loop in ("asyncio", "uvloop"):
+    for loop in LOOP_PACKAGES:
         title = f"zmq.asyncio ({loop})"
         yield Peer(f"zmq.asyncio-{loop}", title, "pyzmq", "asyncio", loop)
     for api, name, loops in (
@@ -297,7 +301,7 @@ class _End:
 
 
 def why_skipped(peer: Peer) -> str | None:
-    for module in (peer.package, "uvloop" if peer.loop == "uvloop" else None):
+    for module in (peer.package, LOOP_PACKAGES.get(peer.loop or "")):
         reason = _common.why_missing(module) if module else None
         if reason is not None:
             return reason

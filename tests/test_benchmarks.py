@@ -166,6 +166,7 @@ def test_zmq_finds_pyzmq(start):
     ("workload", "only"),
     [
         ("trip-1", "zmq.asyncio-asyncio"),
+        ("trip-1", "zmq.asyncio-speedups"),
         ("trip-64", "python-core-asyncio"),
         ("oneway", "python-stream-asyncio"),
         ("oneway-1m", "python-core-asyncio"),
