@@ -335,6 +335,14 @@ class_functions(azs_state *st)
     return found;
 }
 
+PyObject *
+azs_reader_original(const azs_state *st, azs_original which)
+{
+    Py_ssize_t i = (Py_ssize_t)AZS_ARRAY_LEN(reader_methods) + which;
+    assert(i < PyTuple_GET_SIZE(st->reader_class_methods));
+    return PyTuple_GET_ITEM(st->reader_class_methods, i);
+}
+
 /* 1 where the classes are as asyncio made them: who replaces a method, to watch or to
  * fake it, gets what he asked for. 0, or -1. */
 static int
@@ -351,8 +359,8 @@ classes_are_original(azs_state *st)
     return same;
 }
 
-int
-azs_reader_set_method(PyObject *dict, PyMethodDef *def, StreamObject *stream)
+static int
+set_method(PyObject *dict, PyMethodDef *def, StreamObject *stream)
 {
     PyObject *name = PyUnicode_InternFromString(def->ml_name);
     if (name == NULL)
@@ -435,7 +443,7 @@ azs_reader_attach(StreamObject *stream, PyObject *protocol)
     stream->hands_over = true;
     res = 1;
     for (size_t i = 0; res >= 0 && i < AZS_ARRAY_LEN(reader_methods); i++)
-        res = azs_reader_set_method(dict, &reader_methods[i], stream);
+        res = set_method(dict, &reader_methods[i], stream);
     if (res >= 0)
         res = azs_writer_attach(stream, protocol);
 done:

@@ -30,9 +30,10 @@ PyObject *azs_reader_call_class(PyObject *cls, PyObject *name, PyObject *self,
                                 PyObject *const *args, Py_ssize_t nargs,
                                 PyObject *kwnames);
 
-/* Sets an attribute that is not there, or is ours already. 1, 0 where somebody else has
- * set it, or -1. */
-int azs_reader_set_method(PyObject *dict, PyMethodDef *def, StreamObject *stream);
+/* asyncio's functions that the methods of writing stand for: borrowed. Only where a
+ * reader was attached. */
+typedef enum { AZS_ORIGINAL_DRAIN_HELPER, AZS_ORIGINAL_DRAIN } azs_original;
+PyObject *azs_reader_original(const azs_state *st, azs_original which);
 
 /* ---- the reader's attributes ---- */
 

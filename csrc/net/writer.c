@@ -7,21 +7,24 @@
 
 /* ---- methods of the instances ---- */
 
+/* Writers and protocols are asked for their attributes: a __dict__ is an object that
+ * they do not have until somebody asks for that. */
+
+/* True where the attribute is `value` itself. 1, 0 or -1. */
+static int
+attribute_is(PyObject *obj, PyObject *name, PyObject *value)
+{
+    PyObject *now = PyObject_GetAttr(obj, name);
+    Py_XDECREF(now); /* only compared */
+    return now == NULL ? -1 : now == value;
+}
+
 /* True where the protocol was not told to pause and has its connection. 1, 0 or -1. */
 static int
 may_write(azs_state *st, PyObject *protocol)
 {
-    PyObject *dict = azs_reader_dict(protocol);
-    if (dict == NULL)
-        return -1;
-    int res = -1;
-    PyObject *paused = azs_reader_get(dict, st->str__paused);
-    PyObject *lost =
-        paused == NULL ? NULL : azs_reader_get(dict, st->str__connection_lost);
-    if (lost != NULL)
-        res = paused == Py_False && lost == Py_False;
-    Py_DECREF(dict);
-    return res;
+    int res = attribute_is(protocol, st->str__paused, Py_False);
+    return res <= 0 ? res : attribute_is(protocol, st->str__connection_lost, Py_False);
 }
 
 /* StreamReaderProtocol._drain_helper(), which StreamWriter.drain() awaits. */
@@ -101,36 +104,54 @@ static PyMethodDef writer_method = {"drain", (PyCFunction)Writer_drain, METH_NOA
 
 /* True where the writer is asyncio's own, of this stream and its reader. 1, 0 or -1. */
 static int
-is_known(StreamObject *stream, PyObject *writer, PyObject *dict)
+is_known(StreamObject *stream, PyObject *writer, PyObject *protocol)
 {
-    /* Without exceptions, and borrowed: only compared. */
-    if (PyDict_GetItemString(dict, "_transport") != (PyObject *)stream ||
-        PyDict_GetItemString(dict, "_protocol") != stream->base.protocol)
-        return 0;
+    azs_state *st = stream->base.st;
     PyObject *reader;
     int res = azs_weakref_get(stream->reader_ref, &reader);
-    if (res > 0) {
-        res = PyDict_GetItemString(dict, "_reader") == reader;
-        Py_DECREF(reader);
-    }
+    if (res <= 0)
+        return res;
+    res = attribute_is(writer, st->str__transport, (PyObject *)stream);
+    if (res > 0)
+        res = attribute_is(writer, st->str__protocol, protocol);
+    if (res > 0)
+        res = attribute_is(writer, st->str__reader, reader);
+    Py_DECREF(reader);
     return res;
+}
+
+/* Sets a method that the object has from its class, `original`, or from us already. 1,
+ * 0 where somebody else has set it, or -1. */
+static int
+set_method(PyObject *obj, PyObject *name, PyMethodDef *def, PyObject *original,
+           StreamObject *stream)
+{
+    PyObject *now = PyObject_GetAttr(obj, name);
+    if (now == NULL)
+        return -1;
+    bool free = PyMethod_Check(now) ? PyMethod_GET_FUNCTION(now) == original
+                                    : PyCFunction_CheckExact(now) &&
+                                          PyCFunction_GET_FUNCTION(now) == def->ml_meth;
+    Py_DECREF(now);
+    if (!free)
+        return 0;
+    PyObject *func = PyCFunction_New(def, (PyObject *)stream);
+    int res = func == NULL ? -1 : PyObject_SetAttr(obj, name, func);
+    Py_XDECREF(func);
+    return res < 0 ? -1 : 1;
 }
 
 /* Takes an attribute away where it is a method of this stream. 0 or -1. */
 static int
 drop_method(PyObject *obj, PyObject *name, StreamObject *stream)
 {
-    PyObject *dict = azs_reader_dict(obj);
-    if (dict == NULL)
+    PyObject *now = PyObject_GetAttr(obj, name);
+    if (now == NULL)
         return -1;
     int res = 0;
-    PyObject *func = PyDict_GetItemWithError(dict, name);
-    if (func != NULL && PyCFunction_CheckExact(func) &&
-        PyCFunction_GET_SELF(func) == (PyObject *)stream)
-        res = PyDict_DelItem(dict, name);
-    else if (func == NULL && PyErr_Occurred())
-        res = -1;
-    Py_DECREF(dict);
+    if (PyCFunction_CheckExact(now) && PyCFunction_GET_SELF(now) == (PyObject *)stream)
+        res = PyObject_DelAttr(obj, name);
+    Py_DECREF(now);
     return res;
 }
 
@@ -139,24 +160,23 @@ drop_method(PyObject *obj, PyObject *name, StreamObject *stream)
 static int
 attach_writer(StreamObject *stream, PyObject *writer)
 {
-    if ((PyObject *)Py_TYPE(writer) != stream->base.st->stream_writer ||
-        !stream->hands_over || stream->base.protocol == NULL ||
-        stream->writer_ref != NULL || stream->base.loop->debug)
+    azs_state *st = stream->base.st;
+    if ((PyObject *)Py_TYPE(writer) != st->stream_writer || !stream->hands_over ||
+        stream->base.protocol == NULL || stream->writer_ref != NULL ||
+        stream->base.loop->debug)
         return 0;
-    PyObject *dict = azs_reader_dict(writer);
-    if (dict == NULL)
-        return -1;
-    int res = is_known(stream, writer, dict);
+    PyObject *protocol = Py_NewRef(stream->base.protocol);
+    int res = is_known(stream, writer, protocol);
     if (res > 0) {
         stream->writer_ref = PyWeakref_NewRef(writer, NULL);
         res = stream->writer_ref == NULL
                   ? -1
-                  : azs_reader_set_method(dict, &writer_method, stream);
+                  : set_method(writer, st->str_drain, &writer_method,
+                               azs_reader_original(st, AZS_ORIGINAL_DRAIN), stream);
     }
-    Py_DECREF(dict);
     if (res > 0)
-        res = drop_method(stream->base.protocol, stream->base.st->str__drain_helper,
-                          stream);
+        res = drop_method(protocol, st->str__drain_helper, stream);
+    Py_DECREF(protocol);
     return res < 0 ? -1 : 0;
 }
 
@@ -177,12 +197,13 @@ restore_callback(StreamObject *stream, PyObject *callback)
     PyObject *protocol = stream->base.protocol;
     if (!stream->feeds_reader || protocol == NULL)
         return 0;
-    PyObject *dict = azs_reader_dict(protocol);
-    PyObject *now = dict == NULL ? NULL : azs_reader_get(dict, name);
+    Py_INCREF(protocol);
+    PyObject *now = PyObject_GetAttr(protocol, name);
     int res = now == NULL ? -1 : 0;
     if (now != NULL && is_our_callback(now))
-        res = PyDict_SetItem(dict, name, callback);
-    Py_XDECREF(dict);
+        res = PyObject_SetAttr(protocol, name, callback);
+    Py_XDECREF(now);
+    Py_DECREF(protocol);
     return res;
 }
 
@@ -208,32 +229,32 @@ static PyMethodDef callback_method = {
 
 /* Puts callback_method in front of the protocol's callback. 0 or -1. */
 static int
-watch_callback(StreamObject *stream, PyObject *dict)
+watch_callback(StreamObject *stream, PyObject *protocol)
 {
     PyObject *name = stream->base.st->str__client_connected_cb;
-    PyObject *callback = azs_reader_get(dict, name);
-    if (callback == NULL || callback == Py_None)
-        return callback == NULL ? -1 : 0;
-    if (is_our_callback(callback))
-        return 0;
-    PyObject *self = PyTuple_Pack(2, (PyObject *)stream, callback);
-    PyObject *func = self == NULL ? NULL : PyCFunction_New(&callback_method, self);
-    int res = func == NULL ? -1 : PyDict_SetItem(dict, name, func);
-    Py_XDECREF(func);
-    Py_XDECREF(self);
+    PyObject *callback = PyObject_GetAttr(protocol, name);
+    if (callback == NULL)
+        return -1;
+    int res = 0;
+    if (callback != Py_None && !is_our_callback(callback)) {
+        PyObject *self = PyTuple_Pack(2, (PyObject *)stream, callback);
+        PyObject *func = self == NULL ? NULL : PyCFunction_New(&callback_method, self);
+        res = func == NULL ? -1 : PyObject_SetAttr(protocol, name, func);
+        Py_XDECREF(func);
+        Py_XDECREF(self);
+    }
+    Py_DECREF(callback);
     return res;
 }
 
 int
 azs_writer_attach(StreamObject *stream, PyObject *protocol)
 {
-    PyObject *dict = azs_reader_dict(protocol);
-    if (dict == NULL)
-        return -1;
-    int res = azs_reader_set_method(dict, &protocol_method, stream);
+    azs_state *st = stream->base.st;
+    int res = set_method(protocol, st->str__drain_helper, &protocol_method,
+                         azs_reader_original(st, AZS_ORIGINAL_DRAIN_HELPER), stream);
     if (res > 0)
-        res = watch_callback(stream, dict);
-    Py_DECREF(dict);
+        res = watch_callback(stream, protocol);
     return res < 0 ? -1 : 0;
 }
 

@@ -60,6 +60,8 @@
     X(_msg_received)                                                                   \
     X(_on_armed)                                                                       \
     X(_paused)                                                                         \
+    X(_protocol)                                                                       \
+    X(_reader)                                                                         \
     X(_run_foreign)                                                                    \
     X(_schedule_linger)                                                                \
     X(_schedule_retry)                                                                 \
