@@ -7,17 +7,11 @@ import socket
 import weakref
 
 import pytest
+from two_loops import loop
 
 from aiozmq_speedups import new_event_loop
 
-KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
-
-
-@pytest.fixture(params=KINDS)
-def loop(request):
-    loop = KINDS[request.param]()
-    yield loop
-    loop.close()
+__all__ = ["loop"]
 
 
 @pytest.fixture

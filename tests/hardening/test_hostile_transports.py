@@ -9,19 +9,13 @@ import socket
 import sys
 
 import pytest
+from two_loops import loop
 
 from aiozmq_speedups import _ext, new_event_loop
 
 core = _ext.core
 
-KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
-
-
-@pytest.fixture(params=KINDS)
-def loop(request):
-    loop = KINDS[request.param]()
-    yield loop
-    loop.close()
+__all__ = ["loop"]
 
 
 @pytest.fixture

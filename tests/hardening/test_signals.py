@@ -10,17 +10,11 @@ import threading
 import time
 
 import pytest
+from two_loops import KINDS, loop
 
-from aiozmq_speedups import Loop, new_event_loop
+from aiozmq_speedups import Loop
 
-KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
-
-
-@pytest.fixture(params=KINDS)
-def loop(request):
-    loop = KINDS[request.param]()
-    yield loop
-    loop.close()
+__all__ = ["loop"]
 
 
 @pytest.fixture(autouse=True)

@@ -4,17 +4,11 @@ import asyncio
 import threading
 
 import pytest
+from two_loops import KINDS, loop
 
 from aiozmq_speedups import Loop, new_event_loop
 
-KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
-
-
-@pytest.fixture(params=KINDS)
-def loop(request):
-    loop = KINDS[request.param]()
-    yield loop
-    loop.close()
+__all__ = ["loop"]
 
 
 def start(*targets):

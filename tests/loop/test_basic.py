@@ -5,17 +5,11 @@ import importlib
 import socket
 
 import pytest
+from two_loops import loop
 
-from aiozmq_speedups.loop import ASYNCIO_HOOKS, Loop, new_event_loop, run
+from aiozmq_speedups.loop import ASYNCIO_HOOKS, Loop, run
 
-KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
-
-
-@pytest.fixture(params=KINDS)
-def loop(request):
-    loop = KINDS[request.param]()
-    yield loop
-    loop.close()
+__all__ = ["loop"]
 
 
 def test_run_returns_the_result():

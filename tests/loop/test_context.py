@@ -9,18 +9,12 @@ import threading
 import weakref
 
 import pytest
+from two_loops import loop
 
 from aiozmq_speedups.loop import new_event_loop
 
-KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
+__all__ = ["loop"]
 var = contextvars.ContextVar("var", default="unset")
-
-
-@pytest.fixture(params=KINDS)
-def loop(request):
-    loop = KINDS[request.param]()
-    yield loop
-    loop.close()
 
 
 @pytest.fixture(autouse=True)
