@@ -432,8 +432,15 @@ Loop_create_task(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
         names = PyTuple_New(nkw + 1);
         if (names == NULL)
             return NULL;
-        for (Py_ssize_t i = 0; i < nkw; i++)
-            PyTuple_SET_ITEM(names, i, Py_NewRef(PyTuple_GET_ITEM(kwnames, i)));
+        for (Py_ssize_t i = 0; i < nkw; i++) {
+            PyObject *name = PyTuple_GET_ITEM(kwnames, i);
+            if (PyUnicode_Compare(name, st->str_loop) == 0) {
+                /* Refused, in asyncio's words. */
+                Py_DECREF(names);
+                return create_task_slow(self, args, nargs, kwnames);
+            }
+            PyTuple_SET_ITEM(names, i, Py_NewRef(name));
+        }
         PyTuple_SET_ITEM(names, nkw, Py_NewRef(st->str_loop));
     }
     PyObject *task = PyObject_Vectorcall(st->asyncio_task, stack + 1,

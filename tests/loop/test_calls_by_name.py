@@ -115,3 +115,19 @@ def test_wrong_calls(loop, method, args, keywords, error):
     with pytest.raises(TypeError, match=error):
         getattr(loop, method)(*args, **keywords)
     assert loop.remove_reader(1) is loop.remove_writer(1) is False
+
+
+@pytest.mark.parametrize("more", [{}, {"name": "name"}])
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_task_is_its_loops(loop, more, debug):
+    """create_task() takes no other, and does not make as if."""
+
+    async def coroutine():
+        pass
+
+    loop.set_debug(debug)
+    with pytest.raises(TypeError, match="loop"):
+        loop.create_task(awaitable := coroutine(), loop=loop, **more)
+    with pytest.raises(TypeError, match="loop"):
+        loop.create_task(awaitable, **more, **{"lo" + "op": None})
+    awaitable.close()
