@@ -518,6 +518,8 @@ if _ext.core is not None:
         def _accept_back_off(
             self, listener: Any, exc: BaseException, sock: socket.socket
         ) -> None:
+            # First: the handler may raise KeyboardInterrupt.
+            self.call_later(constants.ACCEPT_RETRY_DELAY, listener.start)
             self.call_exception_handler(
                 {
                     "message": "socket.accept() out of system resource",
@@ -525,7 +527,6 @@ if _ext.core is not None:
                     "socket": trsock.TransportSocket(sock),
                 }
             )
-            self.call_later(constants.ACCEPT_RETRY_DELAY, listener.start)
 
         async def _sendfile_native(
             self, transp: Any, file: Any, offset: int, count: int | None

@@ -532,19 +532,10 @@ wake_waiter(TransportObject *self, PyObject *waiter)
     return done == NULL ? -1 : 0;
 }
 
+/* What follows connection_made(). 0 or -1. */
 static int
-run_connection_made(TransportObject *self)
+start_reading(TransportObject *self)
 {
-    PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *args[] = {protocol, (PyObject *)self};
-    self->connected = true;
-    PyObject *ok =
-        PyObject_VectorcallMethod(self->st->str_connection_made, args, 2, NULL);
-    Py_DECREF(protocol);
-    if (ok == NULL &&
-        azs_transport_failed(self, "Exception in protocol.connection_made()") < 0)
-        return -1;
-    Py_XDECREF(ok);
     self->reading = true;
     if (azs_transport_update_reading(self) < 0 &&
         azs_transport_fatal(self, "Fatal error: the descriptor cannot be watched") < 0)
@@ -557,6 +548,30 @@ run_connection_made(TransportObject *self)
         if (res < 0)
             res = azs_transport_failed(self, "A waiter could not be woken");
         Py_DECREF(waiter);
+    }
+    return res;
+}
+
+static int
+run_connection_made(TransportObject *self)
+{
+    PyObject *protocol = Py_NewRef(self->protocol);
+    PyObject *args[] = {protocol, (PyObject *)self};
+    self->connected = true;
+    PyObject *ok =
+        PyObject_VectorcallMethod(self->st->str_connection_made, args, 2, NULL);
+    Py_DECREF(protocol);
+    /* Who catches Ctrl-C and runs the loop once more has a connection as any other. */
+    PyObject *raised = NULL;
+    if (ok == NULL &&
+        azs_transport_failed(self, "Exception in protocol.connection_made()") < 0)
+        raised = azs_exc_take();
+    Py_XDECREF(ok);
+    int res = start_reading(self);
+    if (raised != NULL) {
+        PyErr_Clear();
+        azs_exc_restore_steal(raised);
+        res = -1;
     }
     return res;
 }
@@ -660,11 +675,14 @@ azs_transport_finalize(TransportObject *self)
     PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
     if (PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R", self) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
-    azs_watcher_stop(self->loop, &self->io);
-    self->gone = self->closing = true;
-    self->loop->stats.transports--;
-    transport_close_fd(self);
-    leave_server(self);
+    /* Who showed the warning may have closed it, and run the loop. */
+    if (!self->gone) {
+        azs_watcher_stop(self->loop, &self->io);
+        self->gone = self->closing = true;
+        self->loop->stats.transports--;
+        transport_close_fd(self);
+        leave_server(self);
+    }
     if (exc != NULL)
         azs_exc_restore_steal(exc);
 }

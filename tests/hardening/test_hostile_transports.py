@@ -5,8 +5,10 @@ import contextlib
 import errno
 import gc
 import os
+import resource
 import socket
 import sys
+import warnings
 
 import pytest
 from two_loops import loop
@@ -276,3 +278,112 @@ def test_closing_is_interrupted_by_pause_writing(loop):
         run_ready(loop)
         run_ready(loop)
     assert interrupted
+
+
+# ---- Ctrl-C on the way
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("how", ["accepted", "given"])
+def test_connection_made_is_interrupted(loop, how, error):
+    """Whoever runs the loop once more has a connection as any other."""
+    received, results = [], []
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            self.transport = transport
+            raise error
+
+        def data_received(self, data):
+            received.append(data)
+            self.transport.abort()
+            loop.stop()
+
+    async def give(sock):
+        results.append(await loop.create_connection(Protocol, sock=sock))
+
+    async def stop():
+        server.close()
+
+    with contextlib.ExitStack() as stack:
+        if how == "accepted":
+            server = loop.run_until_complete(
+                loop.create_server(Protocol, "127.0.0.1", 0)
+            )
+            peer = stack.enter_context(
+                socket.create_connection(server.sockets[0].getsockname())
+            )
+        else:
+            sock, peer = socket.socketpair()
+            stack.enter_context(peer)
+            sock.setblocking(False)
+            task = loop.create_task(give(sock))
+        with pytest.raises(error):
+            loop.run_forever()
+        peer.send(b"hello")
+        loop.run_forever()
+        run_ready(loop)
+        assert received == [b"hello"]
+        if how == "accepted":
+            loop.run_until_complete(stop())
+        else:
+            assert task.done()
+            assert len(results) == 1
+
+
+@ours
+def test_the_report_of_no_descriptors_is_interrupted(loop, monkeypatch):
+    """The server goes on all the same. (asyncio tries again at once, as well.)"""
+    monkeypatch.setattr("asyncio.constants.ACCEPT_RETRY_DELAY", 0.001)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    def interrupt(loop, context):
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        raise KeyboardInterrupt
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            transport.abort()
+            loop.stop()
+
+    loop.set_exception_handler(interrupt)
+    server = loop.run_until_complete(loop.create_server(Protocol, "127.0.0.1", 0))
+    with socket.create_connection(server.sockets[0].getsockname()):
+        free = os.dup(0)
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                loop.run_forever()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        loop.run_forever()
+    server.close()
+    run_ready(loop)
+
+
+@ours
+def test_the_warning_about_an_open_transport_closes_it(loop, monkeypatch):
+    """It runs the loop until connection_lost() has been called."""
+    calls = []
+
+    def show(message):
+        message.source.abort()
+        run_ready(loop)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        monkeypatch.setattr(warnings, "_showwarnmsg", show)
+        a, b = socket.socketpair()
+        with b:
+            a.setblocking(False)
+            transport = loop._make_socket_transport(a, Watched(calls))
+            run_ready(loop)
+            transport._release_fd()  # nothing keeps it from here on
+            assert loop.stats()["transports"] == 1
+            del a, transport
+            gc.collect()
+            run_ready(loop)
+            assert b.recv(1) == b""
+    assert loop.stats()["transports"] == 0
+    assert calls == ["made", type(None)]
