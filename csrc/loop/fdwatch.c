@@ -42,8 +42,11 @@ azs_loop_ensure_free_fd(LoopObject *loop, int fd, PyObject *shown)
     PyObject *owner = azs_poller_owner(&loop->poller, fd);
     if (owner == NULL)
         return 0;
+    /* The first repr may be the end of the transport. */
+    Py_INCREF(owner);
     PyErr_Format(PyExc_RuntimeError, "File descriptor %R is used by transport %R",
                  shown, owner);
+    Py_DECREF(owner);
     return -1;
 }
 

@@ -171,7 +171,7 @@ attempt_until(ReadOpObject *self, PyObject *dict, PyObject *buffer, bool eof,
               PyObject **result)
 {
     const char *sep = "\n";
-    Py_ssize_t len = 1, size = PyByteArray_GET_SIZE(buffer);
+    Py_ssize_t len = 1;
     if (self->separator != NULL) {
         sep = PyBytes_AS_STRING(self->separator);
         len = PyBytes_GET_SIZE(self->separator);
@@ -184,6 +184,8 @@ attempt_until(ReadOpObject *self, PyObject *dict, PyObject *buffer, bool eof,
     Py_DECREF(limit_obj);
     if (limit == -1 && PyErr_Occurred())
         return -1;
+    /* Not before: the limit may be any object, whose code changes the buffer. */
+    Py_ssize_t size = PyByteArray_GET_SIZE(buffer);
     if (size - self->offset >= len) {
         Py_ssize_t start =
             find(PyByteArray_AS_STRING(buffer), size, self->offset, sep, len);

@@ -367,10 +367,15 @@ azs_stream_adopt_protocol(StreamObject *self, PyObject *protocol)
     if (buffered < 0)
         return -1;
     bool feeds_reader = azs_reader_serves(self->base.st, protocol);
-    if (self->feeds_reader && self->base.protocol != NULL &&
-        self->base.protocol != protocol &&
-        azs_writer_detach(self, self->base.protocol) < 0)
-        return -1;
+    PyObject *old = self->base.protocol;
+    if (self->feeds_reader && old != NULL && old != protocol) {
+        /* The end of a method has weak references told, which may set a protocol. */
+        Py_INCREF(old);
+        int detached = azs_writer_detach(self, old);
+        Py_DECREF(old);
+        if (detached < 0)
+            return -1;
+    }
     /* Coroutines that wait for the reader of another protocol get nothing from here. */
     self->hands_over = false;
     self->read_op = NULL;

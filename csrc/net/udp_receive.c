@@ -182,6 +182,26 @@ receive_many(DatagramObject *self, char *scratch, unsigned want)
     return 1;
 }
 
+/* Keeps what sock.recvfrom() returned, which may be anything: a subclass made it. 0 or
+ * -1. */
+static int
+keep_pair(DatagramObject *self, PyObject *pair)
+{
+    if (!PyTuple_Check(pair) || PyTuple_GET_SIZE(pair) != 2) {
+        PyErr_SetString(PyExc_TypeError, "recvfrom() must return a pair");
+        return -1;
+    }
+    PyObject *data = PyTuple_GET_ITEM(pair, 0), *addr = PyTuple_GET_ITEM(pair, 1);
+    azs_dgram dgram = {.addr = Py_NewRef(addr)};
+    dgram.data = PyBytes_CheckExact(data) ? Py_NewRef(data) : PyBytes_FromObject(data);
+    if (dgram.data == NULL || azs_dgramq_push_steal(&self->in, &dgram) < 0) {
+        azs_dgram_drop(&dgram);
+        return -1;
+    }
+    azs_stats_received(&self->base.loop->stats, (size_t)PyBytes_GET_SIZE(dgram.data));
+    return 0;
+}
+
 /* By the socket module, for families that only it knows. 1, 0 or -1. */
 static int
 receive_by_module(DatagramObject *self)
@@ -190,17 +210,10 @@ receive_by_module(DatagramObject *self)
     PyObject *pair = PyObject_CallMethod(sock, "recvfrom", "i", (int)AZS_SCRATCH_SIZE);
     Py_DECREF(sock);
     if (pair != NULL) {
-        azs_dgram dgram = {
-            .data = Py_NewRef(PyTuple_GET_ITEM(pair, 0)),
-            .addr = Py_NewRef(PyTuple_GET_ITEM(pair, 1)),
-        };
+        int kept = keep_pair(self, pair);
         Py_DECREF(pair);
-        if (PyBytes_CheckExact(dgram.data))
-            azs_stats_received(&self->base.loop->stats,
-                               (size_t)PyBytes_GET_SIZE(dgram.data));
-        if (azs_dgramq_push_steal(&self->in, &dgram) == 0)
+        if (kept == 0)
             return 1;
-        azs_dgram_drop(&dgram);
     } else if (PyErr_ExceptionMatches(PyExc_BlockingIOError) ||
                PyErr_ExceptionMatches(PyExc_InterruptedError)) {
         PyErr_Clear();

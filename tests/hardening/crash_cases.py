@@ -14,7 +14,7 @@ import weakref
 
 import zmq
 
-from aiozmq_speedups import EpollSelector, Loop, ZmqProtocol, core
+from aiozmq_speedups import EpollSelector, Loop, ZmqProtocol, core, run
 
 CASES = {}
 LONG = 200_000
@@ -174,6 +174,114 @@ def extra_information_that_is_no_dict():
                 with refused(TypeError):
                     make(file, asyncio.Protocol(), extra=extra)
     loop.close()
+
+
+# ---- the last reference goes in the middle of a call
+
+
+def run_ready(loop):
+    for _ in range(3):
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+
+
+@case
+def repr_that_ends_the_transport_of_its_descriptor():
+    """The message shows both; the transport comes second."""
+    loop = Loop()
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    fd = a.fileno()
+    transport = loop._make_socket_transport(a, asyncio.Protocol())
+    run_ready(loop)
+
+    class File:
+        def fileno(self):
+            return fd
+
+        def __repr__(self):
+            nonlocal transport
+            transport.abort()
+            transport = None
+            run_ready(loop)
+            return "<file>"
+
+    with b, refused(RuntimeError):
+        loop.add_reader(File(), nothing)
+    loop.close()
+
+
+@case
+def end_of_a_writers_method_that_sets_a_protocol():
+    """It ends as another protocol is set: the one before goes meanwhile."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        made = loop.create_future()
+        server = await asyncio.start_server(
+            lambda _, writer: made.set_result(writer), "127.0.0.1", 0
+        )
+        with socket.create_connection(server.sockets[0].getsockname()):
+            writer = await made
+            transport, writer._protocol = writer.transport, None
+            before = weakref.ref(transport.get_protocol())
+            gone = []
+
+            def on_end(_):
+                transport.set_protocol(asyncio.Protocol())
+                gone.append(before() is None)
+
+            ref = weakref.ref(writer.drain, on_end)
+            other = asyncio.Protocol()
+            transport.set_protocol(other)
+            assert transport.get_protocol() is other
+            assert ref() is None and gone and before() is None
+            transport.abort()
+        server.close()
+
+    run(main())
+
+
+@case
+def recvfrom_that_returns_something_else():
+    """A family that only the socket module knows, and a subclass of its sockets."""
+    received = []
+    results = [None, [], (), (b"x",), "ab", (bytearray(b"y"), "address"), ("z", 1)]
+
+    class Socket(socket.socket):
+        def recvfrom(self, size):
+            data, address = super().recvfrom(size)
+            assert data == b"datagram"
+            return self.result
+
+    class Protocol(asyncio.DatagramProtocol):
+        def datagram_received(self, data, addr):
+            received.append((data, addr))
+
+        def connection_lost(self, exc):
+            received.append(type(exc))
+
+    async def talk(result):
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(nothing)
+        kind = socket.AF_NETLINK, socket.SOCK_DGRAM, 2  # NETLINK_USERSOCK
+        with Socket(*kind) as sock, socket.socket(*kind) as peer:
+            sock.result = result
+            sock.bind((0, 0))
+            sock.setblocking(False)
+            try:
+                peer.sendto(b"datagram", sock.getsockname())
+            except OSError:
+                return  # not for everybody
+            transport, _ = await loop.create_datagram_endpoint(Protocol, sock=sock)
+            while not received:
+                await asyncio.sleep(0.001)
+            transport.abort()
+            await asyncio.sleep(0.001)
+
+    for result in results:
+        received.clear()
+        run(talk(result))
 
 
 # ---- ZeroMQ

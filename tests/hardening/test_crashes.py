@@ -1,5 +1,6 @@
 """Processes that do what could crash them, and must not."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -20,6 +21,8 @@ else:
 def run(*args):
     process = subprocess.run(
         [sys.executable, *map(str, args)],
+        # What is used after its end is not what it was.
+        env={"PYTHONMALLOC": "debug", **os.environ},
         capture_output=True,
         text=True,
         timeout=50,
