@@ -78,6 +78,7 @@ ASYNCIO_HOOKS = {
         "_make_socket_transport",
         "_make_ssl_transport",
         "_make_write_pipe_transport",
+        "_sock_sendfile_native",
         "_write_to_self",
     ),
     "asyncio.selector_events.BaseSelectorEventLoop": (
@@ -556,6 +557,53 @@ if _ext.core is not None:
                 transp._reset_empty_waiter()
                 if resume_reading:
                     transp.resume_reading()
+
+        async def _sock_sendfile_native(
+            self, sock: socket.socket, file: Any, offset: int, count: int | None
+        ) -> int:
+            # What asyncio does, but that waiting begins where there is no room: not
+            # before each call.
+            try:
+                file_fd = file.fileno()
+                size = os.fstat(file_fd).st_size
+            except (AttributeError, OSError):  # io.UnsupportedOperation is one
+                raise asyncio.SendfileNotAvailableError("not a regular file") from None
+            sent = 0
+            try:
+                while left := size if count is None else count - sent:
+                    try:
+                        part = os.sendfile(
+                            sock.fileno(), file_fd, offset + sent, min(left, 1 << 30)
+                        )
+                    except (BlockingIOError, InterruptedError):
+                        await self._sock_writable(sock)
+                        continue
+                    except OSError as exc:
+                        if sent > 0:
+                            raise
+                        raise asyncio.SendfileNotAvailableError(
+                            "os.sendfile call failed"
+                        ) from exc
+                    if part == 0:
+                        break  # the end of the file
+                    sent += part
+                    # A reader that is as fast as we are must not keep the loop from
+                    # everything else.
+                    await asyncio.sleep(0)
+            finally:
+                if sent > 0:
+                    os.lseek(file_fd, offset + sent, os.SEEK_SET)
+            return sent
+
+        async def _sock_writable(self, sock: socket.socket) -> None:
+            fd = sock.fileno()
+            writable = self.create_future()
+            self.add_writer(fd, self._transport_ready, writable)
+            try:
+                await writable
+            finally:
+                if sock.fileno() == fd:  # or it was closed meanwhile
+                    self.remove_writer(fd)
 
         # -- called by the core's transports, where it is cold --
 
