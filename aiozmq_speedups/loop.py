@@ -537,20 +537,25 @@ if _ext.core is not None:
             waiter = transp._make_empty_waiter()
             try:
                 await waiter
-                transp._release_fd()
-                # A Task, for _transport_sendfile_lost() to cancel.
-                sending = self.create_task(
-                    self.sock_sendfile(
-                        transp._sock, file, offset, count, fallback=False
-                    )
-                )
-                self._sendfiles[waiter] = sending
+                if transp._sock_fd == -1:
+                    raise ConnectionError(_SENDFILE_LOST)
                 try:
-                    sent: int = await sending
-                except asyncio.CancelledError:
-                    if waiter in self._sendfiles:
-                        raise
-                    raise ConnectionError(_SENDFILE_LOST) from None
+                    # The transport's own is watched for input, if that is resumed.
+                    sock = transp._sock.dup()
+                except OSError as exc:
+                    raise asyncio.SendfileNotAvailableError(str(exc)) from exc
+                with sock:
+                    # A Task, for _transport_sendfile_lost() to cancel.
+                    sending = self.create_task(
+                        self.sock_sendfile(sock, file, offset, count, fallback=False)
+                    )
+                    self._sendfiles[waiter] = sending
+                    try:
+                        sent: int = await sending
+                    except asyncio.CancelledError:
+                        if waiter in self._sendfiles:
+                            raise
+                        raise ConnectionError(_SENDFILE_LOST) from None
                 return sent
             finally:
                 self._sendfiles.pop(waiter, None)

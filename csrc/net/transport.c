@@ -464,16 +464,10 @@ transport_close_fd(TransportObject *self)
 static int
 sendfile_lost(TransportObject *self)
 {
-    int res = azs_poller_remove_handle(self->loop, self->fd, true);
-    PyObject *exc = res < 0 ? azs_exc_take() : NULL;
     PyObject *ok = PyObject_CallMethod(
         (PyObject *)self->loop, "_transport_sendfile_lost", "O", self->empty_waiter);
     Py_XDECREF(ok);
-    if (exc != NULL) {
-        PyErr_Clear();
-        azs_exc_restore_steal(exc);
-    }
-    return ok == NULL || res < 0 ? -1 : 0;
+    return ok == NULL ? -1 : 0;
 }
 
 static int
@@ -499,7 +493,7 @@ run_connection_lost(TransportObject *self)
     Py_DECREF(exc);
     self->gone = true;
     self->loop->stats.transports--;
-    /* sendfile() waits for a descriptor that will be another's. */
+    /* sendfile() has a descriptor of its own, which hears nothing of it. */
     if (self->empty_waiter != NULL && sendfile_lost(self) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
     transport_close_fd(self);

@@ -345,18 +345,6 @@ Transport__reset_empty_waiter(TransportObject *self, PyObject *Py_UNUSED(ignored
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(release_fd_doc,
-"_release_fd($self, /)\n--\n\n"
-"Leave the descriptor to sock_* for a while: it is not watched until reading is\n"
-"resumed or something is written. loop.sendfile() calls it.");
-
-static PyObject *
-Transport__release_fd(TransportObject *self, PyObject *Py_UNUSED(ignored))
-{
-    azs_watcher_stop(self->loop, &self->io);
-    Py_RETURN_NONE;
-}
-
 PyMethodDef azs_transport_methods[] = {
     {"close", (PyCFunction)Transport_close, METH_NOARGS, close_doc},
     {"abort", (PyCFunction)Transport_abort, METH_NOARGS, abort_doc},
@@ -388,7 +376,6 @@ PyMethodDef azs_write_flow_methods[] = {
      make_empty_waiter_doc},
     {"_reset_empty_waiter", (PyCFunction)Transport__reset_empty_waiter, METH_NOARGS,
      reset_empty_waiter_doc},
-    {"_release_fd", (PyCFunction)Transport__release_fd, METH_NOARGS, release_fd_doc},
     {NULL},
 };
 

@@ -1,6 +1,8 @@
 """loop.sendfile() over stream transports that end, or are given up, meanwhile."""
 
 import asyncio
+import os
+import resource
 import socket
 
 import pytest
@@ -179,5 +181,88 @@ def test_an_empty_waiter_that_is_done_already(loop, errors):
             while await loop.sock_recv(peer, 1 << 20):
                 pass
             assert await asyncio.wait_for(lost, 10) is None
+
+    loop.run_until_complete(main())
+
+
+def test_reading_is_resumed_meanwhile(loop, big_file, errors):
+    """By a stream reader that has room again, say."""
+    received = loop.create_future()
+
+    class Protocol(asyncio.Protocol):
+        def data_received(self, data):
+            received.set_result(data)
+
+    async def main():
+        transport, peer = await connect(Protocol)
+        transport.pause_reading()
+        with peer:
+            task = loop.create_task(loop.sendfile(transport, big_file))
+            await sent_some(loop, peer)
+            transport.resume_reading()
+            peer.send(b"ping")
+            assert await asyncio.wait_for(received, 10) == b"ping"
+            assert not task.done()
+            size = 1
+            while size < 8 << 20:
+                size += len(await loop.sock_recv(peer, 1 << 20))
+            assert await asyncio.wait_for(task, 10) == 8 << 20
+            assert transport.is_reading()
+            transport.close()
+
+    loop.run_until_complete(main())
+
+
+def test_reading_is_resumed_before_it_begins(loop, big_file, errors):
+    """While it waits for what was written before."""
+    received = loop.create_future()
+
+    class Protocol(asyncio.Protocol):
+        def data_received(self, data):
+            received.set_result(data)
+
+    async def main():
+        transport, peer = await connect(Protocol)
+        with peer:
+            transport.write(b"w" * 1_000_000)
+            task = loop.create_task(loop.sendfile(transport, big_file))
+            await sent_some(loop, peer)
+            transport.resume_reading()
+            size = 1
+            while size < 2_000_000:  # the file is on its way
+                size += len(await loop.sock_recv(peer, 1 << 16))
+            peer.send(b"ping")
+            assert await asyncio.wait_for(received, 10) == b"ping"
+            assert not task.done()
+            while size < 1_000_000 + (8 << 20):
+                size += len(await loop.sock_recv(peer, 1 << 20))
+            assert await asyncio.wait_for(task, 10) == 8 << 20
+            transport.close()
+
+    loop.run_until_complete(main())
+
+
+@ours
+def test_without_descriptors(loop, big_file, errors):
+    """It needs one, and does without."""
+
+    async def main():
+        transport, peer = await connect()
+        with peer:
+            limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+            free = os.dup(0)
+            os.close(free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+            try:
+                with pytest.raises(asyncio.SendfileNotAvailableError):
+                    await loop.sendfile(transport, big_file, fallback=False)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            task = loop.create_task(loop.sendfile(transport, big_file))
+            size = 0
+            while size < 8 << 20:
+                size += len(await loop.sock_recv(peer, 1 << 20))
+            assert await asyncio.wait_for(task, 10) == 8 << 20
+            transport.close()
 
     loop.run_until_complete(main())
