@@ -35,6 +35,7 @@ from asyncio import (
 from typing import TYPE_CHECKING, Any
 
 from aiozmq_speedups import _ext
+from aiozmq_speedups._sendfile import Sendfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping
@@ -108,9 +109,6 @@ _SOURCE_TAKES_DEBUG = (
     "debug" in inspect.signature(format_helpers._format_callback_source).parameters
 )
 
-
-# asyncio's words, whoever closed it.
-_SENDFILE_LOST = "Connection is closed by peer"
 
 _BUSY_POLL_MAX_US = 24 * 3600 * 1_000_000
 
@@ -281,13 +279,11 @@ class _ZmqSockets:
 
 if _ext.core is not None:
 
-    class _AcceleratedLoop(_ext.core.Loop, asyncio.SelectorEventLoop):  # type: ignore[misc, name-defined]
+    class _AcceleratedLoop(_ext.core.Loop, Sendfile):  # type: ignore[misc, name-defined]
         """Joins the C core to asyncio's code."""
 
         def __init__(self) -> None:
             self._listeners: dict[int, Any] = {}  # by the listening socket's fd
-            # By the Future for the transport's empty buffer, which is done.
-            self._sendfiles: dict[asyncio.Future[None], asyncio.Task[int]] = {}
             super(_ext.core.Loop, self).__init__(_CorePoller(self))
 
         # -- running --
@@ -529,87 +525,6 @@ if _ext.core is not None:
                 }
             )
 
-        async def _sendfile_native(
-            self, transp: Any, file: Any, offset: int, count: int | None
-        ) -> int:
-            resume_reading = transp.is_reading()
-            transp.pause_reading()
-            waiter = transp._make_empty_waiter()
-            try:
-                await waiter
-                if transp._sock_fd == -1:
-                    raise ConnectionError(_SENDFILE_LOST)
-                try:
-                    # The transport's own is watched for input, if that is resumed.
-                    sock = transp._sock.dup()
-                except OSError as exc:
-                    raise asyncio.SendfileNotAvailableError(str(exc)) from exc
-                with sock:
-                    # A Task, for _transport_sendfile_lost() to cancel.
-                    sending = self.create_task(
-                        self.sock_sendfile(sock, file, offset, count, fallback=False)
-                    )
-                    self._sendfiles[waiter] = sending
-                    try:
-                        sent: int = await sending
-                    except asyncio.CancelledError:
-                        if waiter in self._sendfiles:
-                            raise
-                        raise ConnectionError(_SENDFILE_LOST) from None
-                return sent
-            finally:
-                self._sendfiles.pop(waiter, None)
-                transp._reset_empty_waiter()
-                if resume_reading:
-                    transp.resume_reading()
-
-        async def _sock_sendfile_native(
-            self, sock: socket.socket, file: Any, offset: int, count: int | None
-        ) -> int:
-            # What asyncio does, but that waiting begins where there is no room: not
-            # before each call.
-            try:
-                file_fd = file.fileno()
-                size = os.fstat(file_fd).st_size
-            except (AttributeError, OSError):  # io.UnsupportedOperation is one
-                raise asyncio.SendfileNotAvailableError("not a regular file") from None
-            sent = 0
-            try:
-                while left := size if count is None else count - sent:
-                    try:
-                        part = os.sendfile(
-                            sock.fileno(), file_fd, offset + sent, min(left, 1 << 30)
-                        )
-                    except (BlockingIOError, InterruptedError):
-                        await self._sock_writable(sock)
-                        continue
-                    except OSError as exc:
-                        if sent > 0:
-                            raise
-                        raise asyncio.SendfileNotAvailableError(
-                            "os.sendfile call failed"
-                        ) from exc
-                    if part == 0:
-                        break  # the end of the file
-                    sent += part
-                    # A reader that is as fast as we are must not keep the loop from
-                    # everything else.
-                    await asyncio.sleep(0)
-            finally:
-                if sent > 0:
-                    os.lseek(file_fd, offset + sent, os.SEEK_SET)
-            return sent
-
-        async def _sock_writable(self, sock: socket.socket) -> None:
-            fd = sock.fileno()
-            writable = self.create_future()
-            self.add_writer(fd, self._transport_ready, writable)
-            try:
-                await writable
-            finally:
-                if sock.fileno() == fd:  # or it was closed meanwhile
-                    self.remove_writer(fd)
-
         # -- called by the core's transports, where it is cold --
 
         def _transport_fatal(
@@ -640,15 +555,15 @@ if _ext.core is not None:
             if not waiter.cancelled():
                 waiter.set_result(None)
 
-        def _transport_sendfile_lost(self, waiter: asyncio.Future[None]) -> None:
-            if not waiter.done():
-                waiter.set_exception(ConnectionError(_SENDFILE_LOST))
-            elif waiter in self._sendfiles:
-                self._sendfiles.pop(waiter).cancel()
-
         def _transport_socket(self, fd: int) -> socket.socket:
-            sock = socket.socket(fileno=fd)
-            sock.setblocking(False)
+            # Its end, where Ctrl-C comes in between, must not be the transport's.
+            sock = socket.socket.__new__(socket.socket)
+            try:
+                sock.__init__(fileno=fd)  # type: ignore[misc]
+                sock.setblocking(False)
+            except BaseException:
+                sock.detach()
+                raise
             return sock
 
         def _transport_closed_socket(self, family: int, kind: int) -> socket.socket:

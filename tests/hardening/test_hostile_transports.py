@@ -128,13 +128,14 @@ def test_a_factory_that_stops_its_server_and_fails(loop, contexts, error):
     assert [type(c["exception"]) for c in contexts] == [error]
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")
-def test_accepting_is_interrupted_with_the_descriptor_taken(loop):
-    """socket.__init__ is Python code: an exception there must not close it twice."""
-    code = socket.socket.__init__.__code__
+class Interrupted(BaseException):
+    pass
 
-    class Interrupted(BaseException):
-        pass
+
+@contextlib.contextmanager
+def interrupted_making_a_socket():
+    """The next socket.__init__, which is Python code, once it has its descriptor."""
+    code = socket.socket.__init__.__code__
 
     def trace(frame, event, arg):
         if frame.f_code is not code:
@@ -144,25 +145,69 @@ def test_accepting_is_interrupted_with_the_descriptor_taken(loop):
             raise Interrupted
         return trace
 
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_accepting_is_interrupted_with_the_descriptor_taken(loop):
+    """An exception there must not close it twice."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         with socket.create_connection(listener.getsockname()) as client:
             operation = loop.sock_accept(listener)
-            sys.settrace(trace)
             try:
-                operation.send(None)
+                with interrupted_making_a_socket():
+                    operation.send(None)
             except Interrupted as exc:
                 # Had it been closed, another file would have its number now, ...
                 others = [os.dup(0) for _ in range(4)]
                 exc.with_traceback(None)
-            finally:
-                sys.settrace(None)
             del operation
             gc.collect()
             # ... and the end of the socket object would close that.
             for fd in others:
                 os.close(fd)
             assert client.recv(1) == b""
+
+
+@ours
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_showing_the_socket_is_interrupted(loop, contexts):
+    """It is made when it is asked for; the descriptor stays the transport's."""
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            try:
+                with interrupted_making_a_socket():
+                    transport.get_extra_info("socket")
+            except Interrupted as exc:
+                exc.with_traceback(None)
+                interrupted.append(True)
+            gc.collect()
+            sock = transport.get_extra_info("socket")
+            assert sock.getpeername() == transport.get_extra_info("peername")
+            transport.write(b"hello")
+            transport.close()
+
+    interrupted = []
+
+    async def main():
+        server = await loop.create_server(Protocol, "127.0.0.1", 0)
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, server.sockets[0].getsockname())
+            assert await asyncio.wait_for(loop.sock_recv(client, 10), 10) == b"hello"
+            assert await asyncio.wait_for(loop.sock_recv(client, 10), 10) == b""
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
+    assert interrupted
+    assert not contexts
 
 
 @pytest.mark.parametrize("low", [2**61, 2**62, 2**63, 2**100])
