@@ -39,6 +39,9 @@ def pair(request):
     with a, b:
         a.setblocking(False)
         b.setblocking(False)
+        # Some kernels would take the whole file.
+        a.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 100_000)
+        b.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 100_000)
         yield a, b
 
 
@@ -315,7 +318,7 @@ def test_others_have_their_turns(loop, pair, file):
 
     turns = 0
     run(loop, main())
-    assert turns > 5
+    assert turns > 1
 
 
 def test_several_at_once(loop, file):
