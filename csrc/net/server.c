@@ -62,6 +62,12 @@ serve(ListenerObject *self, int fd, const azs_addr *peer)
     }
     PyObject *protocol = PyObject_CallNoArgs(self->factory);
     TransportObject *transport = NULL;
+    /* As Server._attach(): who waited for the end of all connections has gone on. */
+    if (protocol != NULL && self->sock == NULL) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "the server was closed by its protocol factory");
+        Py_CLEAR(protocol);
+    }
     if (protocol != NULL) {
         azs_transport_args args = {
             .loop = self->loop,

@@ -243,6 +243,35 @@ def end_of_a_writers_method_that_sets_a_protocol():
 
 
 @case
+def connection_that_enters_a_server_after_its_end():
+    """The server knows it until it is freed, and its weak references tell of that."""
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            made.append(transport)
+            transport.abort()
+
+    made, seen = [], []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Protocol, "127.0.0.1", 0)
+        with socket.create_connection(server.sockets[0].getsockname()):
+            while not made:
+                await asyncio.sleep(0.001)
+            await asyncio.sleep(0.001)
+            transport = made.pop()
+            server._clients.add(transport)
+            ref = weakref.ref(transport, lambda _: seen.extend(server._clients.copy()))
+            del transport
+            assert ref() is None and seen == []
+        server.close()
+
+    if sys.version_info >= (3, 13):
+        run(main())
+
+
+@case
 def recvfrom_that_returns_something_else():
     """A family that only the socket module knows, and a subclass of its sockets."""
     received = []

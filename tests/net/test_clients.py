@@ -291,3 +291,31 @@ def test_where_a_connection_came_in_over_a_unix_socket(loop, made, tmp_path, abs
         server.close()
 
     loop.run_until_complete(main())
+
+
+@ours
+@pytest.mark.parametrize("waiting", [False, True])
+def test_a_factory_that_closes_the_server(loop, made, errors, waiting):
+    """Its connection is nobody's: who waited for the last one has gone on."""
+
+    def factory():
+        server.close()
+        return Accepted()
+
+    async def main():
+        nonlocal server
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        task = loop.create_task(server.wait_closed()) if waiting else None
+        with socket.socket() as client:
+            client.setblocking(False)
+            await loop.sock_connect(client, address)
+            with contextlib.suppress(ConnectionResetError):
+                assert await asyncio.wait_for(loop.sock_recv(client, 1), 10) == b""
+        if waiting:
+            await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(server.wait_closed(), 10)
+        assert not made
+
+    server = None
+    loop.run_until_complete(main())
