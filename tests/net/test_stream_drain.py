@@ -164,7 +164,9 @@ def test_a_callback_that_fails(loop):
 
     async def main():
         async with accepted(wrap) as (_, writer, _peer):
-            await writer.drain()
+            # Later versions of Python 3.14 close the transport then.
+            with contextlib.suppress(ConnectionResetError):
+                await writer.drain()
 
     loop.run_until_complete(main())
     assert [str(context["exception"]) for context in contexts] == ["'in the callback'"]
