@@ -8,7 +8,7 @@ struct ClientsObject {
     PyObject_HEAD
     azs_state *st;          /* owned: see azs_state_hold */
     PyObject *server_ref;   /* owned: weak, or a cycle would keep closed Servers */
-    PyObject *others;       /* owned: the WeakSet of transports that are not ours */
+    PyObject *others;       /* owned: the WeakSet, of transports that are not ours */
     TransportObject *first; /* borrowed: each leaves before it is freed */
     Py_ssize_t count;
 };
@@ -104,6 +104,13 @@ is_transport(const ClientsObject *self, PyObject *obj)
     return PyObject_TypeCheck(obj, st->stream_transport_type);
 }
 
+/* One of ours that came before the Listener is among the others. */
+static inline bool
+is_here(const ClientsObject *self, PyObject *obj)
+{
+    return is_transport(self, obj) && ((TransportObject *)obj)->clients == self;
+}
+
 PyDoc_STRVAR(add_doc, "add($self, transport, /)\n--\n\nEnter; twice is harmless.");
 
 static PyObject *
@@ -121,10 +128,9 @@ PyDoc_STRVAR(discard_doc,
 static PyObject *
 Clients_discard(ClientsObject *self, PyObject *transport)
 {
-    if (!is_transport(self, transport))
+    if (!is_here(self, transport))
         return call_others(self, "discard", transport);
-    if (((TransportObject *)transport)->clients == self)
-        azs_clients_forget((TransportObject *)transport);
+    azs_clients_forget((TransportObject *)transport);
     Py_RETURN_NONE;
 }
 
@@ -155,9 +161,7 @@ clients_iter(ClientsObject *self)
 static int
 clients_contains(ClientsObject *self, PyObject *transport)
 {
-    if (!is_transport(self, transport))
-        return PySequence_Contains(self->others, transport);
-    return ((TransportObject *)transport)->clients == self;
+    return is_here(self, transport) || PySequence_Contains(self->others, transport);
 }
 
 static PyMethodDef clients_methods[] = {

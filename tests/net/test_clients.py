@@ -229,6 +229,49 @@ def test_what_the_transport_says_of_its_server(loop, made):
     loop.run_until_complete(main())
 
 
+@knows_clients
+def test_one_of_ours_that_came_before(loop, made):
+    """Before the Server listened, that is: it leaves as the others do."""
+    a, b = socket.socketpair()
+    a.setblocking(False)
+
+    async def main():
+        server = await loop.create_server(Accepted, "127.0.0.1", 0, start_serving=False)
+        transport = loop._make_socket_transport(a, Accepted(), server=server)
+        await server.start_serving()
+        assert transport in server._clients and len(server._clients) == 1
+        server.close()
+        transport.close()
+        await asyncio.wait_for(server.wait_closed(), 10)
+        assert transport not in server._clients
+
+    with b:
+        loop.run_until_complete(main())
+
+
+@ours
+@knows_clients
+def test_of_two_servers_the_last(loop, made):
+    async def main():
+        first, second = [
+            await loop.create_server(Accepted, "127.0.0.1", 0) for _ in range(2)
+        ]
+        async with connected(first, made, 2):
+            transport = made[0].transport
+            second._attach(transport)
+            assert list(second._clients) == [transport]
+            assert list(first._clients) == [made[1].transport]
+            first._detach(transport)
+            assert transport in second._clients
+            second.close()
+            waiting = loop.create_task(second.wait_closed())
+        await asyncio.wait_for(waiting, 10)
+        first.close()
+        await asyncio.wait_for(first.wait_closed(), 10)
+
+    loop.run_until_complete(main())
+
+
 class WatchfulServer(asyncio.base_events.Server):
     """Asyncio's own, but for a method of its own."""
 
