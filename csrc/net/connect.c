@@ -51,13 +51,14 @@ connect_begin(SockOpObject *op)
     return AZS_SOCKOP_PAUSE;
 }
 
-/* 1 where the connection is there, 0 where it was woken for nothing, by a file that had
- * this number before and is open elsewhere; -1 with OSError. */
+/* 1 where the connection is there, to `peer`; 0 where it was woken for nothing, by a
+ * file that had this number before and is open elsewhere; -1 with OSError. */
 static int
-connect_check(const SockOpObject *op)
+connect_check(const SockOpObject *op, azs_addr *peer)
 {
-    azs_addr peer = {.len = sizeof(peer.storage)};
-    if (getpeername(op->fd, &peer.sa, &peer.len) == 0)
+    /* Not always where it was to go: 0.0.0.0 leads to 127.0.0.1. */
+    peer->len = sizeof(peer->storage);
+    if (getpeername(op->fd, &peer->sa, &peer->len) == 0)
         return 1;
     int err = 0;
     socklen_t len = sizeof(err);
@@ -83,7 +84,8 @@ connect_check(const SockOpObject *op)
 static azs_sockop_outcome
 connect_make(SockOpObject *op)
 {
-    int connected = connect_check(op);
+    azs_addr peer;
+    int connected = connect_check(op, &peer);
     if (connected < 0)
         return AZS_SOCKOP_ERROR;
     op->waiter = azs_waiter_new(op->loop);
@@ -91,25 +93,39 @@ connect_make(SockOpObject *op)
         return AZS_SOCKOP_ERROR;
     if (!connected)
         return AZS_SOCKOP_PAUSE;
-    Py_XSETREF(op->args[1], PyObject_CallNoArgs(op->args[0]));
-    if (op->args[1] == NULL)
+    PyObject *context = NULL;
+#if PY_VERSION_HEX >= 0x030F0000
+    /* Without what the factory sets. */
+    context = PyContext_CopyCurrent();
+    if (context == NULL)
         return AZS_SOCKOP_ERROR;
-    azs_addr peer = {.len = op->addr.len};
-    memcpy(&peer.in6, &op->addr.in6, sizeof(peer.in6));
+#endif
+    Py_XSETREF(op->args[1], PyObject_CallNoArgs(op->args[0]));
+    if (op->args[1] == NULL) {
+        Py_XDECREF(context);
+        return AZS_SOCKOP_ERROR;
+    }
     azs_transport_args args = {
         .loop = op->loop,
         .fd = op->fd,
         .protocol = op->args[1],
         .waiter = (PyObject *)op->waiter,
+        .context = context,
         .peer = &peer,
     };
     op->fd = -1; /* the transport's, even where it cannot be made */
     TransportObject *transport = azs_stream_new(&args);
+    Py_XDECREF(context);
     if (transport == NULL)
         return AZS_SOCKOP_ERROR;
     op->received = (PyObject *)transport;
-    azs_watcher_hand_over(op->loop, &op->wait, &transport->io);
     op->step = CONNECT_MADE;
+    /* isinstance() has asked the protocol, which may have found the transport, and
+     * closed it or had it watched. */
+    if (azs_likely(transport->io.fd < 0 && !transport->lost_posted))
+        azs_watcher_hand_over(op->loop, &op->wait, &transport->io);
+    else
+        azs_watcher_stop(op->loop, &op->wait);
     return AZS_SOCKOP_PAUSE;
 }
 
@@ -136,10 +152,17 @@ drop_connection(SockOpObject *op)
     azs_watcher_stop(op->loop, &op->wait);
     azs_sys_close(op->fd);
     op->fd = -1;
-    /* A transport that nobody was given. */
-    if (op->received != NULL &&
-        azs_transport_close((TransportObject *)op->received) < 0)
-        PyErr_WriteUnraisable(op->received);
+    TransportObject *transport = (TransportObject *)op->received;
+    if (transport == NULL)
+        return;
+    /* One that nobody was given. The coroutine may go with an exception on its way. */
+    op->received = NULL;
+    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
+    if (azs_transport_close(transport) < 0)
+        PyErr_WriteUnraisable((PyObject *)transport);
+    Py_DECREF(transport);
+    if (exc != NULL)
+        azs_exc_restore_steal(exc);
 }
 
 static const azs_sockop_kind connection_kind = {"_connect", attempt_connection,

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import gc
 import os
 import socket
 import subprocess
 import sys
+import traceback
+import warnings
 
 import pytest
 
@@ -350,6 +353,312 @@ def test_epoll_that_refuses(loop, listener):
 
     loop.run_until_complete(main())
     no_connection(loop, listener)
+
+
+@pytest.mark.parametrize(
+    ("host", "leads_to"), [("0.0.0.0", "127.0.0.1"), ("::", "::1")]
+)
+def test_the_peer_is_where_it_leads(loop, host, leads_to):
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((leads_to, 0), family=family)
+    except OSError as exc:
+        pytest.skip(f"no IPv6: {exc}")
+
+    async def main():
+        address = listener.getsockname()
+        transport, _ = await loop.create_connection(Client, host, address[1])
+        assert transport.get_extra_info("peername") == address
+        transport.close()
+
+    with listener:
+        loop.run_until_complete(main())
+
+
+def test_in_which_order(loop, listener):
+    """What else is scheduled meanwhile has its place among the callbacks."""
+    events = []
+
+    class Ordered(Client):
+        def connection_made(self, transport):
+            events.append("made")
+            loop.call_soon(events.append, "after made")
+
+        def data_received(self, data):
+            events.append(data)
+
+    def factory():
+        events.append("factory")
+        loop.call_soon(events.append, "after factory")
+        return Ordered()
+
+    def send():
+        with listener.accept()[0] as peer:
+            peer.send(b"x")
+
+    async def main():
+        loop.call_soon(send)
+        transport, _ = await loop.create_connection(factory, *listener.getsockname())
+        events.append("connected")
+        await until(lambda: b"x" in events)
+        transport.close()
+
+    loop.run_until_complete(main())
+    assert events == [
+        *("factory", "after factory", "made", "after made", "connected"),
+        b"x",
+    ]
+
+
+def test_what_the_factory_sets_in_its_context(loop, listener):
+    """The callbacks see it, but for Python 3.15, which copies the Context before."""
+    var = contextvars.ContextVar("var", default="nothing")
+    seen = []
+
+    class Seeing(Client):
+        def connection_made(self, transport):
+            seen.append(var.get())
+
+    def factory():
+        var.set("set")
+        return Seeing()
+
+    async def main():
+        transport, _ = await loop.create_connection(factory, *listener.getsockname())
+        assert var.get() == "set"
+        transport.close()
+
+    loop.run_until_complete(main())
+    assert seen == ["nothing" if sys.version_info >= (3, 15) else "set"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks are of Python 3.12")
+def test_in_an_eager_task(loop, listener):
+    async def main():
+        loop.set_task_factory(asyncio.eager_task_factory)
+        task = loop.create_task(loop.create_connection(Client, *listener.getsockname()))
+        assert not task.done()
+        transport, protocol = await task
+        assert protocol.events == ["made"]
+        transport.close()
+        with pytest.raises(ConnectionRefusedError):
+            await loop.create_task(loop.create_connection(Client, "127.0.0.1", 1))
+
+    loop.run_until_complete(main())
+
+
+def test_that_takes_too_long(loop):
+    """Nothing is left of it."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        fillers = [socket.socket() for _ in range(3)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+
+        async def main():
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await loop.create_connection(Client, *full.getsockname())
+            fds = len(os.listdir("/proc/self/fd"))
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(
+                    asyncio.open_connection(*full.getsockname()), 0.05
+                )
+            assert len(os.listdir("/proc/self/fd")) == fds
+
+        loop.run_until_complete(main())
+        for filler in fillers:
+            filler.close()
+
+
+def test_where_an_error_comes_from(loop):
+    async def main():
+        try:
+            await loop.create_connection(Client, "127.0.0.1", 1)
+        except ConnectionRefusedError as exc:
+            return exc.__context__, exc.__cause__, traceback.format_exception(exc)
+
+    context, cause, lines = loop.run_until_complete(main())
+    assert context is cause is None
+    text = "".join(lines)
+    assert "in main" in text and "in create_connection" in text
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_streams(loop, listener, debug):
+    loop.set_debug(debug)
+
+    async def main():
+        reader, writer = await asyncio.open_connection(*listener.getsockname())
+        with listener.accept()[0] as peer:
+            peer.sendall(b"line\n")
+            assert await reader.readline() == b"line\n"
+            writer.write(b"answer")
+            await writer.drain()
+            assert await asyncio.to_thread(peer.recv, 10) == b"answer"
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+        with pytest.raises(ConnectionError):
+            await asyncio.open_connection("127.0.0.1", 1)
+
+    loop.run_until_complete(main())
+
+
+def test_debug_mode_that_begins_meanwhile(loop, listener):
+    async def main():
+        loop.call_soon(loop.set_debug, True)
+        transport, protocol = await loop.create_connection(
+            Client, *listener.getsockname()
+        )
+        assert protocol.events == ["made"]
+        transport.close()
+
+    loop.run_until_complete(main())
+
+
+@ours
+def test_let_go_with_an_exception_on_its_way(loop, listener):
+    """The transport that nobody got is closed, and the exception goes on."""
+
+    async def main():
+        connecting = loop._connect(Client, listener.getsockname())
+        waiter = connecting.send(None)
+        await until(waiter.done)
+        connecting.send(None)
+        holder = [connecting]
+        del connecting
+
+        def fails():
+            return (holder.pop(), 1 / 0)
+
+        with pytest.raises(ZeroDivisionError):
+            fails()
+        await asyncio.sleep(0.01)
+
+    loop.run_until_complete(main())
+    no_connection(loop, listener)
+
+
+class Curious(Client):
+    """isinstance(), which asks it, finds its transport and does something to it."""
+
+    def __init__(self, method, *args):
+        super().__init__()
+        self.method, self.args = method, args
+
+    @property
+    def __class__(self):
+        for transport in gc.get_objects():
+            if type(transport) is _ext.core.StreamTransport:
+                if transport.get_protocol() is self:
+                    getattr(transport, self.method)(*self.args)
+        return type(self)
+
+
+@ours
+@pytest.mark.parametrize(
+    ("method", "args"),
+    [
+        *(("close", ()), ("abort", ()), ("pause_reading", ()), ("_release_fd", ())),
+        *(("write", (b"x",)), ("write", (b"x" * (1 << 24),)), ("write_eof", ())),
+    ],
+)
+def test_a_protocol_that_finds_its_transport(loop, listener, method, args):
+    async def main():
+        transport, protocol = await loop.create_connection(
+            lambda: Curious(method, *args), *listener.getsockname()
+        )
+        assert protocol.events[0] == "made"
+        fds = loop.stats()["fds"]
+        transport.abort()
+        await until(lambda: protocol.events[-1] is None)
+        assert transport._sock_fd == -1
+        assert loop.stats()["fds"] <= fds
+
+    loop.run_until_complete(main())
+    # Another descriptor of the same number is taken as any other.
+    listener.accept()[0].close()
+
+    async def again():
+        transport, _ = await loop.create_connection(Client, *listener.getsockname())
+        transport.close()
+
+    loop.run_until_complete(again())
+
+
+@ours
+def test_a_factory_that_meddles_with_its_coroutine(loop, listener):
+    async def main():
+        def factory():
+            for method, *args in (("send", None), ("throw", KeyError), ("close",)):
+                with pytest.raises(ValueError, match="already executing"):
+                    getattr(connecting, method)(*args)
+            return Client()
+
+        connecting = loop._connect(factory, listener.getsockname())
+        transport, protocol = await connecting
+        assert protocol.events == ["made"]
+        transport.close()
+
+    loop.run_until_complete(main())
+
+
+@ours
+def test_a_factory_that_stops_or_closes_the_loop(loop, listener):
+    def closing():
+        other.close()
+        return Client()
+
+    other = type(loop)()
+    connecting = other._connect(closing, listener.getsockname())
+    waiter = connecting.send(None)
+    while not waiter.done():
+        other.call_soon(other.stop)
+        other.run_forever()
+    with pytest.raises(RuntimeError, match="closed"):
+        connecting.send(None)
+    no_connection(loop, listener)
+
+    def stopping():
+        loop.stop()
+        return Client()
+
+    task = loop.create_task(loop.create_connection(stopping, *listener.getsockname()))
+    loop.run_forever()
+    assert not task.done()
+    transport, protocol = loop.run_until_complete(task)
+    assert protocol.events == ["made"]
+    transport.close()
+
+
+@ours
+def test_a_child_of_a_fork_lets_go(loop, listener):
+    """And disturbs nothing: the connection is its parent's."""
+
+    async def main():
+        connecting = loop._connect(Client, listener.getsockname())
+        waiter = connecting.send(None)
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                connecting.close()
+                other = loop._connect(Client, listener.getsockname())
+                with pytest.raises(RuntimeError):
+                    other.send(None)
+                status = 0
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        await until(waiter.done)
+        connecting.send(None)
+        connecting.close()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of fork() with threads
+        loop.run_until_complete(main())
+    loop.run_until_complete(asyncio.sleep(0.01))
 
 
 AUDITED = """
