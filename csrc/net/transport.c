@@ -515,15 +515,33 @@ azs_transport_failed(TransportObject *self, const char *message)
     return res;
 }
 
+/* Ends the wait for the end of set-up. 0, or -1 with what must leave the loop. */
 static int
-wake_waiter(TransportObject *self, PyObject *waiter)
+wake_waiter(TransportObject *self)
 {
-    if (Py_IS_TYPE(waiter, self->st->waiter_type))
-        return azs_waiter_wake((WaiterObject *)waiter);
-    PyObject *done =
-        PyObject_CallMethod((PyObject *)self->loop, "_transport_ready", "O", waiter);
-    Py_XDECREF(done);
-    return done == NULL ? -1 : 0;
+    PyObject *waiter = self->waiter;
+    int res = 0;
+    self->waiter = NULL;
+    if (waiter == NULL)
+        return 0;
+    if (Py_IS_TYPE(waiter, self->st->waiter_type)) {
+        if (azs_waiter_wake((WaiterObject *)waiter) < 0) {
+            /* No memory; nothing else will wake it: once more in the next turn. */
+            PyObject *exc = azs_exc_take();
+            if (azs_watcher_post(self->loop, &self->later, AZS_LATER_WAKE) < 0)
+                PyErr_Clear();
+            self->waiter = Py_NewRef(waiter);
+            azs_exc_restore_steal(exc);
+            res = -1;
+        }
+    } else {
+        PyObject *done = PyObject_CallMethod((PyObject *)self->loop, "_transport_ready",
+                                             "O", waiter);
+        Py_XDECREF(done);
+        res = done == NULL ? -1 : 0;
+    }
+    Py_DECREF(waiter);
+    return res < 0 ? azs_transport_failed(self, "A waiter could not be woken") : 0;
 }
 
 /* What follows connection_made(). 0 or -1. */
@@ -534,16 +552,7 @@ start_reading(TransportObject *self)
     if (azs_transport_update_reading(self) < 0 &&
         azs_transport_fatal(self, "Fatal error: the descriptor cannot be watched") < 0)
         return -1;
-    int res = 0;
-    PyObject *waiter = self->waiter;
-    self->waiter = NULL;
-    if (waiter != NULL) {
-        res = wake_waiter(self, waiter);
-        if (res < 0)
-            res = azs_transport_failed(self, "A waiter could not be woken");
-        Py_DECREF(waiter);
-    }
-    return res;
+    return wake_waiter(self);
 }
 
 static int
@@ -593,6 +602,8 @@ transport_later(azs_watcher *watcher, uint32_t events)
     int res = 0;
     if ((events & AZS_LATER_MADE) && !self->gone)
         res = run_connection_made(self);
+    if (azs_unlikely(events & AZS_LATER_WAKE))
+        res = wake_waiter(self);
     if (res == 0 && (events & AZS_LATER_EOF))
         res = run_eof_received(self);
     if (events & AZS_LATER_LOST) {

@@ -86,6 +86,7 @@ struct TransportObject {
 #define AZS_LATER_MADE ((uint32_t)1 << 0)
 #define AZS_LATER_LOST ((uint32_t)1 << 1)
 #define AZS_LATER_EOF  ((uint32_t)1 << 2) /* pipes: eof_received, then lost */
+#define AZS_LATER_WAKE ((uint32_t)1 << 3) /* `waiter`, which had to wait for memory */
 
 /* How a transport is made. */
 typedef struct {

@@ -37,7 +37,9 @@ def live_objects():
     return counts
 
 
-def case(function):
+def checked(function):
+    """The case as it is run: with a loop, and what is left of it counted."""
+
     def run():
         before = live_objects()
         with ExitStack() as stack:
@@ -49,8 +51,12 @@ def case(function):
         after = live_objects()
         assert after == before, (before, after)
 
-    CASES[function.__name__] = run
     return run
+
+
+def case(function):
+    CASES[function.__name__] = checked(function)
+    return function
 
 
 class Calls:
@@ -582,13 +588,13 @@ def stream_reads(alive, stack):
     readers.clear()
 
 
-def main():
+def main(cases):
     faulthandler.enable()
     warnings.simplefilter("ignore")
     sys.unraisablehook = nothing
-    CASES[sys.argv[1]]()
+    cases[sys.argv[1]]()
     print("done")
 
 
 if __name__ == "__main__":
-    main()
+    main(CASES)

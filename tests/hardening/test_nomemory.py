@@ -15,9 +15,10 @@ HERE = pathlib.Path(__file__).parent
 CASES = []
 if core is not None:
     import nomemory_cases
+    import nomemory_connections
     import nomemory_transports
 
-    for module in (nomemory_cases, nomemory_transports):
+    for module in (nomemory_cases, nomemory_transports, nomemory_connections):
         CASES += [(module.__name__, case) for case in module.CASES]
 cases = pytest.mark.parametrize(("program", "case"), CASES)
 
