@@ -50,7 +50,17 @@ if TYPE_CHECKING:
     _P = TypeVar("_P")
     _T = TypeVar("_T")
 
-_Socket = socket.socket
+# None where it is another's already: then connecting is left to asyncio, which uses it.
+_Socket = socket.socket if socket.socket.__module__ == "socket" else None
+
+# What asyncio's create_connection() calls for a numeric address: C stands for these.
+_CONNECT_STEPS = (
+    "_ensure_resolved",
+    "_connect_sock",
+    "sock_connect",
+    "_create_connection_transport",
+    "_make_socket_transport",
+)
 
 __all__ = (
     "EventLoopPolicy",
@@ -75,6 +85,8 @@ ASYNCIO_HOOKS = {
         "_ensure_resolved",
         "_set_coroutine_origin_tracking",
         "_add_callback",
+        "_connect_sock",
+        "_create_connection_transport",
         "_make_read_pipe_transport",
         "_make_socket_transport",
         "_make_ssl_transport",
@@ -99,7 +111,9 @@ ASYNCIO_HOOKS = {
         "_handle_signal",
         "_process_self_data",
     ),
-    "asyncio.base_events": ("_format_handle", "_ipaddr_info"),
+    "asyncio.base_events": ("_format_handle",),
+    # And of its instances `_sockets`, `_clients`: see csrc/net/clients.c.
+    "asyncio.base_events.Server": ("_attach", "_detach", "_wakeup"),
     "asyncio.format_helpers": ("_format_callback_source", "extract_stack"),
     "asyncio.events": ("_set_running_loop",),
 }
@@ -421,6 +435,7 @@ if _ext.core is not None:
                 and type(host) is str
                 and type(port) is int
                 and not self.get_debug()
+                and (type(self) is Loop or not self._overrides(_CONNECT_STEPS))
                 # Where asyncio has it from, for those who put another there.
                 and base_events.socket.socket is _Socket  # type: ignore[attr-defined]
             ):
@@ -431,6 +446,10 @@ if _ext.core is not None:
             return await super().create_connection(
                 protocol_factory, host, port, **options
             )
+
+        def _overrides(self, names: Iterable[str]) -> bool:
+            cls = type(self)
+            return any(getattr(cls, name) is not getattr(Loop, name) for name in names)
 
         def _make_ssl_transport(
             self,

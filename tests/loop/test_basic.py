@@ -3,6 +3,8 @@
 import asyncio
 import importlib
 import socket
+import sys
+import weakref
 
 import pytest
 from two_loops import loop
@@ -138,3 +140,7 @@ def test_asyncio_still_has_what_the_loop_relies_on():
             owner = getattr(importlib.import_module(module), cls)
         for name in names:
             assert hasattr(owner, name), f"{path}.{name}"
+    server = asyncio.base_events.Server(None, [], None, None, 1, None)
+    assert server._sockets == []
+    if sys.version_info >= (3, 13):
+        assert type(server._clients) is weakref.WeakSet

@@ -518,6 +518,32 @@ def test_debug_mode_that_begins_meanwhile(loop, listener):
 
 
 @ours
+@pytest.mark.parametrize("name", ["sock_connect", "_make_socket_transport"])
+def test_a_subclass_that_has_its_own_steps(loop, listener, name):
+    """They are called as asyncio's create_connection() calls them."""
+    calls = []
+
+    def own(self, *args, **kwargs):
+        calls.append(name)
+        return getattr(super(Own, self), name)(*args, **kwargs)
+
+    Own = type("Own", (type(loop),), {name: own})
+    other = Own()
+
+    async def main():
+        transport, protocol = await other.create_connection(
+            Client, *listener.getsockname()
+        )
+        assert protocol.events == ["made"]
+        transport.close()
+        await asyncio.sleep(0)
+
+    other.run_until_complete(main())
+    other.close()
+    assert calls == [name]
+
+
+@ours
 def test_let_go_with_an_exception_on_its_way(loop, listener):
     """The transport that nobody got is closed, and the exception goes on."""
 
@@ -659,6 +685,31 @@ def test_a_child_of_a_fork_lets_go(loop, listener):
         warnings.simplefilter("ignore", DeprecationWarning)  # of fork() with threads
         loop.run_until_complete(main())
     loop.run_until_complete(asyncio.sleep(0.01))
+
+
+REPLACED = """
+import asyncio, socket
+made = []
+class Socket(socket.socket):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        made.append(self)
+socket.socket = Socket
+import aiozmq_speedups
+listener = socket.create_server(("127.0.0.1", 0))
+async def main():
+    loop = asyncio.get_running_loop()
+    made.clear()
+    transport, _ = await loop.create_connection(
+        asyncio.Protocol, *listener.getsockname())
+    transport.close()
+    assert made
+aiozmq_speedups.run(main())
+"""
+
+
+def test_sockets_that_were_replaced_before_the_import():
+    subprocess.run([sys.executable, "-c", REPLACED], check=True, timeout=60)
 
 
 AUDITED = """
