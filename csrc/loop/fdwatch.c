@@ -50,6 +50,14 @@ azs_loop_ensure_free_fd(LoopObject *loop, int fd, PyObject *shown)
     return -1;
 }
 
+int
+azs_loop_fresh_fd(LoopObject *loop, int fd)
+{
+    if (azs_poller_remove_handle(loop, fd, false) < 0)
+        return -1;
+    return azs_poller_remove_handle(loop, fd, true) < 0 ? -1 : 0;
+}
+
 PyDoc_STRVAR(ensure_fd_no_transport_doc,
 "_ensure_fd_no_transport($self, fd, /)\n--\n\n"
 "RuntimeError where an open transport uses `fd`, ValueError where it is no fd.");

@@ -113,6 +113,10 @@ char *azs_loop_scratch(LoopObject *loop);
  * shows `shown`. */
 int azs_loop_ensure_free_fd(LoopObject *loop, int fd, PyObject *shown);
 
+/* The kernel has given us this descriptor just now: handles that it has are those of a
+ * file that was closed under them, and go. 0 or -1. May run Python code. */
+int azs_loop_fresh_fd(LoopObject *loop, int fd);
+
 /* ---- handle.c ---- */
 
 /* Forgets the snapshot and the Context made of it. */

@@ -31,6 +31,8 @@ connect_begin(SockOpObject *op)
         azs_set_errno(-errno);
         return AZS_SOCKOP_ERROR;
     }
+    if (azs_loop_fresh_fd(op->loop, op->fd) < 0)
+        return AZS_SOCKOP_ERROR;
     /* Small writes are sent at once, as in asyncio. */
     int on = 1;
     setsockopt(op->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));

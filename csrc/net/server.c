@@ -55,7 +55,8 @@ static int
 serve(ListenerObject *self, int fd, const azs_addr *peer)
 {
     PyObject *context = PyContext_Copy(self->context);
-    if (context == NULL || PyContext_Enter(context) < 0) {
+    if (context == NULL || azs_loop_fresh_fd(self->loop, fd) < 0 ||
+        PyContext_Enter(context) < 0) {
         Py_XDECREF(context);
         azs_sys_close(fd);
         return -1;

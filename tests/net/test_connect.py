@@ -543,6 +543,40 @@ def test_a_subclass_that_has_its_own_steps(loop, listener, name):
     assert calls == [name]
 
 
+@ours  # the first time asyncio fails, or never connects
+@pytest.mark.parametrize("method", ["add_reader", "add_writer"])
+@pytest.mark.parametrize("side", ["connected", "accepted"])
+def test_a_descriptor_that_was_closed_while_watched(loop, listener, method, side):
+    """Who has its number next has nothing to do with that."""
+    made = []
+
+    async def main():
+        listener.setblocking(False)
+        server = await loop.create_server(
+            lambda: made.append(Client()) or made[0], sock=listener
+        )
+        address = listener.getsockname()
+        with socket.socket() as client, socket.socket() as closed:
+            if side == "accepted":
+                client.connect(address)
+            getattr(loop, method)(closed, pytest.fail, "it is closed")
+            closed.close()
+            if side == "connected":
+                transport, protocol = await loop.create_connection(Client, *address)
+                transport.write(b"there")
+            else:
+                client.send(b"there")
+            await until(lambda: made and len(made[0].events) == 2)
+            if side == "connected":
+                transport.close()
+        assert made[0].events[:2] == ["made", b"there"]
+        await until(lambda: len(made[0].events) == 3)
+        server.close()
+
+    loop.run_until_complete(main())
+    assert loop.stats()["fds"] == 0
+
+
 @ours
 def test_let_go_with_an_exception_on_its_way(loop, listener):
     """The transport that nobody got is closed, and the exception goes on."""
