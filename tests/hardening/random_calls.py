@@ -83,6 +83,13 @@ class Run:
         self.files += [a, b, c, d, u, listener, reader, writer, dealer]
         loop = Loop()
         loop.set_exception_handler(nothing)
+        server = asyncio.base_events.Server(loop, [listener], nothing, None, 5, None)
+        connections = [
+            loop._connect(lambda: Protocol(self), listener.getsockname())
+            for _ in range(3)
+        ]
+        for connecting in connections[1:]:
+            connecting.send(None)
         selector = EpollSelector()
         selector.register(b, 1)
         self.objects += [
@@ -94,7 +101,10 @@ class Run:
             loop._make_datagram_transport(u, Protocol(self)),
             loop._make_read_pipe_transport(reader, Protocol(self)),
             loop._make_write_pipe_transport(writer, Protocol(self)),
-            loop._listen(lambda: Protocol(self), listener, None, 5),
+            loop._listen(lambda: Protocol(self), listener, server, 5),
+            *connections,
+            getattr(server, "_clients", None),  # since Python 3.13
+            server,
             _CZmqTransport(loop, zmq.DEALER, dealer, Protocol(self)),
             _core.ZmqTransport.__new__(_core.ZmqTransport),
             EpollSelector(),
