@@ -102,11 +102,12 @@ def test_a_part_of_it(loop, pair, file, offset, count):
 
 @pytest.mark.parametrize("offset", [SIZE, SIZE + 1000])
 @pytest.mark.parametrize("count", [None, 10])
-def test_behind_its_end(loop, pair, file, offset, count):
+def test_behind_its_end(loop, loop_kind, pair, file, offset, count):
     """Nothing is sent, and the file stays where it was."""
     file.seek(7)
     assert run(loop, sent(loop, pair, file, offset, count)) == (0, b"")
-    assert file.tell() == 7
+    # Later versions of asyncio, from some 3.14 on, move it all the same.
+    assert file.tell() in ((7, offset) if loop_kind == "asyncio" else (7,))
 
 
 @pytest.mark.parametrize("count", [None, 10])
@@ -169,6 +170,7 @@ def test_a_pipe_of_which_some_is_wanted(loop, pair):
             (4, b"0123"),
             (asyncio.SendfileNotAvailableError, b""),
             (OSError, b"0123"),  # a pipe has no position
+            (OSError, b""),  # which later versions find out first
         ]
 
 
