@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 import os
 import socket
+from asyncio import unix_events
 from typing import Any
 
 # asyncio's words, whoever closed it.
 _LOST = "Connection is closed by peer"
+
+# Later versions put the file's position where sending ended, though nothing was sent.
+_update_filepos = getattr(
+    asyncio.SelectorEventLoop, "_sock_sendfile_update_filepos", None
+)
+_MOVES_ALWAYS = (
+    _update_filepos is None
+    or "total_sent" not in inspect.signature(_update_filepos).parameters
+)
 
 
 class Sendfile(asyncio.SelectorEventLoop):
@@ -63,7 +75,9 @@ class Sendfile(asyncio.SelectorEventLoop):
         self, sock: socket.socket, file: Any, offset: int, count: int | None
     ) -> int:
         # What asyncio does, but that waiting begins where there is no room: not
-        # before each call.
+        # before each call. It is asked where asyncio's own looks for it.
+        if not hasattr(unix_events.os, "sendfile"):  # type: ignore[attr-defined]
+            raise asyncio.SendfileNotAvailableError("os.sendfile() is not available")
         try:
             file_fd = file.fileno()
             size = os.fstat(file_fd).st_size
@@ -94,6 +108,9 @@ class Sendfile(asyncio.SelectorEventLoop):
         finally:
             if sent > 0:
                 os.lseek(file_fd, offset + sent, os.SEEK_SET)
+            elif _MOVES_ALWAYS and (count or size):
+                with contextlib.suppress(OSError):  # what cannot seek
+                    os.lseek(file_fd, offset + sent, os.SEEK_SET)
         return sent
 
     async def _sock_writable(self, sock: socket.socket) -> None:

@@ -110,6 +110,7 @@ ASYNCIO_HOOKS = {
     "asyncio.unix_events._UnixSelectorEventLoop": (
         "_handle_signal",
         "_process_self_data",
+        "_sock_sendfile_update_filepos",
     ),
     "asyncio.base_events": ("_format_handle",),
     # And of its instances `_sockets`, `_clients`: see csrc/net/clients.c.

@@ -1,4 +1,4 @@
-/* The Loop type: the turn, call_soon, futures and tasks. */
+/* The Loop type: the turn and call_soon. */
 #include "loop/loop.h"
 
 #include <pthread.h>
@@ -324,131 +324,6 @@ Loop_stop(LoopObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-/* type(*args, loop=loop). Future and Task have no vectorcall: keywords go to them as a
- * dict, which they only read, so one serves all calls. */
-static PyObject *
-loop_call_with_loop(LoopObject *loop, PyObject *type, PyObject *args)
-{
-    PyObject *kwargs = loop->loop_kwargs;
-    if (azs_likely(kwargs != NULL)) {
-        Py_INCREF(kwargs); /* the callee may close the loop */
-    } else {
-        kwargs = PyDict_New();
-        if (kwargs == NULL ||
-            PyDict_SetItem(kwargs, loop->st->str_loop, (PyObject *)loop) < 0) {
-            Py_XDECREF(kwargs);
-            return NULL;
-        }
-        /* A closed loop must not be in a cycle. Finalizers may have made another
-         * meanwhile: the collector runs in allocations before Python 3.12. */
-        if (!loop->closed && loop->loop_kwargs == NULL)
-            loop->loop_kwargs = Py_NewRef(kwargs);
-    }
-    PyObject *res = PyObject_Call(type, args, kwargs);
-    Py_DECREF(kwargs);
-    return res;
-}
-
-PyDoc_STRVAR(create_future_doc,
-"create_future($self, /)\n--\n\n"
-"A new asyncio.Future of this loop (asyncio loop.create_future).");
-
-PyObject *
-azs_loop_create_future(LoopObject *loop)
-{
-    return loop_call_with_loop(loop, loop->st->asyncio_future, loop->st->no_args);
-}
-
-static PyObject *
-Loop_create_future(LoopObject *self, PyObject *Py_UNUSED(ignored))
-{
-    return azs_loop_create_future(self);
-}
-
-PyDoc_STRVAR(create_task_doc,
-"create_task($self, coro, **kwargs)\n--\n\n"
-"Schedule a coroutine: a new asyncio.Task, or what the task factory makes of it.\n\n"
-"Takes the keywords that asyncio.Task takes in the running version: name, context,\n"
-"eager_start (3.12+). Raises RuntimeError where the loop is closed\n"
-"(asyncio loop.create_task).");
-
-/* Debug mode and task factories are asyncio's own code. */
-static PyObject *
-create_task_slow(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
-                 PyObject *kwnames)
-{
-    PyObject *method =
-        PyObject_GetAttr(self->st->base_event_loop, self->st->str_create_task);
-    if (method == NULL)
-        return NULL;
-    PyObject *res = NULL;
-    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    PyObject **stack = PyMem_New(PyObject *, 1 + nargs + nkw);
-    if (stack == NULL) {
-        PyErr_NoMemory();
-        goto done;
-    }
-    stack[0] = (PyObject *)self;
-    for (Py_ssize_t i = 0; i < nargs + nkw; i++)
-        stack[1 + i] = args[i];
-    res = PyObject_Vectorcall(method, stack, (size_t)nargs + 1, kwnames);
-    PyMem_Free(stack);
-done:
-    Py_DECREF(method);
-    return res;
-}
-
-static PyObject *
-Loop_create_task(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
-                 PyObject *kwnames)
-{
-    enum { MAX_KEYWORDS = 4 };
-    Py_ssize_t nkw = kwnames == NULL ? 0 : PyTuple_GET_SIZE(kwnames);
-    if (self->task_factory != NULL || self->debug || nargs != 1 || nkw > MAX_KEYWORDS)
-        return create_task_slow(self, args, nargs, kwnames);
-    if (azs_loop_check_usable(self) < 0)
-        return NULL;
-    /* Task(coro, **kwargs, loop=self) */
-    azs_state *st = self->st;
-    /* asyncio.create_task() always gives a name, None mostly. */
-    if (nkw == 0 || (nkw == 1 && args[1] == Py_None &&
-                     PyTuple_GET_ITEM(kwnames, 0) == st->str_name)) {
-        PyObject *coro = PyTuple_Pack(1, args[0]);
-        if (coro == NULL)
-            return NULL;
-        PyObject *task = loop_call_with_loop(self, st->asyncio_task, coro);
-        Py_DECREF(coro);
-        return task;
-    }
-    PyObject *stack[2 + MAX_KEYWORDS + 1] = {NULL, args[0]};
-    for (Py_ssize_t i = 0; i < nkw; i++)
-        stack[2 + i] = args[1 + i];
-    stack[2 + nkw] = (PyObject *)self;
-    PyObject *names;
-    if (nkw == 1 &&
-        PyTuple_GET_ITEM(kwnames, 0) == PyTuple_GET_ITEM(st->kwnames_name_loop, 0)) {
-        names = Py_NewRef(st->kwnames_name_loop);
-    } else {
-        names = PyTuple_New(nkw + 1);
-        if (names == NULL)
-            return NULL;
-        for (Py_ssize_t i = 0; i < nkw; i++) {
-            PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-            if (PyUnicode_Compare(name, st->str_loop) == 0) {
-                /* Refused, in asyncio's words. */
-                Py_DECREF(names);
-                return create_task_slow(self, args, nargs, kwnames);
-            }
-            PyTuple_SET_ITEM(names, i, Py_NewRef(name));
-        }
-        PyTuple_SET_ITEM(names, nkw, Py_NewRef(st->str_loop));
-    }
-    PyObject *task = PyObject_Vectorcall(st->asyncio_task, stack + 1,
-                                         1 | PY_VECTORCALL_ARGUMENTS_OFFSET, names);
-    Py_DECREF(names);
-    return task;
-}
-
 /* ---- state as asyncio's inherited code sees it ---- */
 
 PyDoc_STRVAR(is_running_doc,
@@ -610,9 +485,6 @@ static PyMemberDef loop_members[] = {
 static PyMethodDef loop_methods[] = {
     {"call_soon", (PyCFunction)(void (*)(void))Loop_call_soon,
      METH_FASTCALL | METH_KEYWORDS, call_soon_doc},
-    {"create_future", (PyCFunction)Loop_create_future, METH_NOARGS, create_future_doc},
-    {"create_task", (PyCFunction)(void (*)(void))Loop_create_task,
-     METH_FASTCALL | METH_KEYWORDS, create_task_doc},
     {"stop", (PyCFunction)Loop_stop, METH_NOARGS, stop_doc},
     {"is_running", (PyCFunction)Loop_is_running, METH_NOARGS, is_running_doc},
     {"is_closed", (PyCFunction)Loop_is_closed, METH_NOARGS, is_closed_doc},
@@ -797,6 +669,7 @@ azs_loop_init(PyObject *mod, azs_state *st)
         return -1;
     if (azs_context_init(st) < 0 || azs_handle_init(mod, st) < 0 ||
         azs_type_add(mod, &st->loop_type, &azs_loop_spec, NULL, true) < 0 ||
+        azs_type_add_methods(st->loop_type, azs_task_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_timer_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_fdwatch_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_wakeup_methods) < 0 ||

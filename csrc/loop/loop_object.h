@@ -141,6 +141,7 @@ int azs_timers_move_due(LoopObject *loop, int64_t now_ns);
 
 void azs_timers_clear(LoopObject *loop);
 
+extern PyMethodDef azs_task_methods[];  /* create_future, create_task */
 extern PyMethodDef azs_timer_methods[]; /* call_later, call_at, time */
 extern PyMethodDef azs_fdwatch_methods[];
 extern PyMethodDef azs_wakeup_methods[];
