@@ -148,7 +148,7 @@ class _BaseTransport(ZmqTransport):
         that takes its reader away.
         """
         other = _by_fd.get(self._zmq_fd)
-        if other is not None and other._loop is loop and not other._closing:
+        if other is not None and other._loop is loop:
             zmq_sock = other._zmq_sock
             if zmq_sock is not None and zmq_sock.closed:
                 other._force_close(_not_a_socket())

@@ -500,13 +500,18 @@ def test_a_socket_fails_to_close(loop, run, errors, how):
     run(go())
 
 
-def test_zmq_fd_of_a_socket_that_was_closed_behind_is_used_again(run):
-    """By another transport, which works; the first one is told."""
+@pytest.mark.parametrize("closing", [False, True])
+def test_zmq_fd_of_a_socket_that_was_closed_behind_is_used_again(run, closing):
+    """By another transport, which works; the first one is told, though it waited for
+    a peer to send to before it closed."""
 
     async def go():
-        first, first_p = await open_transport(zmq.PULL)
+        first, first_p = await open_transport(zmq.DEALER)
         zmq_sock = first.get_extra_info("zmq_socket")
         fd = zmq_sock.getsockopt(zmq.FD)
+        if closing:
+            first.write([b"for nobody"])
+            first.close()
         await asyncio.sleep(0.001)
         zmq_sock.close()
         while os.path.exists(f"/proc/self/fd/{fd}"):
