@@ -363,6 +363,14 @@ azs_zmq_transport_turn(ZmqTransportObject *self)
     /* After an exception, too: the messages behind it are still to come. */
     if ((result == FAILED || result == MORE) && err == 0)
         err = azs_zmq_transport_arm(self);
+    /* No turn to leave the look to: ZMQ_FD will not tell of what has come already. */
+    if (err < 0 && self->looks_later) {
+        PyObject *raised = azs_exc_take();
+        self->looks_later = self->one_by_one = false;
+        if (azs_zmq_transport_turn(self) < 0)
+            PyErr_WriteUnraisable((PyObject *)self);
+        azs_exc_restore_steal(raised);
+    }
     if (exc != NULL) {
         if (err < 0)
             PyErr_Clear();

@@ -41,7 +41,7 @@ typedef struct {
     bool protocol_paused;  /* pause_writing was called, resume_writing not yet */
     bool in_turn;          /* inside azs_zmq_transport_turn: it looks for messages
                             * after whatever its callbacks do */
-    bool wrote;            /* write() was called in this turn */
+    bool wrote;            /* write() was called since the last message */
     bool one_by_one;       /* the last turns found a message each: see drain() */
     bool looks_later;      /* this one left the look for more to the next */
     bool armed;            /* foreign loops: _on_armed is scheduled */

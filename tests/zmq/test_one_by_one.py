@@ -53,3 +53,33 @@ def test_pausing_after_each(loop):
                     tr2.resume_reading()
 
     loop.run_until_complete(go())
+
+
+@pytest.mark.parametrize("loop_kind", ["asyncio"])
+def test_no_memory_to_look_later(loop, errors, monkeypatch):
+    """What came behind a message is not forgotten."""
+    call_soon = loop.call_soon
+    refused = []
+
+    def refuse(callback, *args, **kwargs):
+        if getattr(callback, "__self__", None) in refused:
+            raise MemoryError
+        return call_soon(callback, *args, **kwargs)
+
+    monkeypatch.setattr(loop, "call_soon", refuse)
+
+    async def go():
+        async with pair(zmq.PAIR, zmq.PAIR) as (tr1, _, tr2, pr2):
+            for i in range(3):
+                tr1.write([b"%d" % i])
+                await pr2.received(i + 1)
+                await asyncio.sleep(0.001)
+            refused.append(tr2)
+            tr1.write([b"a"])
+            tr1.write([b"b"])
+            await asyncio.wait_for(pr2.received(5), 10)
+            refused.clear()
+
+    loop.run_until_complete(go())
+    assert all(isinstance(c["exception"], MemoryError) for c in errors)
+    errors.clear()
