@@ -191,9 +191,11 @@ azs_transport_unmake(TransportObject *self)
     self->gone = self->closing = true;
     self->loop->stats.transports--;
     self->loop->stats.transports_made--;
+    azs_watcher_stop(self->loop, &self->io); /* the protocol may have found it */
+    azs_sys_close(self->dup_fd);
     if (self->sock == NULL)
         azs_sys_close(self->fd);
-    self->fd = -1;
+    self->fd = self->dup_fd = -1;
     leave_server(self);
     azs_exc_restore_steal(exc);
 }

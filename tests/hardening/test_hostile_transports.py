@@ -110,6 +110,53 @@ def test_an_accepted_protocol_that_cannot_be_classified(loop, contexts):
     assert calls == []
 
 
+class Busy(Shy):
+    """Finds its transport first, and writes more than the socket takes."""
+
+    def pause_writing(self):
+        pass
+
+    @property
+    def __class__(self):
+        for transport in gc.get_objects():
+            if type(transport) is core.StreamTransport and not self.asked:
+                if transport.get_protocol() is self:
+                    transport.write(b"x" * (1 << 24))
+        return Shy.__dict__["__class__"].fget(self)
+
+
+@ours
+@pytest.mark.parametrize("side", ["made", "connected", "accepted"])
+def test_a_transport_that_waits_for_room_and_is_taken_back(loop, contexts, side):
+    """It is not watched any more, and all its descriptors are closed."""
+    calls = []
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            before = loop.stats()["fds"]
+            if side == "made":
+                with socket.create_connection(listener.getsockname()) as sock:
+                    sock.setblocking(False)
+                    with pytest.raises(ZeroDivisionError):
+                        loop._make_socket_transport(sock, Busy(calls))
+            elif side == "connected":
+                with pytest.raises(ZeroDivisionError):
+                    await loop.create_connection(
+                        lambda: Busy(calls), *listener.getsockname()
+                    )
+            else:
+                server = await loop.create_server(lambda: Busy(calls), sock=listener)
+                with socket.create_connection(listener.getsockname()):
+                    while loop.stats()["accepted"] == 0:
+                        await asyncio.sleep(0.001)
+                server.close()
+            await asyncio.sleep(0.01)
+            assert loop.stats()["fds"] == before
+
+    loop.run_until_complete(main())
+    assert calls == contexts == []
+
+
 @ours
 @pytest.mark.parametrize("error", [ValueError, OSError])
 def test_a_factory_that_stops_its_server_and_fails(loop, contexts, error):
