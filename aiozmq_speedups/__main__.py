@@ -39,7 +39,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="PROGRAM",
         help="a script, or a directory or zip file with a __main__.py",
     )
-    sub.add_argument("args", metavar="ARG", nargs=argparse.REMAINDER)
+    rest = sub.add_argument("args", metavar="ARG", nargs=argparse.REMAINDER)
+    rest.required = False  # argparse would say so, where PROGRAM is missing
     options = parser.parse_args(argv)
     if options.command == "info":
         return info()

@@ -100,7 +100,7 @@ def install_alias() -> None:
             continue
         where = getattr(module, "__file__", None) or "an unknown place"
         raise RuntimeError(
-            f"{name} is already imported from {where}: call "
+            f"aiozmq is already imported ({name} from {where}): call "
             "aiozmq_speedups.install(aiozmq=True) before the program's first "
             "import of aiozmq, or start the program with "
             "'python -m aiozmq_speedups run'"

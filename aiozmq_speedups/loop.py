@@ -691,11 +691,20 @@ def new_event_loop(
     return Loop(zmq_context=zmq_context, busy_poll_us=busy_poll_us)
 
 
-def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
-    """Run a coroutine on a new loop and close it: :func:`asyncio.run`."""
+def run(
+    main: Coroutine[Any, Any, _T],
+    *,
+    debug: bool | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> _T:
+    """Run a coroutine on a new loop and close it: :func:`asyncio.run`.
+
+    ``loop_factory`` makes the loop, :func:`new_event_loop` where it is None.
+    """
     if events._get_running_loop() is not None:
         raise RuntimeError("run() cannot be called from a running event loop")
-    with asyncio.Runner(debug=debug, loop_factory=new_event_loop) as runner:
+    factory = loop_factory or new_event_loop
+    with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
         return runner.run(main)
 
 

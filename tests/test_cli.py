@@ -90,6 +90,7 @@ def test_wrong_usage(argv):
     done = call([sys.executable, "-m", "aiozmq_speedups", *argv])
     assert done.returncode == 2
     assert "usage:" in done.stderr
+    assert "ARG" not in done.stderr.partition("required: ")[2]
 
 
 # -- run: which loop, which aiozmq --

@@ -9,6 +9,7 @@ import struct
 import time
 from typing import Any
 
+from ..stream import ZmqStreamClosed
 from ._signature import CallSpec
 from .base import (
     NO_KWARGS,
@@ -40,6 +41,7 @@ _WIRE_NAMES: dict[type, str] = {
         TooManyCallsError,
     )
 }
+_WIRE_NAMES[ZmqStreamClosed] = "aiozmq.stream.ZmqStreamClosed"
 
 
 class _ServerProtocol(_BaseServerProtocol):

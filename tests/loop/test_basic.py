@@ -9,7 +9,7 @@ import weakref
 import pytest
 from two_loops import loop
 
-from aiozmq_speedups.loop import ASYNCIO_HOOKS, Loop, run
+from aiozmq_speedups.loop import ASYNCIO_HOOKS, Loop, new_event_loop, run
 
 __all__ = ["loop"]
 
@@ -20,6 +20,14 @@ def test_run_returns_the_result():
         return type(asyncio.get_running_loop())
 
     assert run(main()) is Loop
+
+
+def test_run_on_a_loop_of_ones_own():
+    async def main():
+        return asyncio.get_running_loop().busy_poll_us
+
+    assert run(main(), loop_factory=lambda: new_event_loop(busy_poll_us=7)) == 7
+    assert run(main(), loop_factory=None) == 0
 
 
 def test_run_inside_a_running_loop_is_refused():

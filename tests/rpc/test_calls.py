@@ -524,6 +524,7 @@ def test_rpc_errors_have_aiozmq_names(ours, run):
             "closed": rpc.ServiceClosedError(),
             "generic": rpc.GenericError("some.Error", (1,), "Error(1)"),
             "mine": MyNotFound("a"),
+            "stream": ours.stream.ZmqStreamClosed(),
         }
 
         @rpc.method
@@ -546,6 +547,7 @@ def test_rpc_errors_have_aiozmq_names(ours, run):
             assert generic.exc_type == base + "GenericError"
             assert generic.arguments == ("some.Error", (1,), "Error(1)")
             assert (await caught("mine")).exc_type.endswith("MyNotFound")
+            assert (await caught("stream")).exc_type == "aiozmq.stream.ZmqStreamClosed"
         for error in errors.values():
             error.__traceback__ = None
 

@@ -8,6 +8,8 @@ import socket
 
 import pytest
 
+from aiozmq_speedups.loop import Loop
+
 uvicorn = pytest.importorskip("uvicorn")
 aiohttp = pytest.importorskip("aiohttp")
 
@@ -211,3 +213,13 @@ def test_client_leaves_mid_response(run, errors, until, http):
                 assert await response.read() == b"Hello, world!"
 
     run(main())
+
+
+def test_the_loop_that_it_is_told_to_use():
+    """By --loop aiozmq_speedups:new_event_loop, as in the README."""
+    config = uvicorn.Config(App, loop="aiozmq_speedups:new_event_loop")
+    if not hasattr(config, "get_loop_factory"):
+        pytest.skip("an older uvicorn, which knows its own loops only")
+    loop = config.get_loop_factory()()
+    assert isinstance(loop, Loop)
+    loop.close()
