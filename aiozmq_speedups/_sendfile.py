@@ -110,7 +110,7 @@ class Sendfile(asyncio.SelectorEventLoop):
                 os.lseek(file_fd, offset + sent, os.SEEK_SET)
             elif _MOVES_ALWAYS and (count or size):
                 with contextlib.suppress(OSError):  # what cannot seek
-                    os.lseek(file_fd, offset + sent, os.SEEK_SET)
+                    os.lseek(file_fd, offset, os.SEEK_SET)
         return sent
 
     async def _sock_writable(self, sock: socket.socket) -> None:

@@ -103,14 +103,8 @@ static int
 sockop_on_ready(azs_watcher *wait, uint32_t events)
 {
     SockOpObject *self = azs_container_of(wait, SockOpObject, wait);
-    if (azs_likely(self->waiter == NULL || azs_waiter_wake(self->waiter) == 0))
-        return 0;
-    /* No memory to wake the task; nothing else will: once more in the next turn. */
-    PyObject *exc = azs_exc_take();
-    if (azs_watcher_post(self->loop, wait, events) < 0)
-        PyErr_Clear();
-    azs_exc_restore_steal(exc);
-    return -1;
+    return self->waiter == NULL ? 0
+                                : azs_waiter_wake_or_post(self->waiter, wait, events);
 }
 
 /* Begins to wait for the fd; sets `waiter`. 0 or -1. */

@@ -9,6 +9,9 @@
  * exception, or DONE where a signal came in between and it is to be repeated. */
 azs_sockop_outcome azs_sockop_failed(void);
 
+/* A connection to `address` could not be made: sets OSError in asyncio's words. -1. */
+int azs_sockop_connect_failed(int err, PyObject *address);
+
 /* An operation with the positional arguments after the socket, or asyncio's own
  * coroutine of that name where the call is out of the ordinary: `plain` is false,
  * it has keywords, or the socket is of another class. New reference. */

@@ -106,6 +106,20 @@ connect_start(SockOpObject *op, PyObject **result)
     return AZS_SOCKOP_ERROR;
 }
 
+int
+azs_sockop_connect_failed(int err, PyObject *address)
+{
+    PyObject *text = PyUnicode_FromFormat("Connect call failed %S", address);
+    PyObject *exc =
+        text == NULL ? NULL : PyObject_CallFunction(PyExc_OSError, "iO", err, text);
+    Py_XDECREF(text);
+    if (exc != NULL) {
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        Py_DECREF(exc);
+    }
+    return -1;
+}
+
 static azs_sockop_outcome
 connect_finish(SockOpObject *op, PyObject **result)
 {
@@ -125,14 +139,7 @@ connect_finish(SockOpObject *op, PyObject **result)
         *result = Py_NewRef(Py_None);
         return AZS_SOCKOP_DONE;
     }
-    PyObject *text = PyUnicode_FromFormat("Connect call failed %S", op->args[0]);
-    PyObject *exc =
-        text == NULL ? NULL : PyObject_CallFunction(PyExc_OSError, "iO", err, text);
-    Py_XDECREF(text);
-    if (exc != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-        Py_DECREF(exc);
-    }
+    azs_sockop_connect_failed(err, op->args[0]);
     return AZS_SOCKOP_ERROR;
 }
 

@@ -125,6 +125,18 @@ azs_waiter_wake(WaiterObject *self)
 }
 
 int
+azs_waiter_wake_or_post(WaiterObject *self, azs_watcher *watcher, uint32_t events)
+{
+    if (azs_likely(azs_waiter_wake(self) == 0))
+        return 0;
+    PyObject *exc = azs_exc_take();
+    if (azs_watcher_post(self->loop, watcher, events) < 0)
+        PyErr_Clear();
+    azs_exc_restore_steal(exc);
+    return -1;
+}
+
+int
 azs_waiter_check(WaiterObject *self)
 {
     if (azs_likely(self->state == AZS_WAITER_DONE && self->exception == NULL))

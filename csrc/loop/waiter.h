@@ -29,6 +29,10 @@ WaiterObject *azs_waiter_new(LoopObject *loop);
  * -1 with an exception: where it is pending still, the task has not been woken. */
 int azs_waiter_wake(WaiterObject *self);
 
+/* The same for a wake-up that nothing else will make: where it fails, `watcher` is
+ * posted with `events`, to make it in the next turn. */
+int azs_waiter_wake_or_post(WaiterObject *self, azs_watcher *watcher, uint32_t events);
+
 /* 0 where it was woken; -1 with the exception that it was ended with, CancelledError
  * for cancel(), or with InvalidStateError where it is pending. */
 int azs_waiter_check(WaiterObject *self);

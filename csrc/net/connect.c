@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 
 #include "base/sys.h"
-#include "loop/sockop.h"
+#include "loop/sockops.h"
 #include "net/stream.h"
 #include "py/addr.h"
 #include "py/args.h"
@@ -69,17 +69,10 @@ connect_check(const SockOpObject *op, azs_addr *peer)
     if (err == 0)
         return 0;
     PyObject *address = azs_addr_to_python(&op->addr.sa, op->addr.len);
-    PyObject *text = address == NULL
-                         ? NULL
-                         : PyUnicode_FromFormat("Connect call failed %S", address);
-    PyObject *exc =
-        text == NULL ? NULL : PyObject_CallFunction(PyExc_OSError, "iO", err, text);
-    Py_XDECREF(text);
-    Py_XDECREF(address);
-    if (exc != NULL) {
-        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-        Py_DECREF(exc);
-    }
+    if (address == NULL)
+        return -1;
+    azs_sockop_connect_failed(err, address);
+    Py_DECREF(address);
     return -1;
 }
 
@@ -167,8 +160,8 @@ drop_connection(SockOpObject *op)
         azs_exc_restore_steal(exc);
 }
 
-static const azs_sockop_kind connection_kind = {"_connect", attempt_connection,
-                                                EPOLLOUT, .drop = drop_connection};
+static const azs_sockop_kind connection_kind = {
+    .name = "_connect", .attempt = attempt_connection, .drop = drop_connection};
 
 PyDoc_STRVAR(connect_doc,
 "_connect($self, protocol_factory, address, /)\n--\n\n"

@@ -359,28 +359,27 @@ classes_are_original(azs_state *st)
     return same;
 }
 
-static int
-set_method(PyObject *dict, PyMethodDef *def, StreamObject *stream)
+int
+azs_reader_set_method(PyObject *obj, PyMethodDef *def, PyObject *original,
+                      StreamObject *stream)
 {
     PyObject *name = PyUnicode_InternFromString(def->ml_name);
-    if (name == NULL)
-        return -1;
+    PyObject *now = name == NULL ? NULL : PyObject_GetAttr(obj, name), *func = NULL;
     int res = -1;
-    PyObject *old = PyDict_GetItemWithError(dict, name);
-    if (old == NULL && PyErr_Occurred())
+    if (now == NULL)
         goto done;
-    if (old != NULL && !(PyCFunction_CheckExact(old) &&
-                         PyCFunction_GET_FUNCTION(old) == def->ml_meth)) {
-        res = 0;
+    res = PyMethod_Check(now) ? PyMethod_GET_FUNCTION(now) == original
+                              : PyCFunction_CheckExact(now) &&
+                                    PyCFunction_GET_FUNCTION(now) == def->ml_meth;
+    if (res == 0)
         goto done;
-    }
-    PyObject *func = PyCFunction_New(def, (PyObject *)stream);
-    if (func == NULL)
-        goto done;
-    res = PyDict_SetItem(dict, name, func) < 0 ? -1 : 1;
-    Py_DECREF(func);
+    func = PyCFunction_New(def, (PyObject *)stream);
+    if (func == NULL || PyObject_SetAttr(obj, name, func) < 0)
+        res = -1;
 done:
-    Py_DECREF(name);
+    Py_XDECREF(func);
+    Py_XDECREF(now);
+    Py_XDECREF(name);
     return res;
 }
 
@@ -443,7 +442,9 @@ azs_reader_attach(StreamObject *stream, PyObject *protocol)
     stream->hands_over = true;
     res = 1;
     for (size_t i = 0; res >= 0 && i < AZS_ARRAY_LEN(reader_methods); i++)
-        res = set_method(dict, &reader_methods[i], stream);
+        res = azs_reader_set_method(
+            reader, &reader_methods[i],
+            PyTuple_GET_ITEM(st->reader_class_methods, (Py_ssize_t)i), stream);
     if (res >= 0)
         res = azs_writer_attach(stream, protocol);
 done:

@@ -30,6 +30,11 @@ PyObject *azs_reader_call_class(PyObject *cls, PyObject *name, PyObject *self,
                                 PyObject *const *args, Py_ssize_t nargs,
                                 PyObject *kwnames);
 
+/* Sets a method that the object has from its class, `original`, or from us already. 1,
+ * 0 where somebody else has set it, or -1. */
+int azs_reader_set_method(PyObject *obj, PyMethodDef *def, PyObject *original,
+                          StreamObject *stream);
+
 /* asyncio's functions that the methods of writing stand for: borrowed. Only where a
  * reader was attached. */
 typedef enum { AZS_ORIGINAL_DRAIN_HELPER, AZS_ORIGINAL_DRAIN } azs_original;

@@ -527,15 +527,10 @@ wake_waiter(TransportObject *self)
     if (waiter == NULL)
         return 0;
     if (Py_IS_TYPE(waiter, self->st->waiter_type)) {
-        if (azs_waiter_wake((WaiterObject *)waiter) < 0) {
-            /* No memory; nothing else will wake it: once more in the next turn. */
-            PyObject *exc = azs_exc_take();
-            if (azs_watcher_post(self->loop, &self->later, AZS_LATER_WAKE) < 0)
-                PyErr_Clear();
+        res = azs_waiter_wake_or_post((WaiterObject *)waiter, &self->later,
+                                      AZS_LATER_WAKE);
+        if (res < 0)
             self->waiter = Py_NewRef(waiter);
-            azs_exc_restore_steal(exc);
-            res = -1;
-        }
     } else {
         PyObject *done = PyObject_CallMethod((PyObject *)self->loop, "_transport_ready",
                                              "O", waiter);

@@ -120,27 +120,6 @@ is_known(StreamObject *stream, PyObject *writer, PyObject *protocol)
     return res;
 }
 
-/* Sets a method that the object has from its class, `original`, or from us already. 1,
- * 0 where somebody else has set it, or -1. */
-static int
-set_method(PyObject *obj, PyObject *name, PyMethodDef *def, PyObject *original,
-           StreamObject *stream)
-{
-    PyObject *now = PyObject_GetAttr(obj, name);
-    if (now == NULL)
-        return -1;
-    bool free = PyMethod_Check(now) ? PyMethod_GET_FUNCTION(now) == original
-                                    : PyCFunction_CheckExact(now) &&
-                                          PyCFunction_GET_FUNCTION(now) == def->ml_meth;
-    Py_DECREF(now);
-    if (!free)
-        return 0;
-    PyObject *func = PyCFunction_New(def, (PyObject *)stream);
-    int res = func == NULL ? -1 : PyObject_SetAttr(obj, name, func);
-    Py_XDECREF(func);
-    return res < 0 ? -1 : 1;
-}
-
 /* Takes an attribute away where it is a method of this stream. 0 or -1. */
 static int
 drop_method(PyObject *obj, PyObject *name, StreamObject *stream)
@@ -171,8 +150,9 @@ attach_writer(StreamObject *stream, PyObject *writer)
         stream->writer_ref = PyWeakref_NewRef(writer, NULL);
         res = stream->writer_ref == NULL
                   ? -1
-                  : set_method(writer, st->str_drain, &writer_method,
-                               azs_reader_original(st, AZS_ORIGINAL_DRAIN), stream);
+                  : azs_reader_set_method(writer, &writer_method,
+                                          azs_reader_original(st, AZS_ORIGINAL_DRAIN),
+                                          stream);
     }
     if (res > 0)
         res = drop_method(protocol, st->str__drain_helper, stream);
@@ -251,8 +231,9 @@ int
 azs_writer_attach(StreamObject *stream, PyObject *protocol)
 {
     azs_state *st = stream->base.st;
-    int res = set_method(protocol, st->str__drain_helper, &protocol_method,
-                         azs_reader_original(st, AZS_ORIGINAL_DRAIN_HELPER), stream);
+    int res = azs_reader_set_method(protocol, &protocol_method,
+                                    azs_reader_original(st, AZS_ORIGINAL_DRAIN_HELPER),
+                                    stream);
     if (res > 0)
         res = watch_callback(stream, protocol);
     return res < 0 ? -1 : 0;

@@ -13,11 +13,6 @@ COUNTS_HEADER = sys.version_info >= (3, 13)
 HEADER = 8 if COUNTS_HEADER else 0
 
 
-@pytest.fixture(params=["speedups", "asyncio"])
-def loop_kind(request):
-    return request.param
-
-
 #: Those of 3.11.2 do not.
 ASYNCIO_PAUSES = (
     asyncio.selector_events._SelectorDatagramTransport.pause_reading
@@ -98,12 +93,6 @@ class Recorder(asyncio.DatagramProtocol):
         assert not self.lost.done(), "connection_lost twice"
         self.lost.set_result(exc)
         self._note("lost", self.on_lost, exc)
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def address(family):

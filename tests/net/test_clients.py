@@ -9,13 +9,11 @@ import warnings
 import weakref
 
 import pytest
+from two_loops import loop_kind, until
 
 from aiozmq_speedups import _ext
 
-
-@pytest.fixture(params=["speedups", "asyncio"])
-def loop_kind(request):
-    return request.param
+__all__ = ["loop_kind"]
 
 
 ours = pytest.mark.parametrize("loop_kind", ["speedups"], indirect=True)
@@ -44,12 +42,6 @@ def made(monkeypatch):
     monkeypatch.setattr(Accepted, "made", made)
     yield made
     made.clear()
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 @contextlib.asynccontextmanager

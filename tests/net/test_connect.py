@@ -13,13 +13,11 @@ import traceback
 import warnings
 
 import pytest
+from two_loops import loop_kind, until
 
 from aiozmq_speedups import _ext
 
-
-@pytest.fixture(params=["speedups", "asyncio"])
-def loop_kind(request):
-    return request.param
+__all__ = ["loop_kind"]
 
 
 ours = pytest.mark.parametrize("loop_kind", ["speedups"], indirect=True)
@@ -38,12 +36,6 @@ class Client(asyncio.Protocol):
 
     def connection_lost(self, exc):
         self.events.append(exc)
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 @pytest.fixture

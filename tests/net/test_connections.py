@@ -8,13 +8,11 @@ import os
 import socket
 
 import pytest
+from two_loops import loop_kind
+
+__all__ = ["loop_kind"]
 
 TCP = socket.SOCK_STREAM
-
-
-@pytest.fixture(params=["speedups", "asyncio"])
-def loop_kind(request):
-    return request.param
 
 
 needs_ipv6 = pytest.mark.skipif(

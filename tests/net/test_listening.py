@@ -9,11 +9,9 @@ import socket
 import sys
 
 import pytest
+from two_loops import loop_kind
 
-
-@pytest.fixture(params=["speedups", "asyncio"])
-def loop_kind(request):
-    return request.param
+__all__ = ["loop_kind"]
 
 
 needs_ipv6 = pytest.mark.skipif(

@@ -7,13 +7,11 @@ import socket
 import tty
 
 import pytest
+from two_loops import loop_kind, until
 
 from aiozmq_speedups.loop import Loop
 
-
-@pytest.fixture(params=["speedups", "asyncio"])
-def loop_kind(request):
-    return request.param
+__all__ = ["loop_kind"]
 
 
 class Reader(asyncio.Protocol):
@@ -40,12 +38,6 @@ class Reader(asyncio.Protocol):
     def connection_lost(self, exc):
         self.events.append("lost")
         self.lost.set_result(exc)
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def ends(kind):

@@ -10,11 +10,9 @@ import struct
 import sys
 
 import pytest
+from two_loops import loop_kind, until
 
-
-@pytest.fixture(params=["speedups", "asyncio"])
-def loop_kind(request):
-    return request.param
+__all__ = ["loop_kind"]
 
 
 #: asyncio leaves the connection to the garbage collector.
@@ -45,12 +43,6 @@ def made():
     made = []
     yield made
     made.clear()
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def serve(loop, factory, **kwargs):

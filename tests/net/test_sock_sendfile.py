@@ -8,13 +8,11 @@ import os
 import socket
 
 import pytest
+from two_loops import loop_kind
+
+__all__ = ["loop_kind"]
 
 SIZE = 5_000_000  # more than the kernel takes
-
-
-@pytest.fixture(params=["speedups", "asyncio"])
-def loop_kind(request):
-    return request.param
 
 
 @pytest.fixture

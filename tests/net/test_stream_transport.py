@@ -10,15 +10,13 @@ import sys
 import weakref
 
 import pytest
+from two_loops import loop_kind, until
 
 from aiozmq_speedups.loop import Loop
 
+__all__ = ["loop_kind"]
+
 NEW_LOOP = {"speedups": Loop, "asyncio": asyncio.SelectorEventLoop}
-
-
-@pytest.fixture(params=["speedups", "asyncio"])
-def loop_kind(request):
-    return request.param
 
 
 class Recorder(asyncio.Protocol):
@@ -68,12 +66,6 @@ class BufferedRecorder(Recorder, asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes):
         self.data += self.buffer[:nbytes]
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def connect(family, protocol=Recorder, **kwargs):

@@ -14,10 +14,9 @@ from datagrams import (
     bound_socket,
     endpoint,
     is_ours,
-    loop_kind,
     needs_ipv6,
-    until,
 )
+from two_loops import loop_kind, until
 
 __all__ = ["loop_kind"]
 

@@ -13,9 +13,8 @@ from datagrams import (
     address,
     bound_socket,
     endpoint,
-    loop_kind,
-    until,
 )
+from two_loops import loop_kind, until
 
 __all__ = ["loop_kind"]
 

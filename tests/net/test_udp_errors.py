@@ -10,10 +10,9 @@ from datagrams import (
     Recorder,
     bound_socket,
     endpoint,
-    loop_kind,
     refused_address,
-    until,
 )
+from two_loops import loop_kind, until
 
 from aiozmq_speedups._ext import core
 

@@ -14,9 +14,8 @@ from datagrams import (
     endpoint,
     fill,
     is_ours,
-    loop_kind,
-    until,
 )
+from two_loops import loop_kind, until
 
 __all__ = ["can_pause", "loop_kind"]
 

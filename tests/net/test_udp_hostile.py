@@ -15,10 +15,9 @@ from datagrams import (
     endpoint,
     fill,
     is_ours,
-    loop_kind,
     refused_address,
-    until,
 )
+from two_loops import loop_kind, until
 
 __all__ = ["loop_kind"]
 
