@@ -1,23 +1,28 @@
 """asyncio and ZeroMQ at C speed."""
 
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from aiozmq_speedups._version import __version__, version, version_info
-from aiozmq_speedups.core import (
-    SocketEvent,
-    ZmqMonitor,
-    ZmqOptions,
-    create_zmq_connection,
-)
-from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
-from aiozmq_speedups.loop import Loop, ZmqEventLoop, install, new_event_loop, run
-from aiozmq_speedups.selector import EpollSelector, ZmqSelector
-from aiozmq_speedups.stream import (
-    ZmqStream,
-    ZmqStreamClosed,
-    ZmqStreamProtocol,
-    create_zmq_stream,
-)
+
+if TYPE_CHECKING:
+    from aiozmq_speedups._ext import EpollSelector
+    from aiozmq_speedups._policy import EventLoopPolicy, ZmqEventLoopPolicy
+    from aiozmq_speedups.core import (
+        SocketEvent,
+        ZmqMonitor,
+        ZmqOptions,
+        create_zmq_connection,
+    )
+    from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
+    from aiozmq_speedups.loop import Loop, ZmqEventLoop, install, new_event_loop, run
+    from aiozmq_speedups.selector import ZmqSelector
+    from aiozmq_speedups.stream import (
+        ZmqStream,
+        ZmqStreamClosed,
+        ZmqStreamProtocol,
+        create_zmq_stream,
+    )
 
 __all__ = (
     "EpollSelector",
@@ -44,11 +49,42 @@ __all__ = (
     "version_info",
 )
 
+# Where each name is, that is loaded when it is first used: who wants the loop pays
+# for no pyzmq, and who wants the version for no asyncio. Policies are gone in 3.16.
+_MODULE_OF = {
+    "EpollSelector": "_ext",
+    "EventLoopPolicy": "_policy",
+    "Loop": "loop",
+    "SocketEvent": "core",
+    "ZmqEventLoop": "loop",
+    "ZmqEventLoopPolicy": "_policy",
+    "ZmqMonitor": "core",
+    "ZmqOptions": "core",
+    "ZmqProtocol": "interface",
+    "ZmqSelector": "selector",
+    "ZmqStream": "stream",
+    "ZmqStreamClosed": "stream",
+    "ZmqStreamProtocol": "stream",
+    "ZmqTransport": "interface",
+    "create_zmq_connection": "core",
+    "create_zmq_stream": "stream",
+    "install": "loop",
+    "new_event_loop": "loop",
+    "run": "loop",
+}
+_SUBMODULES = {"core", "interface", "loop", "selector", "stream"}
+
 
 def __getattr__(name: str) -> Any:
-    # Lazily: policies are deprecated in 3.14 and gone in 3.16.
-    if name in ("EventLoopPolicy", "ZmqEventLoopPolicy"):
-        from aiozmq_speedups import _policy
-
-        return getattr(_policy, name)
+    module = _MODULE_OF.get(name)
+    if module is not None:
+        value = getattr(import_module(f"{__name__}.{module}"), name)
+        globals()[name] = value
+        return value
+    if name in _SUBMODULES:
+        return import_module(f"{__name__}.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBMODULES})

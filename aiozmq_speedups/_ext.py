@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 core: Any = None
 reason: str | None = None
@@ -22,3 +22,8 @@ else:
         reason = "the C extension was not built"
     except ImportError as exc:
         reason = f"the C extension could not be imported: {exc}"
+
+if TYPE_CHECKING or core is None:
+    from selectors import EpollSelector as EpollSelector
+else:
+    EpollSelector = core.EpollSelector

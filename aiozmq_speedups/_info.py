@@ -6,8 +6,6 @@ import platform
 import ssl
 import sys
 
-import zmq
-
 from aiozmq_speedups import _ext
 from aiozmq_speedups._version import __version__
 
@@ -19,6 +17,14 @@ _ACCELERATED = {
 }
 
 
+def _zmq_versions() -> dict[str, str]:
+    try:
+        import zmq
+    except ImportError as exc:
+        return {"pyzmq": f"none: {exc}"}
+    return {"pyzmq": zmq.pyzmq_version(), "libzmq": zmq.zmq_version()}
+
+
 def collect() -> dict[str, str]:
     """Return name: value, in the order to print them."""
     facts = {
@@ -26,8 +32,7 @@ def collect() -> dict[str, str]:
         "python": f"{platform.python_implementation()} {platform.python_version()}"
         f" ({sys.executable})",
         "platform": platform.platform(),
-        "pyzmq": zmq.pyzmq_version(),
-        "libzmq": zmq.zmq_version(),
+        **_zmq_versions(),
         "openssl": ssl.OPENSSL_VERSION,
     }
     core = _ext.core

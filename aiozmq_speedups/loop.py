@@ -632,9 +632,12 @@ else:
         """asyncio's loop; its selector also takes ZeroMQ sockets."""
 
         def __init__(self) -> None:
-            from aiozmq_speedups.selector import ZmqSelector
-
-            super().__init__(ZmqSelector())
+            try:
+                from aiozmq_speedups.selector import ZmqSelector
+            except ImportError:  # no pyzmq, or one that does not load
+                super().__init__()
+            else:
+                super().__init__(ZmqSelector())
 
         def _stats(self) -> dict[str, int]:
             watched = {} if self.is_closed() else self._selector.get_map()

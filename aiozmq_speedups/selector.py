@@ -10,16 +10,11 @@ import errno
 import time
 from collections.abc import Iterator, Mapping
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
-from typing import TYPE_CHECKING, Any, Union
+from typing import Any, Union
 
 import zmq
 
-from aiozmq_speedups._ext import core as _core
-
-if TYPE_CHECKING or _core is None:
-    from selectors import EpollSelector
-else:
-    EpollSelector = _core.EpollSelector
+from aiozmq_speedups._ext import EpollSelector
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "EpollSelector", "SelectorKey", "ZmqSelector"]
 

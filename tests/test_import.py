@@ -1,5 +1,11 @@
+"""What an import loads, and what it needs."""
+
+import os
 import subprocess
 import sys
+import textwrap
+
+import pytest
 
 
 def test_extension_is_built():
@@ -17,3 +23,92 @@ def test_children_import_the_same_extension():
     )
     out = subprocess.check_output([sys.executable, "-c", program], text=True)
     assert out.strip() == str(core and core.__file__)
+
+
+def python(code, **env):
+    """What a fresh interpreter prints that runs `code`."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+WHAT_A_LOOP_DOES = """
+    import sys
+    import aiozmq_speedups
+
+    async def main():
+        from asyncio import get_running_loop, open_connection, start_server, sleep
+
+        async def echo(reader, writer):
+            writer.write(await reader.readexactly(3))
+            writer.close()
+
+        assert type(get_running_loop()) is aiozmq_speedups.Loop
+        async with await start_server(echo, "127.0.0.1", 0) as server:
+            reader, writer = await open_connection(*server.sockets[0].getsockname())
+            writer.write(b"abc")
+            assert await reader.read() == b"abc"
+            writer.close()
+        await sleep(0)
+
+    aiozmq_speedups.run(main())
+"""
+
+
+def test_the_loop_loads_no_zmq_and_no_msgpack():
+    from aiozmq_speedups._ext import core
+
+    out = python(f"""
+        import sys
+        before = set(sys.modules)
+        import aiozmq_speedups
+        print({{name.partition(".")[0] for name in sys.modules if name not in before}}
+            <= {{"aiozmq_speedups", *sys.stdlib_module_names}})
+        print("asyncio" in sys.modules)
+        {textwrap.indent(textwrap.dedent(WHAT_A_LOOP_DOES), " " * 8).strip()}
+        print(sorted({{"zmq", "msgpack"}} & set(sys.modules)))
+        print(sorted(n for n in sys.modules if n.startswith("aiozmq_speedups.")))
+    """)
+    only_stdlib, asyncio, third_party, own = out.splitlines()
+    assert (only_stdlib, asyncio) == ("True", "False")
+    if core is None:
+        return  # in pure Python a loop's selector takes zmq's sockets
+    assert third_party == "[]"
+    assert eval(own) == [
+        f"aiozmq_speedups.{name}"
+        for name in ("_core", "_ext", "_sendfile", "_version", "interface", "loop")
+    ]
+
+
+@pytest.mark.parametrize("pure", ["", "1"])
+@pytest.mark.parametrize("missing", ["None", "refuses"])
+def test_the_loop_needs_no_pyzmq(tmp_path, pure, missing):
+    """Where it is not installed, or does not find its libzmq."""
+    code = "import sys; sys.modules.update(zmq=None, msgpack=None)\n"
+    if missing == "refuses":
+        (tmp_path / "zmq.py").write_text("raise ImportError('no libzmq.so.5')")
+        code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    loop = textwrap.dedent(WHAT_A_LOOP_DOES)
+    last = "\ntry: aiozmq_speedups.create_zmq_stream\nexcept ImportError: print('no')"
+    assert python(code + loop + last, AIOZMQ_SPEEDUPS_PURE=pure) == "no\n"
+
+
+def test_every_name_is_there():
+    import aiozmq_speedups
+
+    out = python("""
+        import aiozmq_speedups
+        for name in aiozmq_speedups.__all__:
+            assert name in dir(aiozmq_speedups)
+            getattr(aiozmq_speedups, name)
+        for name in ("core", "interface", "loop", "selector", "stream"):
+            assert getattr(aiozmq_speedups, name).__name__.endswith(name)
+    """)
+    assert out == ""
+    with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
+        aiozmq_speedups.no_such_name  # noqa: B018
