@@ -594,7 +594,7 @@ loop_clear(LoopObject *self)
 static void
 loop_dealloc(LoopObject *self)
 {
-    PyObject_GC_UnTrack(self);
+    AZS_DEALLOC_BEGIN(self, loop_dealloc);
     self->closed = true;
     loop_clear(self);
     azs_wakeup_close(&self->wakeup);
@@ -606,6 +606,7 @@ loop_dealloc(LoopObject *self)
     AZS_LIVE(st, loop, -1);
     AZS_DEALLOC_FREE(self);
     azs_state_release(st);
+    AZS_DEALLOC_END;
 }
 
 PyDoc_STRVAR(loop_doc,

@@ -453,9 +453,8 @@ sockop_dealloc(SockOpObject *self)
 {
     azs_state *st = self->st;
     assert(self->wait.fd == -1 && !self->wait.queued);
-    PyObject_GC_UnTrack(self);
-    Py_TRASHCAN_BEGIN(self, sockop_dealloc) /* an argument may be another one */
-        sockop_drop(self);
+    AZS_DEALLOC_BEGIN(self, sockop_dealloc);
+    sockop_drop(self);
     AZS_LIVE(st, sockop, -1);
     LoopObject *loop = self->loop;
     azs_free_list *list = &st->free_sockops;
@@ -470,7 +469,7 @@ sockop_dealloc(SockOpObject *self)
         AZS_DEALLOC_FREE(self);
     }
     Py_DECREF(loop);
-    Py_TRASHCAN_END
+    AZS_DEALLOC_END;
 }
 
 static PyMethodDef sockop_methods[] = {

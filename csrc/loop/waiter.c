@@ -413,7 +413,7 @@ static void
 waiter_dealloc(WaiterObject *self)
 {
     azs_state *st = self->st;
-    PyObject_GC_UnTrack(self);
+    AZS_DEALLOC_BEGIN(self, waiter_dealloc);
     waiter_clear(self);
     AZS_LIVE(st, waiter, -1);
     LoopObject *loop = self->loop;
@@ -429,6 +429,7 @@ waiter_dealloc(WaiterObject *self)
         AZS_DEALLOC_FREE(self);
     }
     Py_DECREF(loop);
+    AZS_DEALLOC_END;
 }
 
 /* ---- what a Task takes ---- */

@@ -220,13 +220,14 @@ listener_clear(ListenerObject *self)
 static void
 listener_dealloc(ListenerObject *self)
 {
-    PyObject_GC_UnTrack(self);
     assert(self->io.fd < 0 && !self->io.queued);
+    AZS_DEALLOC_BEGIN(self, listener_dealloc);
     AZS_LIVE(self->st, listener, -1);
     listener_clear(self);
     Py_CLEAR(self->context);
     Py_CLEAR(self->loop);
     AZS_DEALLOC_FREE(self);
+    AZS_DEALLOC_END;
 }
 
 PyDoc_STRVAR(listener_doc, "A listening socket that accepts into StreamTransports.");

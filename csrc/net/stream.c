@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include <structmember.h>
 
+#include "net/clients.h"
 #include "net/reader.h"
 #include "net/writer.h"
 #include "py/args.h"
@@ -443,12 +444,15 @@ azs_stream_dealloc(StreamObject *self)
 {
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
         return; /* resurrected */
-    PyObject_GC_UnTrack(self);
+    /* Whose list would find it. */
+    azs_clients_forget(&self->base);
+    AZS_DEALLOC_BEGIN(self, azs_stream_dealloc);
     azs_bufq_clear(&self->queue);
     assert(self->read_op == NULL);
     Py_CLEAR(self->reader_ref);
     Py_CLEAR(self->writer_ref);
     azs_transport_dealloc(&self->base);
+    AZS_DEALLOC_END;
 }
 
 PyDoc_STRVAR(stream_doc,

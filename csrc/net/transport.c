@@ -696,8 +696,7 @@ azs_transport_dealloc(TransportObject *self)
         assert(self->io.fd < 0 && !self->io.queued && !self->later.queued);
         AZS_LIVE(self->st, transport, -1);
     }
-    /* First: what a weak reference calls may look at the server's. */
-    azs_clients_forget(self);
+    assert(self->clients == NULL);
     if (self->weakrefs != NULL)
         PyObject_ClearWeakRefs((PyObject *)self);
     azs_transport_clear(self);

@@ -242,7 +242,7 @@ datagram_dealloc(DatagramObject *self)
 {
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
         return; /* resurrected */
-    PyObject_GC_UnTrack(self);
+    AZS_DEALLOC_BEGIN(self, datagram_dealloc);
     azs_dgramq_clear(&self->in);
     azs_dgramq_clear(&self->out);
     while (self->nspares > 0)
@@ -250,6 +250,7 @@ datagram_dealloc(DatagramObject *self)
     azs_addr_cache_clear(&self->cache);
     Py_CLEAR(self->address);
     azs_transport_dealloc(&self->base);
+    AZS_DEALLOC_END;
 }
 
 PyDoc_STRVAR(datagram_doc,

@@ -4,6 +4,15 @@
 
 #include "py/state.h"
 
+/* The body of a dealloc of which the members may be another of the kind, whose dealloc
+ * comes to the next: a long chain is freed link by link (CPython's trashcan; since
+ * Python 3.14 every dealloc is in it). The object may be put off in BEGIN: what could
+ * find it without a reference must be told before. No `return` in between. */
+#define AZS_DEALLOC_BEGIN(self, dealloc)                                               \
+    PyObject_GC_UnTrack(self);                                                         \
+    Py_TRASHCAN_BEGIN(self, dealloc)
+#define AZS_DEALLOC_END Py_TRASHCAN_END
+
 /* Frees a GC-tracked instance of a heap type. The caller has untracked it and
  * dropped its members. The type goes last: the instance owned a reference. */
 #define AZS_DEALLOC_FREE(self)                                                         \

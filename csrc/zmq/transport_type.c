@@ -511,14 +511,15 @@ transport_clear(ZmqTransportObject *self)
 static void
 transport_dealloc(ZmqTransportObject *self)
 {
-    PyObject_GC_UnTrack(self);
     assert(self->watcher.fd == -1 && !self->watcher.queued);
+    AZS_DEALLOC_BEGIN(self, transport_dealloc);
     (void)transport_clear(self);
     azs_ring_free(&self->queue);
     azs_state *st = self->st;
     AZS_LIVE(st, zmq_transport, -1);
     AZS_DEALLOC_FREE(self);
     azs_state_release(st);
+    AZS_DEALLOC_END;
 }
 
 PyDoc_STRVAR(transport_doc,

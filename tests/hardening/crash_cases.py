@@ -5,6 +5,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import faulthandler
 import os
 import resource
@@ -14,7 +15,7 @@ import weakref
 
 import zmq
 
-from aiozmq_speedups import EpollSelector, Loop, ZmqProtocol, core, run
+from aiozmq_speedups import EpollSelector, Loop, ZmqProtocol, _core, core, run
 
 CASES = {}
 LONG = 200_000
@@ -81,6 +82,88 @@ def chain_of_operations():
             operation = loop.sock_sendall(a, operation)
         del operation
     loop.close()
+
+
+@case
+def chain_of_waiters():
+    loop = Loop()
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    with a, b:
+        waiter = None
+        for _ in range(LONG):
+            operation = loop.sock_recv(a, 1)
+            before, waiter = waiter, operation.send(None)
+            waiter.add_done_callback(before, context=contextvars.Context())
+            operation.close()
+        del operation, before, waiter
+    loop.close()
+
+
+@case
+def chain_of_loops():
+    loop = None
+    for _ in range(LONG):
+        before, loop = loop, _core.Loop()
+        loop._dispose()
+        loop._before_poll = before
+
+
+@case
+def chain_of_listeners():
+    loop = Loop()
+    listener = None
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        for _ in range(LONG):
+            listener = loop._listen(listener, sock, None, 1)
+            listener.stop()
+        del listener
+    loop.close()
+
+
+def chain_of_transports(make):
+    """By the slot that asyncio's class has."""
+    loop = Loop()
+    transport = None
+    for _ in range(LONG):
+        before, transport = transport, make(loop)
+        transport.abort()
+        loop._run_once()
+        asyncio.BaseTransport._extra.__set__(transport, before)
+    del before, transport
+    loop.close()
+
+
+@case
+def chain_of_stream_transports():
+    make = Loop._make_socket_transport
+    chain_of_transports(lambda loop: make(loop, socket.socket(), asyncio.Protocol()))
+
+
+@case
+def chain_of_datagram_transports():
+    def make(loop):
+        sock = socket.socket(type=socket.SOCK_DGRAM)
+        return loop._make_datagram_transport(sock, asyncio.DatagramProtocol())
+
+    chain_of_transports(make)
+
+
+@case
+def chain_of_pipe_transports():
+    def make(loop):
+        pipe = open("/dev/zero", "rb", 0)
+        return loop._make_read_pipe_transport(pipe, asyncio.Protocol())
+
+    chain_of_transports(make)
+
+
+@case
+def chain_of_zmq_transports():
+    transport = None
+    for _ in range(LONG):
+        before, transport = transport, _core.ZmqTransport.__new__(_core.ZmqTransport)
+        asyncio.BaseTransport._extra.__set__(transport, before)
 
 
 @case
