@@ -47,7 +47,6 @@ static const azs_transport_ops write_pipe_ops = {
     .write_failed = "Fatal write error on pipe transport",
     .lost_write = "pipe closed by peer or os.write(pipe, data) raised exception.",
     .on_ready = write_pipe_on_ready,
-    .flush = azs_stream_flush,
     .drop_queue = azs_stream_drop_queue,
 };
 

@@ -17,9 +17,6 @@
 /* The kernel takes at most 1,024 (IOV_MAX); more than these few hardly pay. */
 enum { MAX_IOV = 64 };
 
-/* Gathered output goes out before it is more than this: the peer can start. */
-enum { GATHER_MAX = 64 * 1024 };
-
 /* ---- output ---- */
 
 static inline StreamObject *
@@ -100,15 +97,6 @@ azs_stream_send(StreamObject *self)
     return stream_ran_empty(self);
 }
 
-/* For the end of a protocol callback: an exception stays set. */
-void
-azs_stream_flush(TransportObject *self)
-{
-    /* Waiting for the kernel already? It will say. */
-    if (!(self->io.interest & EPOLLOUT))
-        (void)azs_stream_send(stream_of(self));
-}
-
 static int
 stream_on_ready(TransportObject *base, uint32_t events)
 {
@@ -128,7 +116,6 @@ static const azs_transport_ops stream_ops = {
     .write_failed = "Fatal write error on socket transport",
     .lost_write = "socket.send() raised exception.",
     .on_ready = stream_on_ready,
-    .flush = azs_stream_flush,
     .drop_queue = azs_stream_drop_queue,
 };
 
@@ -168,24 +155,16 @@ stream_queue(StreamObject *self, PyObject *data, const char *buf, size_t len)
     return res;
 }
 
-/* write() with the buffer at hand. 0 or -1. */
+/* write() with the buffer at hand: the kernel gets it at once, unless something waits
+ * for the kernel. 0 or -1. */
 static int
 stream_write(StreamObject *self, PyObject *data, const char *buf, size_t len)
 {
     TransportObject *base = &self->base;
     if (base->lost_posted || base->gone)
         return azs_transport_write_lost(base);
-    bool blocked = base->io.interest & EPOLLOUT;
-    if (base->gather > 0 && !blocked &&
-        (PyBytes_CheckExact(data) || len <= GATHER_MAX)) {
-        if (stream_queue(self, data, buf, len) < 0)
-            return -1;
-        return base->queued > GATHER_MAX ? azs_stream_send(self) : 0;
-    }
-    if (self->queue.count > 0 && !blocked && azs_stream_send(self) < 0)
-        return -1;
     ssize_t sent = 0;
-    if (self->queue.count == 0 && !base->lost_posted) {
+    if (self->queue.count == 0) {
         do {
             sent = base->is_socket ? send(base->fd, buf, len, MSG_NOSIGNAL)
                                    : write(base->fd, buf, len);
@@ -204,8 +183,6 @@ stream_write(StreamObject *self, PyObject *data, const char *buf, size_t len)
         buf += sent;
         len -= (size_t)sent;
     }
-    if (base->lost_posted)
-        return 0;
     if (stream_queue(self, data, buf, len) < 0)
         /* A stream with a hole in it must end. */
         return sent > 0 ? azs_transport_fatal(base, base->ops->write_failed) : -1;
@@ -217,9 +194,8 @@ const char azs_stream_write_doc[] =
     "Send bytes, a bytearray or a memoryview; never blocks (asyncio\n"
     "WriteTransport.write).\n\n"
     "What the kernel does not take at once is buffered: bytes objects as they are, a\n"
-    "copy of anything else. Writes made inside one of the protocol's callbacks go out\n"
-    "together when it returns. Raises TypeError for other types, RuntimeError after\n"
-    "write_eof().";
+    "copy of anything else. writelines() sends several in one system call. Raises\n"
+    "TypeError for other types, RuntimeError after write_eof().";
 
 PyObject *
 azs_stream_write(StreamObject *self, PyObject *data)
@@ -308,16 +284,9 @@ Stream_writelines(StreamObject *self, PyObject *lines)
     }
     base->queued += size;
     Py_DECREF(list);
-    if (base->queued > 0) {
-        bool blocked = base->io.interest & EPOLLOUT;
-        int res = 0;
-        if (blocked)
-            res = azs_transport_grew(base);
-        else if (base->gather == 0 || base->queued > GATHER_MAX)
-            res = azs_stream_send(self);
-        if (res < 0)
-            return NULL;
-    }
+    if (pushed > 0 && (pushed < self->queue.count ? azs_transport_grew(base)
+                                                  : azs_stream_send(self)) < 0)
+        return NULL;
     Py_RETURN_NONE;
 
 fail:
@@ -337,16 +306,10 @@ Stream_write_eof(StreamObject *self, PyObject *Py_UNUSED(ignored))
     if (base->closing || self->eof)
         Py_RETURN_NONE;
     self->eof = true;
-    bool blocked = base->io.interest & EPOLLOUT;
-    int res = 0;
-    if (base->queued == 0) {
-        if (shutdown(base->fd, SHUT_WR) < 0)
-            res = azs_set_errno(-errno);
-    } else if (!blocked) {
-        res = azs_stream_send(self);
-    }
-    if (res < 0)
+    if (base->queued == 0 && shutdown(base->fd, SHUT_WR) < 0) {
+        azs_set_errno(-errno);
         return NULL;
+    }
     Py_RETURN_NONE;
 }
 

@@ -9,9 +9,9 @@ typedef struct ReadOpObject ReadOpObject;
 
 typedef struct {
     TransportObject base;
-    azs_bufq queue;
-    bool eof;          /* write_eof() was called */
-    bool buffered;     /* the protocol is an asyncio.BufferedProtocol */
+    azs_bufq queue; /* what waits for EPOLLOUT, which is asked for while there is any */
+    bool eof;       /* write_eof() was called */
+    bool buffered;  /* the protocol is an asyncio.BufferedProtocol */
     bool feeds_reader; /* the protocol is exactly a StreamReaderProtocol */
     bool hands_over;   /* and its reader is that of reader_ref */
     /* The coroutine that waits for input, which it is handed; NULL unless hands_over.
@@ -33,7 +33,6 @@ int azs_stream_send(StreamObject *self);
 /* Reads once and delivers. 0, or -1 with what must leave the loop. */
 int azs_stream_read(StreamObject *self);
 
-void azs_stream_flush(TransportObject *self);
 void azs_stream_drop_queue(TransportObject *self);
 
 /* How input is delivered to this protocol. 0 or -1. */

@@ -32,26 +32,6 @@ stream_eof_received(StreamObject *self)
     return azs_transport_update_reading(base);
 }
 
-/* What a callback wrote goes out before anything else is done about it, as far as
- * any user of asyncio can tell. A current exception stays so. 0 or -1. */
-static int
-send_gathered(StreamObject *self)
-{
-    TransportObject *base = &self->base;
-    if (base->queued == 0 || base->gather != 1 || base->lost_posted ||
-        (base->io.interest & EPOLLOUT))
-        return 0;
-    if (azs_likely(!PyErr_Occurred()))
-        return azs_stream_send(self);
-    PyObject *exc = azs_exc_take();
-    int res = azs_stream_send(self);
-    if (res == 0)
-        azs_exc_restore_steal(exc);
-    else
-        Py_DECREF(exc); /* SystemExit or KeyboardInterrupt is more */
-    return res;
-}
-
 /* recv(2) or read(2) into `buf`: its result, or -errno. */
 static ssize_t
 stream_recv(StreamObject *self, void *buf, size_t len)
@@ -209,9 +189,6 @@ deliver(StreamObject *self, PyObject *data)
         PyObject_VectorcallMethod(base->st->str_data_received, args, 2, NULL);
     Py_DECREF(protocol);
     Py_XDECREF(ok);
-    /* Sent now, so that nobody but us may hold the data any more. */
-    if (send_gathered(self) < 0)
-        return -1;
     return ok != NULL ? 0
                       : azs_transport_fatal(
                             base, "Fatal error: protocol.data_received() call failed.");

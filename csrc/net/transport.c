@@ -255,28 +255,13 @@ azs_transport_want_write(TransportObject *self, bool want)
 int
 azs_transport_enter(TransportObject *self)
 {
-    if (PyContext_Enter(self->context) < 0)
-        return -1;
-    self->gather++;
-    return 0;
+    return PyContext_Enter(self->context);
 }
 
 void
 azs_transport_leave(TransportObject *self)
 {
-    assert(self->gather > 0);
-    /* What a callback raised is kept aside: sending may run Python code. */
     PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
-    /* Sent in the Context still: pause_writing() may come of it. */
-    if (--self->gather == 0 && self->queued > 0 && self->ops->flush != NULL &&
-        !self->lost_posted)
-        self->ops->flush(self);
-    if (PyErr_Occurred()) {
-        if (exc != NULL)
-            PyErr_WriteUnraisable((PyObject *)self);
-        else
-            exc = azs_exc_take();
-    }
     if (PyContext_Exit(self->context) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
     if (exc != NULL)
@@ -312,9 +297,15 @@ azs_transport_fatal(TransportObject *self, const char *message)
         return -1;
     PyObject *exc = azs_exc_take();
     int res = azs_transport_report(self, exc, message, true);
-    if (res == 0)
-        res = azs_transport_force_close(self, exc);
+    /* Whatever the report raised, nobody waits for this transport any more. */
+    PyObject *raised = res < 0 ? azs_exc_take() : NULL;
+    res = azs_transport_force_close(self, exc);
     Py_DECREF(exc);
+    if (raised != NULL) {
+        PyErr_Clear();
+        azs_exc_restore_steal(raised);
+        res = -1;
+    }
     return res;
 }
 
@@ -386,11 +377,6 @@ azs_transport_close(TransportObject *self)
 {
     if (self->closing)
         return 0;
-    if (self->queued > 0 && self->ops->flush != NULL)
-        self->ops->flush(self);
-    /* Sending may have failed and closed it, or have been left by KeyboardInterrupt. */
-    if (self->closing || PyErr_Occurred())
-        return PyErr_Occurred() ? -1 : 0;
     self->closing = true;
     if (self->queued == 0)
         return post_lost(self, NULL, 0);

@@ -26,9 +26,6 @@ typedef struct {
     const char *lost_write; /* warning for writes after the end */
     /* Readiness; as azs_watcher_cb. */
     int (*on_ready)(TransportObject *self, uint32_t events);
-    /* Sends what is queued as far as the kernel takes it; NULL where nothing is
-     * ever held back. Never fails: errors close the transport. */
-    void (*flush)(TransportObject *self);
     /* Drops the write queue. */
     void (*drop_queue)(TransportObject *self);
     /* resume_reading() was called: 0 or -1. NULL where the fd's readiness says all. */
@@ -67,7 +64,6 @@ struct TransportObject {
     bool connected;       /* connection_made was called */
     bool is_socket;       /* recv/send work on the fd */
     unsigned conn_lost;   /* writes after the end, for the warning */
-    unsigned gather;      /* depth of protocol callbacks: writes are gathered */
     size_t queued;        /* bytes in the write queue, as water marks count */
     size_t high_water, low_water;
 
@@ -134,8 +130,8 @@ int azs_transport_want_write(TransportObject *self, bool want);
 
 /* ---- protocol callbacks ---- */
 
-/* Around every callback made from the loop: enters the transport's Context and
- * gathers writes; leaving flushes them. Enter: 0 or -1. */
+/* Around every callback made from the loop, whose exception stays set: the transport's
+ * Context. Enter: 0 or -1. */
 int azs_transport_enter(TransportObject *self);
 void azs_transport_leave(TransportObject *self);
 

@@ -2,17 +2,6 @@
  * and close is transport.c. */
 #include "net/clients.h"
 
-/* What a callback wrote has been sent already, as far as any user of asyncio can tell.
- * 0 or -1. */
-static int
-flush_gathered(TransportObject *self)
-{
-    if (self->gather > 0 && self->queued > 0 && self->ops->flush != NULL &&
-        !self->lost_posted)
-        self->ops->flush(self);
-    return PyErr_Occurred() ? -1 : 0;
-}
-
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
 "Stop reading, send what is buffered, then call protocol.connection_lost(None).\n\n"
@@ -34,7 +23,7 @@ PyDoc_STRVAR(abort_doc,
 static PyObject *
 Transport_abort(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (flush_gathered(self) < 0 || azs_transport_force_close(self, NULL) < 0)
+    if (azs_transport_force_close(self, NULL) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -234,8 +223,6 @@ PyDoc_STRVAR(get_write_buffer_size_doc,
 static PyObject *
 Transport_get_write_buffer_size(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (flush_gathered(self) < 0)
-        return NULL;
     return PyLong_FromSize_t(self->queued);
 }
 
@@ -298,7 +285,7 @@ Transport_set_write_buffer_limits(TransportObject *self, PyObject *args,
     PyObject *high = Py_None, *low = Py_None;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits",
                                      keywords, &high, &low) ||
-        flush_gathered(self) < 0 || set_limits(self, high, low) < 0)
+        set_limits(self, high, low) < 0)
         return NULL;
     if (azs_transport_grew(self) < 0)
         return NULL;

@@ -51,23 +51,6 @@ datagram_drop_queue(TransportObject *self)
     azs_dgramq_clear(&datagram_of(self)->in);
 }
 
-/* For the end of a protocol callback, of which an exception may be set. */
-static void
-datagram_flush(TransportObject *base)
-{
-    DatagramObject *self = datagram_of(base);
-    /* Waiting for the kernel already? It will say. */
-    if ((base->io.interest & EPOLLOUT) || self->flushing)
-        return;
-    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
-    int res = azs_datagram_send_queue(self);
-    if (exc != NULL) {
-        if (res < 0)
-            PyErr_Clear();
-        azs_exc_restore_steal(exc);
-    }
-}
-
 static int
 datagram_on_ready(TransportObject *base, uint32_t events)
 {
@@ -93,7 +76,6 @@ static const azs_transport_ops datagram_ops = {
     .write_failed = "Fatal write error on datagram transport",
     .lost_write = "socket.send() raised exception.",
     .on_ready = datagram_on_ready,
-    .flush = datagram_flush,
     .drop_queue = datagram_drop_queue,
     .resumed = datagram_resumed,
 };
@@ -126,8 +108,7 @@ PyDoc_STRVAR(sendto_doc,
 "Send a datagram: bytes, a bytearray or a memoryview, to `addr` or, where that is\n"
 "None, to the remote address the transport was made with; never blocks (asyncio\n"
 "DatagramTransport.sendto).\n\n"
-"What the kernel does not take at once is buffered. Datagrams sent inside one of the\n"
-"protocol's callbacks go out together when it returns. An OSError goes to\n"
+"What the kernel does not take at once is buffered. An OSError goes to\n"
 "protocol.error_received(). Raises TypeError for other types of data, ValueError for\n"
 "an address other than the remote one. Empty datagrams are sent from Python 3.13\n"
 "on.");

@@ -5,12 +5,7 @@
 #include "net/udp.h"
 #include "py/errors.h"
 
-enum {
-    MAX_SEND = 32,
-    /* Gathered output goes out before it is more than this. */
-    GATHER_BYTES = 64 * 1024,
-    GATHER_COUNT = 64,
-};
+enum { MAX_SEND = 32 };
 
 /* sendto() failed: an OSError goes to the protocol, any other
  * exception closes the transport. 0, or -1 with an exception for the caller. */
@@ -264,19 +259,11 @@ azs_datagram_send(DatagramObject *self, PyObject *data, const char *buf, size_t 
 {
     TransportObject *base = &self->base;
     const azs_inet_addr *raw = known_target(self, &addr);
-    bool blocked = base->io.interest & EPOLLOUT;
-    bool queued = base->queued > 0 || self->out.count > 0;
-    if (base->lost_posted) {
-        /* As asyncio, the socket is tried while it is open. */
-    } else if (queued || blocked || base->gather > 0 || self->flushing) {
+    /* As asyncio, the socket is tried after the end while it is open. */
+    if (!base->lost_posted && (self->out.count > 0 || self->flushing)) {
         if (queue_datagram(self, data, buf, len, addr, raw) < 0)
             return -1;
-        if (blocked || self->flushing)
-            return azs_transport_grew(base);
-        if (base->gather == 0 || base->queued > GATHER_BYTES ||
-            self->out.count >= GATHER_COUNT)
-            return azs_datagram_send_queue(self);
-        return 0;
+        return azs_transport_grew(base);
     }
     int res;
     if (raw != NULL || addr == NULL) {
@@ -293,7 +280,7 @@ azs_datagram_send(DatagramObject *self, PyObject *data, const char *buf, size_t 
     /* Converting may have run code that closed it. */
     if (res > 0 || base->lost_posted)
         return 0;
-    if (queue_datagram(self, data, buf, len, addr, NULL) < 0)
+    if (queue_datagram(self, data, buf, len, addr, raw) < 0)
         return -1;
     if (azs_transport_want_write(base, true) < 0)
         return azs_transport_fatal(base, base->ops->write_failed);

@@ -197,7 +197,7 @@ def test_streams(loop, size):
 
 
 @needs_extension
-def test_buffered_protocol_and_gathered_writes(loop):
+def test_buffered_protocol_and_writelines(loop):
     class Buffered(asyncio.BufferedProtocol):
         def __init__(self):
             self.buffer = bytearray(100)
@@ -214,8 +214,7 @@ def test_buffered_protocol_and_gathered_writes(loop):
 
     class Writer(asyncio.Protocol):
         def connection_made(self, transport):
-            for _ in range(4):
-                transport.write(b"x")
+            transport.writelines([b"x"] * 4)
 
     async def main():
         a, b = socket.socketpair()
@@ -223,7 +222,6 @@ def test_buffered_protocol_and_gathered_writes(loop):
         watch = Watch(loop)
         writer, _ = await loop.create_connection(Writer, sock=b)
         await protocol.done
-        # Four writes in one callback are one system call.
         names = ("bytes_sent", "packets_sent", "bytes_received", "packets_received")
         assert watch(*names) == (4, 1, 4, 1)
         reader.abort()

@@ -222,8 +222,8 @@ def test_water_marks(loop):
     loop.run_until_complete(main())
 
 
-def test_what_is_gathered_in_a_callback_is_no_backlog(loop):
-    """Marks that are set after a small write, which asyncio has sent already."""
+def test_what_a_callback_wrote_is_no_backlog(loop):
+    """Marks that are set after a small write, which was sent already."""
 
     class Protocol(Recorder):
         def data_received(self, data):

@@ -318,7 +318,7 @@ def test_a_buffer_may_change_after_sendto(loop):
     loop.run_until_complete(main())
 
 
-def test_sends_gathered_in_a_callback_go_to_their_addresses(loop):
+def test_sends_of_a_callback_go_to_their_addresses(loop):
     async def main():
         async with endpoint() as (tr, pr, peer):
             with bound_socket() as a, bound_socket() as b:

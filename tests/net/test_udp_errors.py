@@ -412,20 +412,24 @@ def test_batches_that_are_tried_again(inject, loop, call, code):
 
     async def main():
         async with endpoint() as (tr, pr, peer):
-            pr.on_datagram = lambda data: tr.sendto(*pr.got[-1])
             sent = [b"%d" % i for i in range(40)]
             for data in sent:  # so that it receives in batches
                 peer.send(data)
             await until(lambda: len(pr.got) == 40)
-            assert [peer.recv(9) for _ in sent] == sent
-            inject(call, code)
+            name = peer.getsockname()
+            tr.sendto(b"its address is known now", name)
+            peer.recv(99)
+            inject("sendto", errno.EAGAIN)  # so that it sends a batch
             for data in sent:
+                tr.sendto(data, name)
                 peer.send(data)
+            inject(call, code)
             await until(lambda: len(pr.got) == 80)
             await until(lambda: tr.get_write_buffer_size() == 0)
             failed = code == errno.ENOBUFS
             lost = failed and call == "sendmmsg"
             assert [peer.recv(9) for _ in sent[lost:]] == sent[lost:]
+            assert [data for data, _ in pr.got[40:]] == sent
             assert [exc.errno for exc in pr.errors] == [code] * failed
 
     loop.run_until_complete(main())
@@ -457,7 +461,7 @@ def test_a_full_buffer_within_a_callback(inject, loop, callback):
         name = peer.getsockname()
 
         def send(*_):
-            inject("sendmmsg", errno.EAGAIN)
+            inject("sendto", errno.EAGAIN)
             for i in range(10):
                 tr.sendto(b"%d" % i, name)
 

@@ -128,8 +128,8 @@ def test_lowering_the_mark_pauses(loop):
     loop.run_until_complete(main())
 
 
-def test_what_is_gathered_in_a_callback_is_no_backlog(loop):
-    """As asyncio, which sends at once: no pause where the kernel takes it all."""
+def test_what_a_callback_sent_is_no_backlog(loop):
+    """No pause where the kernel takes it all."""
 
     async def main():
         async with endpoint() as (tr, pr, peer):

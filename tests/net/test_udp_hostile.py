@@ -48,8 +48,6 @@ def test_nothing_comes_after_the_end(loop, how):
 
 @pytest.mark.parametrize("how", ["close", "abort"])
 def test_what_was_sent_before_the_end_goes_out(loop, how):
-    """asyncio sends at once; gathered datagrams go out as well."""
-
     async def main():
         async with endpoint() as (tr, pr, peer):
 
