@@ -166,16 +166,6 @@ azs_sys_sendmmsg(int fd, struct mmsghdr *messages, unsigned n)
     return sent < 0 ? -errno : sent;
 }
 
-int
-azs_sys_recvmmsg(int fd, struct mmsghdr *messages, unsigned n)
-{
-    int got;
-    do {
-        got = FAILS("recvmmsg") ? -1 : recvmmsg(fd, messages, n, MSG_DONTWAIT, NULL);
-    } while (azs_unlikely(got < 0) && errno == EINTR);
-    return got < 0 ? -errno : got;
-}
-
 void
 azs_sys_close(int fd)
 {

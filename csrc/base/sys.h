@@ -35,10 +35,9 @@ ssize_t azs_sys_sendto(int fd, const void *buf, size_t size,
 ssize_t azs_sys_recvfrom(int fd, void *buf, size_t size, struct sockaddr *addr,
                          socklen_t *len);
 
-/* sendmmsg(2), recvmmsg(2) that never wait: datagrams or -errno. Retry EINTR. */
+/* sendmmsg(2) that never waits: datagrams or -errno. Retries EINTR. */
 struct mmsghdr;
 int azs_sys_sendmmsg(int fd, struct mmsghdr *messages, unsigned n);
-int azs_sys_recvmmsg(int fd, struct mmsghdr *messages, unsigned n);
 
 void azs_sys_close(int fd);
 

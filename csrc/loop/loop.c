@@ -501,7 +501,7 @@ char *
 azs_loop_scratch(LoopObject *loop)
 {
     if (azs_unlikely(loop->scratch == NULL)) {
-        loop->scratch = malloc(AZS_SCRATCH_AREA);
+        loop->scratch = malloc(AZS_SCRATCH_SIZE);
         if (loop->scratch == NULL)
             PyErr_NoMemory();
     }

@@ -102,11 +102,9 @@ azs_loop_check_usable(const LoopObject *loop)
 }
 
 /* Memory for one system call's data: input is received here and copied into an
- * object of its size. AZS_SCRATCH_SIZE bytes, but for datagrams, of which many are
- * received at once, the whole area: pages that nothing is received in cost nothing.
- * (It stays below 2 MiB, lest one huge page serves it.) Any Python code may overwrite
- * it. Borrowed; NULL with MemoryError. */
-enum { AZS_SCRATCH_SIZE = 256 * 1024, AZS_SCRATCH_AREA = 1792 * 1024 };
+ * object of its size. Any Python code may overwrite it. Borrowed; NULL with
+ * MemoryError. */
+enum { AZS_SCRATCH_SIZE = 256 * 1024 };
 char *azs_loop_scratch(LoopObject *loop);
 
 /* The fd belongs to no transport that is open: 0, or -1 with RuntimeError that

@@ -1,4 +1,4 @@
-/* A queue of datagrams: those to send, and those received but not delivered. */
+/* A queue of datagrams to send. */
 #ifndef AZS_NET_DGRAMQ_H
 #define AZS_NET_DGRAMQ_H
 

@@ -28,8 +28,6 @@ typedef struct {
     int (*on_ready)(TransportObject *self, uint32_t events);
     /* Drops the write queue. */
     void (*drop_queue)(TransportObject *self);
-    /* resume_reading() was called: 0 or -1. NULL where the fd's readiness says all. */
-    int (*resumed)(TransportObject *self);
 } azs_transport_ops;
 
 /* Life: made -> (connection_made) open -> closing -> (connection_lost) gone.

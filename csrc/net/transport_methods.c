@@ -114,8 +114,7 @@ Transport_resume_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
     if (!self->closing && self->paused) {
         self->paused = false;
-        if (azs_transport_update_reading(self) < 0 ||
-            (self->ops->resumed != NULL && self->ops->resumed(self) < 0))
+        if (azs_transport_update_reading(self) < 0)
             return NULL;
         if (azs_unlikely(self->loop->debug)) {
             PyObject *ok =

@@ -48,7 +48,6 @@ static void
 datagram_drop_queue(TransportObject *self)
 {
     azs_datagram_drop_out(datagram_of(self));
-    azs_dgramq_clear(&datagram_of(self)->in);
 }
 
 static int
@@ -64,12 +63,6 @@ datagram_on_ready(TransportObject *base, uint32_t events)
     return 0;
 }
 
-static int
-datagram_resumed(TransportObject *base)
-{
-    return azs_datagram_deliver_later(datagram_of(base));
-}
-
 static const azs_transport_ops datagram_ops = {
     .name = "DatagramTransport",
     .read_failed = "Fatal read error on datagram transport",
@@ -77,7 +70,6 @@ static const azs_transport_ops datagram_ops = {
     .lost_write = "socket.send() raised exception.",
     .on_ready = datagram_on_ready,
     .drop_queue = datagram_drop_queue,
-    .resumed = datagram_resumed,
 };
 
 /* ---- methods ---- */
@@ -176,25 +168,10 @@ Datagram_set_protocol(DatagramObject *self, PyObject *protocol)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(close_doc,
-"close($self, /)\n--\n\n"
-"Stop receiving, send what is buffered, then call protocol.connection_lost(None).\n\n"
-"Twice is harmless (asyncio BaseTransport.close).");
-
-static PyObject *
-Datagram_close(DatagramObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (azs_transport_close(&self->base) < 0)
-        return NULL;
-    azs_dgramq_clear(&self->in);
-    Py_RETURN_NONE;
-}
-
 static PyMethodDef datagram_methods[] = {
     {"sendto", (PyCFunction)(void (*)(void))Datagram_sendto,
      METH_FASTCALL | METH_KEYWORDS, sendto_doc},
     {"set_protocol", (PyCFunction)Datagram_set_protocol, METH_O, set_protocol_doc},
-    {"close", (PyCFunction)Datagram_close, METH_NOARGS, close_doc},
     {NULL},
 };
 
@@ -204,16 +181,13 @@ static int
 datagram_traverse(DatagramObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(self->address);
-    int res = azs_dgramq_traverse(&self->in, visit, arg);
-    if (res == 0)
-        res = azs_dgramq_traverse(&self->out, visit, arg);
+    int res = azs_dgramq_traverse(&self->out, visit, arg);
     return res != 0 ? res : azs_transport_traverse(&self->base, visit, arg);
 }
 
 static int
 datagram_clear(DatagramObject *self)
 {
-    azs_dgramq_clear(&self->in);
     azs_datagram_drop_out(self);
     return azs_transport_clear(&self->base);
 }
@@ -224,7 +198,6 @@ datagram_dealloc(DatagramObject *self)
     if (PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
         return; /* resurrected */
     AZS_DEALLOC_BEGIN(self, datagram_dealloc);
-    azs_dgramq_clear(&self->in);
     azs_dgramq_clear(&self->out);
     while (self->nspares > 0)
         azs_spare_clear(&self->spares[--self->nspares]);
@@ -373,7 +346,6 @@ static PyMethodDef loop_methods[] = {
 int
 azs_udp_init(PyObject *mod, azs_state *st)
 {
-    /* close() and the like replace those of every transport. */
     if (azs_transport_type_add(mod, st, &st->datagram_transport_type,
                                &azs_datagram_spec, "DatagramTransport", true) < 0 ||
         azs_type_add_methods(st->datagram_transport_type, datagram_methods) < 0)

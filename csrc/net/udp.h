@@ -6,7 +6,7 @@
 #include "net/dgramq.h"
 #include "net/transport.h"
 
-/* As many as are received at once, each no larger than a common MTU has them. */
+/* As many as are sent at once, each no larger than a common MTU has them. */
 enum { AZS_DATAGRAM_SPARES = 32, AZS_DATAGRAM_SPARE_MAX = 2048 };
 
 typedef struct {
@@ -15,14 +15,13 @@ typedef struct {
     bool has_peer; /* get_extra_info('peername') is true: addresses are ignored */
     bool is_connected; /* the kernel knows a peer, named or not */
     bool flushing;     /* in send_queue: writes are queued behind */
-    unsigned batch;    /* datagrams to ask for at once: what lately came, doubled */
-    unsigned lone;     /* receptions of a single one: see receive() */
+    unsigned batch;    /* datagrams to ask for in a turn, by what lately came */
+    unsigned lone;     /* turns in which one was asked for */
     /* Of the datagram being delivered: its address is the likeliest one to be
      * sent to. `delivering` is borrowed from the call's arguments. */
     PyObject *delivering;
     azs_inet_addr delivering_raw;
     azs_addr_cache cache;
-    azs_dgramq in;     /* received, not delivered yet */
     azs_dgramq out;    /* to be sent; their sizes make up base.queued */
     PyObject *address; /* owned: the remote address given, or NULL */
     /* Of datagrams that nobody kept, for the next ones: see loop/spare.h. */
@@ -50,13 +49,11 @@ azs_datagram_give_bytes(DatagramObject *self, PyObject *bytes)
         Py_DECREF(bytes);
 }
 
-/* ---- udp_receive.c; each 0, or -1 with what must leave the loop ---- */
+/* ---- udp_receive.c ---- */
 
-/* The socket is ready: one reception and its delivery. */
+/* The socket is ready: receives and delivers a turn's share. 0, or -1 with what must
+ * leave the loop. */
 int azs_datagram_receive(DatagramObject *self);
-
-/* Has what was received delivered in the next turn. */
-int azs_datagram_deliver_later(DatagramObject *self);
 
 /* ---- udp_send.c ---- */
 

@@ -285,7 +285,7 @@ def test_paused_from_connection_made(loop, can_pause):
 
 
 def test_paused_with_a_burst_half_delivered(loop, can_pause):
-    """Of a batch that was received at once, the rest waits with the transport."""
+    """The rest waits in the socket."""
 
     async def main():
         async with endpoint() as (tr, pr, peer):
@@ -310,16 +310,25 @@ def test_paused_with_a_burst_half_delivered(loop, can_pause):
     loop.run_until_complete(main())
 
 
-def test_paused_for_ever(loop, can_pause):
-    """A batch that is never asked for again goes with the transport."""
+@pytest.mark.parametrize("how", ["pause_reading", "close", "abort"])
+def test_what_is_not_delivered_is_still_in_the_socket(loop, can_pause, how):
+    """Whoever shares it, by a duplicate or a fork, finds it there."""
 
     async def main():
         async with endpoint() as (tr, pr, peer):
-            pr.on_datagram = lambda data: tr.pause_reading()
-            for i in range(50):
-                peer.send(b"%d" % i)
-            await until(lambda: pr.got)
-        assert len(pr.got) == 1
+            for _ in range(20):  # it gets used to bursts
+                for i in range(50):
+                    peer.send(b"%d" % i)
+                await until(lambda: len(pr.got) == 50)
+                pr.got.clear()
+            with tr.get_extra_info("socket").dup() as shared:
+                pr.on_datagram = lambda data: data == b"20" and getattr(tr, how)()
+                for i in range(50):
+                    peer.send(b"%d" % i)
+                await until(lambda: len(pr.got) == 21)
+                await asyncio.sleep(0)
+                assert len(pr.got) == 21
+                assert drain(shared) == [b"%d" % i for i in range(21, 50)]
 
     loop.run_until_complete(main())
 
