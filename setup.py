@@ -15,6 +15,7 @@ import sys
 from setuptools import Extension, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 FLAVOURS = {
     "release": (["-O3", "-DNDEBUG"], []),
@@ -52,6 +53,23 @@ class build_of_flavour(build):
         for path in glob.glob(os.path.join(self.build_lib, "**/*.py"), recursive=True):
             os.remove(path)
         super().run()
+
+
+class build_py_with_pth(build_py):
+    """Puts aiozmq_speedups.pth where `site` finds it, beside the package."""
+
+    pth = "aiozmq_speedups.pth"
+
+    def run(self):
+        super().run()
+        if not self.editable_mode:
+            self.copy_file(self.pth, os.path.join(self.build_lib, self.pth))
+
+    def get_outputs(self, include_bytecode=True):
+        outputs = super().get_outputs(include_bytecode)
+        if not self.editable_mode:
+            outputs.append(os.path.join(self.build_lib, self.pth))
+        return outputs
 
 
 class build_ext_afresh(build_ext):
@@ -92,5 +110,9 @@ def extensions():
 
 setup(
     ext_modules=extensions(),
-    cmdclass={"build": build_of_flavour, "build_ext": build_ext_afresh},
+    cmdclass={
+        "build": build_of_flavour,
+        "build_ext": build_ext_afresh,
+        "build_py": build_py_with_pth,
+    },
 )

@@ -12,10 +12,31 @@ from importlib.machinery import SourceFileLoader, SourcelessFileLoader
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
+from aiozmq_speedups._startup import start
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 __all__ = ["main"]
+
+RUN = """\
+Run a program on this event loop: asyncio.run(), asyncio.Runner() and
+asyncio.new_event_loop() make it, and so do uvloop's run(), new_event_loop(),
+install(), EventLoopPolicy and Loop, be uvloop installed or not. `import aiozmq`
+gives this package. Processes that are forked are on it, too, and so are Pythons
+that are started (multiprocessing's spawn and forkserver, the workers of uvicorn,
+Sanic and hypercorn), as AIOZMQ_SPEEDUPS_RUN=1 is in their environment. You may
+set that yourself instead: AIOZMQ_SPEEDUPS_RUN=1 uvicorn app:app."""
+
+NOT_COVERED = """\
+Not covered:
+- started Pythons where aiozmq_speedups.pth is in no site directory (an editable
+  install, `pip install --target`, a checkout in PYTHONPATH), Pythons of another
+  environment, and those started with -S, -E, -I or an environment of their own;
+- a program that makes asyncio.SelectorEventLoop() by its name, as `uvicorn
+  --loop asyncio` does: a RuntimeWarning says so;
+- other loops that it asks for by name: rloop, zuvloop, granian's own choice.
+`python -m aiozmq_speedups info` says which loop each kind of process gets."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,8 +47,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     text = "print versions and what is accelerated"
     commands.add_parser("info", help=text, description=text)
-    text = "run a program on this event loop, with aiozmq's names bound to this package"
-    sub = commands.add_parser("run", help=text, description=text, allow_abbrev=False)
+    text = "run a program on this event loop"
+    sub = commands.add_parser(
+        "run",
+        help=text,
+        description=RUN,
+        epilog=NOT_COVERED,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
     sub.add_argument(
         "-m",
         dest="module",
@@ -63,10 +91,11 @@ def run(program: str, args: Sequence[str], *, module: bool = False) -> None:
     """Run `program` as ``python [-m] PROGRAM ARGS`` would, on this event loop.
 
     ``asyncio.run()``, ``asyncio.Runner()`` and ``asyncio.new_event_loop()``
-    give it an :class:`aiozmq_speedups.Loop`, and ``import aiozmq`` gives it
-    this package. Processes that it spawns are plain Python again.
+    give it an :class:`aiozmq_speedups.Loop`, and ``import aiozmq`` and ``import
+    uvloop`` give it this package; so they do in the Pythons that it starts, as
+    AIOZMQ_SPEEDUPS_RUN=1 is in their environment.
     """
-    _install()
+    start()
     # The program gets a __main__ of its own, for good: threads and atexit
     # callbacks look it up after the main script has ended.
     main_module = ModuleType("__main__")
@@ -86,19 +115,6 @@ def run(program: str, args: Sequence[str], *, module: bool = False) -> None:
         if sys.excepthook is sys.__excepthook__:
             sys.excepthook = _excepthook
         raise
-
-
-def _install() -> None:
-    import asyncio.events
-
-    import aiozmq_speedups
-
-    try:
-        aiozmq_speedups.install(aiozmq=True)
-    except ImportError:
-        # Python 3.16 has no policies; asyncio.Runner looks this name up.
-        asyncio.events.new_event_loop = aiozmq_speedups.new_event_loop
-        asyncio.new_event_loop = aiozmq_speedups.new_event_loop
 
 
 def _run_path(path: str, main_module: ModuleType) -> None:

@@ -1,10 +1,10 @@
-"""Makes ``import aiozmq`` mean this package: see :func:`install_alias`.
+"""Makes another package's name mean this one: see :func:`install_alias`.
 
 A meta-path finder answers for the names ``aiozmq`` and ``aiozmq.*`` with the
 modules of this package, which keep aiozmq's file names. They are the same
 module objects under two names, not copies: ``aiozmq.rpc is
 aiozmq_speedups.rpc``, so classes, registries and loggers exist once. Nothing
-is imported before the program asks for it.
+is imported before the program asks for it. ``uvloop`` likewise.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 __all__ = ["install_alias"]
 
-_ALIAS = "aiozmq"
-_TARGET = "aiozmq_speedups"
+#: What a program imports: what it gets, and the same with the submodules of both.
+_TARGETS = {"aiozmq": "aiozmq_speedups", "uvloop": "aiozmq_speedups._uvloop"}
 
 
-def _target_name(name: str) -> str | None:
+def _target_name(alias: str, name: str) -> str | None:
     """The module of this package that `name` stands for, or None."""
-    if name == _ALIAS or name.startswith(_ALIAS + "."):
-        return _TARGET + name[len(_ALIAS) :]
+    if name == alias or name.startswith(alias + "."):
+        return _TARGETS[alias] + name[len(alias) :]
     return None
 
 
@@ -61,13 +61,16 @@ class _AliasLoader(Loader):
 
 
 class _AliasFinder(MetaPathFinder):
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+
     def find_spec(
         self,
         fullname: str,
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        name = _target_name(fullname)
+        name = _target_name(self.alias, fullname)
         if name is None:
             return None
         found = importlib.util.find_spec(name)
@@ -84,26 +87,26 @@ class _AliasFinder(MetaPathFinder):
         return spec
 
 
-def install_alias() -> None:
-    """Make ``aiozmq`` and its submodules names of this package's modules.
+def install_alias(alias: str) -> None:
+    """Make ``aiozmq`` or ``uvloop``, and its submodules, names of ours.
 
-    Call it before the program's first ``import aiozmq``. A second call changes
-    nothing. PyPI's aiozmq, where it is installed, is no longer reachable in
-    this process.
+    Call it before the program's first import of it. A second call changes
+    nothing. PyPI's package of that name, where it is installed, is no longer
+    reachable in this process.
 
-    Raises RuntimeError where another aiozmq has been imported already: its
+    Raises RuntimeError where another of that name has been imported already: its
     classes would live on beside ours, and no isinstance test would hold.
     """
     for name, module in list(sys.modules.items()):
-        target = _target_name(name)
+        target = _target_name(alias, name)
         if target is None or module is sys.modules.get(target):
             continue
         where = getattr(module, "__file__", None) or "an unknown place"
         raise RuntimeError(
-            f"aiozmq is already imported ({name} from {where}): call "
-            "aiozmq_speedups.install(aiozmq=True) before the program's first "
-            "import of aiozmq, or start the program with "
+            f"{alias} is already imported ({name} from {where}): call "
+            f"aiozmq_speedups.install({alias}=True) before the program's first "
+            f"import of {alias}, or start the program with "
             "'python -m aiozmq_speedups run'"
         )
-    if not any(isinstance(finder, _AliasFinder) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _AliasFinder())
+    if not any(getattr(finder, "alias", None) == alias for finder in sys.meta_path):
+        sys.meta_path.insert(0, _AliasFinder(alias))

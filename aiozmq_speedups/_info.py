@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import platform
 import ssl
+import subprocess
 import sys
 
 from aiozmq_speedups import _ext
+from aiozmq_speedups._startup import VARIABLE
 from aiozmq_speedups._version import __version__
 
 #: what users call it: the type in the extension that does it
@@ -42,4 +46,42 @@ def collect() -> dict[str, str]:
         facts["extension"] = f"{core.BUILD_FLAVOUR} build ({core.__file__})"
     for what, name in _ACCELERATED.items():
         facts[what] = "C" if hasattr(core, name) else "Python"
+    facts["loop of python"] = _what_it_gets()
+    facts["loop of run"] = _what_it_gets("aiozmq_speedups", "run", "-m")
+    facts["loop of its children"] = _what_it_gets(started_by_run=True)
     return facts
+
+
+def _what_it_gets(*argv: str, started_by_run: bool = False) -> str:
+    """Which loop a new Python with `argv` gets: asked, not deduced."""
+    env = dict(os.environ)
+    if started_by_run:
+        env[VARIABLE] = "1"
+    done = subprocess.run(
+        [sys.executable, "-m", *argv, "aiozmq_speedups._info"],
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+    )
+    return (done.stdout or done.stderr).strip().rpartition("\n")[2]
+
+
+def main() -> None:
+    """Print which loop this process gets, of asyncio and by uvloop's name."""
+    import asyncio
+
+    loop = asyncio.new_event_loop()
+    loop.close()
+    try:
+        uvloop = importlib.import_module("uvloop")
+    except ImportError:
+        by_name = "not installed"
+    else:
+        is_ours = uvloop.__name__.startswith("aiozmq_speedups")
+        by_name = "this package" if is_ours else f"uvloop {uvloop.__version__}"
+    print(f"{type(loop).__module__}.{type(loop).__qualname__}; uvloop: {by_name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -711,23 +711,32 @@ def run(
         return runner.run(main)
 
 
-def install(*, aiozmq: bool = False) -> None:
+def install(*, aiozmq: bool = False, uvloop: bool = False) -> None:
     """Make every new asyncio loop of this process one of ours.
 
-    Sets the event loop policy, so it is for Python 3.11 to 3.15; where a program
-    can be changed, ``aiozmq_speedups.run(main())`` is the better way. With
-    ``aiozmq=True`` also makes ``import aiozmq`` and its submodules resolve to
-    this package; RuntimeError where the other aiozmq was imported already. Twice
-    is harmless.
+    Sets the event loop policy or, from Python 3.16 on, which has none, replaces
+    :func:`asyncio.new_event_loop`; where a program can be changed,
+    ``aiozmq_speedups.run(main())`` is the better way. With ``aiozmq=True`` also
+    makes ``import aiozmq`` and its submodules resolve to this package, with
+    ``uvloop=True`` ``import uvloop`` (``run``, ``new_event_loop``, ``install``,
+    ``EventLoopPolicy`` and ``Loop`` are this loop's); RuntimeError where the other
+    package was imported already. Twice is harmless.
     """
+    from aiozmq_speedups._alias import install_alias
+
     if aiozmq:
-        from aiozmq_speedups._alias import install_alias
-
-        install_alias()
-    from aiozmq_speedups._policy import EventLoopPolicy, get_policy, set_policy
-
-    if type(get_policy()) is not EventLoopPolicy:
-        set_policy(EventLoopPolicy())
+        install_alias("aiozmq")
+    if uvloop:
+        install_alias("uvloop")
+    try:
+        from aiozmq_speedups._policy import EventLoopPolicy, get_policy, set_policy
+    except ImportError:
+        # asyncio.Runner looks this name up.
+        events.new_event_loop = new_event_loop
+        asyncio.new_event_loop = new_event_loop
+    else:
+        if type(get_policy()) is not EventLoopPolicy:
+            set_policy(EventLoopPolicy())
 
 
 def __getattr__(name: str) -> Any:

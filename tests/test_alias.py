@@ -1,4 +1,4 @@
-"""``import aiozmq`` as a name of this package."""
+"""``import aiozmq`` and ``import uvloop`` as names of this package."""
 
 import json
 import subprocess
@@ -43,14 +43,16 @@ def run_python(code, *, cwd=None):
     return done.stdout
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", [*MODULES, "uvloop", "uvloop.loop"])
 def test_module_is_the_same_object(name):
     run_python(f"""
         import importlib, sys
         from aiozmq_speedups._alias import install_alias
-        install_alias()
+        install_alias("aiozmq")
+        install_alias("uvloop")
         module = importlib.import_module({name!r})
-        target = {name!r}.replace("aiozmq", "aiozmq_speedups", 1)
+        target = {name!r}.replace("uvloop", "aiozmq._uvloop")
+        target = target.replace("aiozmq", "aiozmq_speedups")
         assert module is importlib.import_module(target)
         assert module.__name__ == module.__spec__.name == target
         assert sys.modules[{name!r}] is sys.modules[target]
@@ -128,11 +130,71 @@ def test_another_aiozmq_imported_before_is_an_error(tmp_path):
     assert "python -m aiozmq_speedups run" in first
 
 
+def test_uvloop():
+    run_python("""
+        import warnings
+        warnings.simplefilter("error")
+        import aiozmq_speedups
+        aiozmq_speedups.install(uvloop=True)
+        import asyncio, sys, uvloop
+        assert "aiozmq" not in sys.modules
+        from uvloop import *
+        assert uvloop.Loop is uvloop.loop.Loop is aiozmq_speedups.Loop
+        loop = new_event_loop()
+        assert type(loop) is Loop
+        loop.close()
+        major, minor, *_ = map(int, uvloop.__version__.split("."))
+        assert (major, minor) > (0, 16)
+
+        class Awaitable:
+            def __await__(self):
+                yield from asyncio.sleep(0).__await__()
+                return asyncio.get_running_loop()
+
+        for factory in None, uvloop.new_event_loop:
+            ran = uvloop.run(Awaitable(), loop_factory=factory, debug=True)
+            assert type(ran) is Loop
+    """)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 16), reason="there are no policies")
+def test_uvloop_policy():
+    run_python("""
+        import aiozmq_speedups
+        aiozmq_speedups.install(uvloop=True)
+        import asyncio, uvloop, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        # As Sanic and aiohttp's worker do.
+        assert isinstance(asyncio.get_event_loop_policy(), uvloop.EventLoopPolicy)
+        asyncio.set_event_loop_policy(None)
+        uvloop.install()
+        assert isinstance(asyncio.get_event_loop_policy(), uvloop.EventLoopPolicy)
+        asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+        async def main():
+            assert type(asyncio.get_running_loop()) is uvloop.Loop
+        asyncio.run(main())
+    """)
+
+
+def test_another_uvloop_imported_before_is_an_error():
+    run_python("""
+        import sys, types
+        import aiozmq_speedups
+        sys.modules["uvloop"] = types.ModuleType("uvloop")
+        try:
+            aiozmq_speedups.install(uvloop=True)
+        except RuntimeError as exc:
+            assert str(exc).startswith("uvloop is already imported")
+        else:
+            raise AssertionError
+    """)
+
+
 def test_unknown_submodule_is_not_found():
     run_python("""
         import importlib.util
         from aiozmq_speedups._alias import install_alias
-        install_alias()
+        install_alias("aiozmq")
         import aiozmq
         assert importlib.util.find_spec("aiozmq.no_such_module") is None
         assert importlib.util.find_spec("aiozmqx") is None
@@ -150,7 +212,7 @@ def test_an_import_error_inside_comes_through():
         import sys
         sys.modules["msgpack"] = None  # as if it were not installed
         from aiozmq_speedups._alias import install_alias
-        install_alias()
+        install_alias("aiozmq")
         import aiozmq
         try:
             import aiozmq.rpc
@@ -165,7 +227,7 @@ def test_reload_and_reimport_keep_one_module():
     run_python("""
         import importlib, sys
         from aiozmq_speedups._alias import install_alias
-        install_alias()
+        install_alias("aiozmq")
         import aiozmq.util
         module = aiozmq.util
         assert importlib.reload(module) is module
@@ -179,7 +241,7 @@ def test_tools_see_the_package():
     run_python("""
         import importlib.util, inspect
         from aiozmq_speedups._alias import install_alias
-        install_alias()
+        install_alias("aiozmq")
         spec = importlib.util.find_spec("aiozmq.cli.proxy")
         assert spec.name == "aiozmq.cli.proxy"
         assert spec.origin.endswith("proxy.py")
@@ -194,7 +256,7 @@ def test_versions():
     out = run_python("""
         import json, sys
         from aiozmq_speedups._alias import install_alias
-        install_alias()
+        install_alias("aiozmq")
         import aiozmq
         print(json.dumps([aiozmq.__version__, aiozmq.version, aiozmq.version_info]))
     """)
@@ -208,7 +270,7 @@ def test_threads_that_import_at_the_same_time():
     run_python("""
         import threading
         from aiozmq_speedups._alias import install_alias
-        install_alias()
+        install_alias("aiozmq")
         seen = []
         start = threading.Barrier(8)
         def work():

@@ -68,6 +68,11 @@ def test_info():
     facts = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert facts["pyzmq"] == zmq.pyzmq_version()
     assert facts["libzmq"].startswith(zmq.zmq_version())
+    # What each kind of process gets.
+    assert "loop of python        asyncio.unix_events" in done.stdout
+    ours = "aiozmq_speedups.loop.Loop; uvloop: this package\n"
+    assert f"loop of run           {ours}" in done.stdout
+    assert (f"loop of its children  {ours}" in done.stdout) == INSTALLED
 
 
 def test_info_says_why_nothing_is_accelerated():
@@ -148,6 +153,77 @@ def test_aiozmq_is_this_package(script):
     """)
     done = call([*RUN, path])
     assert done.stdout == "True True\n", done.stderr
+
+
+# Which loop a Python is on, by asyncio's name and by uvloop's.
+WHICH = """
+import asyncio
+def which():
+    import uvloop
+    for new in asyncio.new_event_loop, uvloop.new_event_loop:
+        loop = new()
+        loop.close()
+        print(type(loop).__module__, flush=True)
+"""
+
+
+@pytest.mark.skipif(not INSTALLED, reason="aiozmq_speedups.pth is not installed")
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_children_of_multiprocessing(script, method):
+    path = script(f"""
+        {textwrap.indent(WHICH, " " * 8).strip()}
+        if __name__ == "__main__":
+            import multiprocessing
+            context = multiprocessing.get_context({method!r})
+            child = context.Process(target=which)
+            child.start()
+            child.join()
+    """)
+    done = call([*RUN, path])
+    assert done.stdout == "aiozmq_speedups.loop\n" * 2, done.stderr
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not INSTALLED, reason="aiozmq_speedups.pth is not installed")
+@pytest.mark.parametrize(
+    "value, options, is_ours",
+    [("1", [], True), ("0", [], False), ("", [], False), ("1", ["-I"], False)],
+)
+def test_the_environment_variable(value, options, is_ours):
+    code = WHICH.replace("import uvloop", "uvloop = asyncio") + "which()"
+    done = call([sys.executable, *options, "-c", code], AIOZMQ_SPEEDUPS_RUN=value)
+    ours, theirs = "aiozmq_speedups.loop\n", "asyncio.unix_events\n"
+    assert done.stdout == (ours if is_ours else theirs) * 2
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not INSTALLED, reason="aiozmq_speedups.pth is not installed")
+def test_the_environment_variable_loads_nothing_by_itself():
+    code = (
+        "import sys\n"
+        "print([n for n in ('asyncio', 'zmq', 'aiozmq_speedups.loop', 'uvloop')"
+        " if n in sys.modules])\n"
+        "import asyncio.events, importlib\n"
+        "print(asyncio.__spec__.loader is asyncio.__loader__)\n"
+        "assert importlib.reload(asyncio) is asyncio"
+    )
+    plain = call([sys.executable, "-c", code])
+    done = call([sys.executable, "-c", code], AIOZMQ_SPEEDUPS_RUN="1")
+    assert done.stdout == plain.stdout and done.stdout.startswith("[]\nTrue")
+    assert done.stderr == ""
+
+
+def test_a_loop_that_the_program_names_itself(script):
+    path = script("""
+        import asyncio
+        for _ in range(2):
+            loop = asyncio.SelectorEventLoop()
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+    """)
+    done = call([*RUN, path])
+    assert done.returncode == 0
+    assert done.stderr.count("RuntimeWarning: this program was to run on") == 1
 
 
 def test_alias_can_be_run_as_a_module():

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = (
     "LICENSE MANIFEST.in README.rst CHANGES.rst pyproject.toml setup.py "
-    "aiozmq_speedups csrc"
+    "aiozmq_speedups aiozmq_speedups.pth csrc"
 ).split()
 
 pytestmark = [
