@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from inspect import isawaitable
 from typing import Any
 
 from ._signature import CallSpec
@@ -117,10 +118,16 @@ class OneWayServerProtocol(_BaseServerProtocol):
                 and type(args) is tuple
                 and spec.min_args <= len(args) <= spec.max_args
             ):
-                self.check_args(spec, args, kwargs)
+                args, kwargs = self.check_args(spec, args, kwargs)
             if spec.is_coroutine or self.unstarted:
                 self.spawn(self._run(func, spec, args, kwargs, name))
-            elif func(*args, **kwargs) is not None:
+                return
+            result = func(*args, **kwargs)
+            if isawaitable(result):
+                # A plain function that has begun something to wait for.
+                func = lambda *args, **kwargs: result  # noqa: E731
+                self.spawn(self._run(func, spec, args, kwargs, name))
+            elif result is not None:
                 logger.warning(self.not_none_message, name)
         except (KeyboardInterrupt, SystemExit):
             raise
@@ -136,13 +143,13 @@ class OneWayServerProtocol(_BaseServerProtocol):
         name: str,
     ) -> None:
         try:
-            if not spec.is_coroutine:
-                result = func(*args, **kwargs)
-            elif self.timeout is None:
-                result = await func(*args, **kwargs)
-            else:
-                async with asyncio.timeout(self.timeout):
-                    result = await func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if spec.is_coroutine or isawaitable(result):
+                if self.timeout is None:
+                    result = await result
+                else:
+                    async with asyncio.timeout(self.timeout):
+                        result = await result
             if result is not None:
                 logger.warning(self.not_none_message, name)
         except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):

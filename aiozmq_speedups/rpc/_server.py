@@ -7,6 +7,7 @@ import os
 import random
 import struct
 import time
+from inspect import isawaitable
 from typing import Any
 
 from ..stream import ZmqStreamClosed
@@ -76,17 +77,20 @@ class _ServerProtocol(_BaseServerProtocol):
                 and type(args) is tuple
                 and spec.min_args <= len(args) <= spec.max_args
             ):
-                self.check_args(spec, args, kwargs)
+                args, kwargs = self.check_args(spec, args, kwargs)
             if spec.is_coroutine or self.unstarted:
                 self._start(func, spec, args, kwargs, route, req_id, name)
                 return
-            result = self.packer.packb(func(*args, **kwargs))
+            result = func(*args, **kwargs)
+            if self._start_awaiting(result, spec, args, kwargs, route, req_id, name):
+                return
+            packed = self.packer.packb(result)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:
             self._failed(exc, name, args, kwargs, route, req_id)
         else:
-            self._reply(route, req_id, False, result)
+            self._reply(route, req_id, False, packed)
 
     _msg_received = msg_received
 
@@ -101,6 +105,13 @@ class _ServerProtocol(_BaseServerProtocol):
         name: str,
     ) -> None:
         self.spawn(self._run(func, spec, args, kwargs, route, req_id, name))
+
+    def _start_awaiting(self, result: Any, *call: Any) -> bool:
+        """Awaits what a plain function gave where that can be done."""
+        if not isawaitable(result):
+            return False
+        self._start(lambda *args, **kwargs: result, *call)
+        return True
 
     def _failed(
         self,
@@ -125,13 +136,13 @@ class _ServerProtocol(_BaseServerProtocol):
         name: str,
     ) -> None:
         try:
-            if not spec.is_coroutine:
-                result = func(*args, **kwargs)
-            elif self.timeout is None:
-                result = await func(*args, **kwargs)
-            else:
-                async with asyncio.timeout(self.timeout):
-                    result = await func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            if spec.is_coroutine or isawaitable(result):
+                if self.timeout is None:
+                    result = await result
+                else:
+                    async with asyncio.timeout(self.timeout):
+                        result = await result
             packed = self.packer.packb(result)
         except (KeyboardInterrupt, SystemExit):
             raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
-import inspect
 import operator
 import pprint
 import sys
@@ -15,7 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .. import interface
-from ._signature import CallSpec, spec_of
+from ._signature import CallSpec, signature_of, spec_of
 from .log import logger
 from .packer import TranslationTable, _Packer
 
@@ -128,7 +127,7 @@ def method(func: _F) -> _F:
     """
     # The server keeps in __rpc__ what it works out of the signature.
     func.__rpc__ = {}  # type: ignore[attr-defined]
-    func.__signature__ = inspect.signature(func)  # type: ignore[attr-defined]
+    func.__signature__ = signature_of(func)  # type: ignore[attr-defined]
     return func
 
 
@@ -309,13 +308,15 @@ class _BaseServerProtocol(_BaseProtocol):
         except (TypeError, ValueError) as exc:
             raise ParametersError(repr(exc)) from exc
 
-    def check_args(self, spec: CallSpec, args: Any, kwargs: Any) -> None:
-        """Checks the arguments of a call.
+    def check_args(
+        self, spec: CallSpec, args: Any, kwargs: Any
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Checks the arguments of a call; gives those to call the function with.
 
         :raises ParametersError: they do not fit the signature.
         """
         try:
-            spec.check(args, kwargs)
+            return spec.check(args, kwargs)
         except TypeError as exc:
             raise ParametersError(repr(exc)) from exc
 

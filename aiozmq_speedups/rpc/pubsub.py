@@ -215,7 +215,7 @@ def _fail_closed(waiter: asyncio.Future[None]) -> None:
 class _Publication(_MethodCall):
     __slots__ = ()
 
-    _empty_name = "PubSub method name is empty"
+    __empty_name__ = "PubSub method name is empty"
 
 
 class PubSubClient(Service):
@@ -224,7 +224,9 @@ class PubSubClient(Service):
     def __init__(self, loop: asyncio.AbstractEventLoop, proto: _ClientProtocol) -> None:
         super().__init__(loop, proto)
         self._sender = proto
-        self._publications: dict[str | bytes | None, _Publication] = {}
+        # Apart: with -bb a dict of both str and bytes raises.
+        self._by_str: dict[str | bytes, _Publication] = {}
+        self._by_bytes: dict[str | bytes, _Publication] = {}
 
     def publish(self, topic: str | bytes | None) -> _Publication:
         """For publishing: ``await client.publish("topic").ns.func(1, key=2)``.
@@ -235,13 +237,17 @@ class PubSubClient(Service):
             anything but None, str and bytes.
         :raises ServiceClosedError: (the call) the client has been closed.
         """
-        if type(topic) not in (str, bytes):
+        if type(topic) is str:
+            remembered = self._by_str
+        elif type(topic) is bytes:
+            remembered = self._by_bytes
+        else:
             return _Publication(self._sender, topic)
-        found = self._publications.get(topic)
+        found = remembered.get(topic)
         if found is None:
-            if len(self._publications) >= _MAX_REMEMBERED:
-                self._publications.clear()
-            found = self._publications[topic] = _Publication(self._sender, topic)
+            if len(remembered) >= _MAX_REMEMBERED:
+                remembered.clear()
+            found = remembered[topic] = _Publication(self._sender, topic)
         return found
 
     async def drain(self) -> None:

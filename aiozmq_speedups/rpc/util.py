@@ -28,31 +28,38 @@ class _MethodCall:
     """
 
     # Names that are looked up once stay in __dict__, so that __getattr__ is not
-    # asked again: a chain costs what plain attributes cost.
-    __slots__ = ("_proto", "_option", "_names", "_bname", "__dict__")
+    # asked again: a chain costs what plain attributes cost. Every name is a remote
+    # one but those that are Python's own, such as these.
+    __slots__ = ("__proto__", "__option__", "__names__", "__bname__", "__dict__")
 
-    _empty_name = "RPC method name is empty"
+    __empty_name__ = "RPC method name is empty"
 
     def __init__(
         self, proto: _Sender, option: Any = None, names: tuple[str, ...] = ()
     ) -> None:
-        self._proto = proto
-        self._option = option
-        self._names = names
-        self._bname = b""
+        self.__proto__ = proto
+        self.__option__ = option
+        self.__names__ = names
+        self.__bname__ = b""
 
     def __getattr__(self, name: str) -> _MethodCall:
-        longer = self.__class__(self._proto, self._option, (*self._names, name))
+        if name[:2] == "__" == name[-2:]:
+            # Whoever asks for a protocol of Python, as copy.copy() does, or a server
+            # that has this among its handler's attributes, must not find one.
+            raise AttributeError(name)
+        longer = self.__class__(
+            self.__proto__, self.__option__, (*self.__names__, name)
+        )
         if len(self.__dict__) < _MAX_REMEMBERED:
             self.__dict__[name] = longer
         return longer
 
-    def __call__(self, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
-        if not self._bname:
-            if not self._names:
-                raise ValueError(self._empty_name)
-            self._bname = ".".join(self._names).encode()
-        return self._proto.send(self._bname, args, kwargs, self._option)
+    def __call__(self, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]:
+        if not self.__bname__:
+            if not self.__names__:
+                raise ValueError(self.__empty_name__)
+            self.__bname__ = ".".join(self.__names__).encode()
+        return self.__proto__.send(self.__bname__, args, kwargs, self.__option__)
 
 
 def _fill_error_table() -> dict[str, type[Exception]]:

@@ -68,6 +68,7 @@
     X(_send)                                                                           \
     X(_sockets)                                                                        \
     X(_start)                                                                          \
+    X(_start_awaiting)                                                                 \
     X(_stream_reader_wr)                                                               \
     X(_transport)                                                                      \
     X(_transport_failed)                                                               \

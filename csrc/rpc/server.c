@@ -102,9 +102,13 @@ look_up(RpcServerObject *self, PyObject *name)
         Py_DECREF(handler);
         return func;
     }
-    if (self->handler != NULL && PyDict_CheckExact(self->handler))
-        return Py_XNewRef(PyDict_GetItemWithError(self->handler, name));
-    return NULL;
+    if (self->handler == NULL || !PyDict_CheckExact(self->handler))
+        return NULL;
+    /* A key may compare in Python, and drop the handler. */
+    PyObject *handler = Py_NewRef(self->handler);
+    PyObject *func = Py_XNewRef(PyDict_GetItemWithError(handler, name));
+    Py_DECREF(handler);
+    return func;
 }
 
 /* 1 where the function is the one that is known, 0, or -1 with an exception. */
@@ -230,7 +234,8 @@ dispatch(RpcServerObject *self, PyObject *bname, PyObject *known, request *req)
 
 /* ---- running it ---- */
 
-/* self.check_args(spec, args, kwargs): 0, or -1 with what it raises. */
+/* self.check_args(spec, args, kwargs), which gives those to call the function with:
+ * 0, or -1 with what it raises. */
 static int
 check_args(RpcServerObject *self, request *req)
 {
@@ -243,8 +248,43 @@ check_args(RpcServerObject *self, request *req)
     PyObject *res = PyObject_VectorcallMethod(self->st->str_check_args, args, 4, NULL);
     if (res == NULL)
         return -1;
+    if (!PyTuple_CheckExact(res) || PyTuple_GET_SIZE(res) != 2 ||
+        !PyTuple_Check(PyTuple_GET_ITEM(res, 0)) ||
+        !PyDict_Check(PyTuple_GET_ITEM(res, 1))) {
+        Py_DECREF(res); /* it was replaced */
+        PyErr_SetString(PyExc_TypeError, "check_args() should give a tuple and a dict");
+        return -1;
+    }
+    Py_SETREF(req->args, Py_NewRef(PyTuple_GET_ITEM(res, 0)));
+    Py_SETREF(req->kwargs, Py_NewRef(PyTuple_GET_ITEM(res, 1)));
     Py_DECREF(res);
     return 0;
+}
+
+/* One of self's methods that take a call: method(first, spec, args, kwargs, route,
+ * req_id, name). */
+static PyObject *
+hand_on(RpcServerObject *self, PyObject *method, PyObject *first, request *req)
+{
+    PyObject *kwargs = req->kwargs == NULL ? PyDict_New() : Py_NewRef(req->kwargs);
+    PyObject *req_id = PyLong_FromUnsignedLong(req->req_id);
+    PyObject *res = NULL;
+    if (kwargs != NULL && req_id != NULL) {
+        PyObject *args[] = {(PyObject *)self, first,      req->spec, req->args,
+                            kwargs,           req->route, req_id,    req->name};
+        res = PyObject_VectorcallMethod(method, args, 8, NULL);
+    }
+    Py_XDECREF(kwargs);
+    Py_XDECREF(req_id);
+    return res;
+}
+
+/* All that inspect.isawaitable() may say so of. */
+static inline bool
+may_be_awaitable(PyObject *value)
+{
+    PyAsyncMethods *async = Py_TYPE(value)->tp_as_async;
+    return (async != NULL && async->am_await != NULL) || PyGen_CheckExact(value);
 }
 
 /* The packed result; or NULL with an exception; or NULL without one where a task
@@ -258,28 +298,22 @@ run(RpcServerObject *self, PyObject *bname, PyObject *known, request *req)
         return NULL;
     /* A look-up may have started a task: calls begin in their order. */
     if (req->is_coroutine || self->unstarted > 0) {
-        PyObject *kwargs = req->kwargs == NULL ? PyDict_New() : Py_NewRef(req->kwargs);
-        PyObject *req_id = PyLong_FromUnsignedLong(req->req_id);
-        PyObject *res = NULL;
-        if (kwargs != NULL && req_id != NULL) {
-            PyObject *args[] = {(PyObject *)self, req->func,  req->spec, req->args,
-                                kwargs,           req->route, req_id,    req->name};
-            res = PyObject_VectorcallMethod(self->st->str__start, args, 8, NULL);
-        }
-        Py_XDECREF(kwargs);
-        Py_XDECREF(req_id);
-        Py_XDECREF(res);
-        return NULL;
-    }
-    if (azs_unlikely(!PyTuple_Check(req->args))) { /* check_args() was replaced */
-        PyErr_SetString(PyExc_TypeError, "arguments should be a tuple");
+        Py_XDECREF(hand_on(self, self->st->str__start, req->func, req));
         return NULL;
     }
     /* It may close the service, call this method, or anything else. */
     PyObject *result = PyObject_Call(req->func, req->args, req->kwargs);
     if (result == NULL)
         return NULL;
-    PyObject *packed = azs_rpc_pack(self->st, self->packer, result);
+    PyObject *packed = NULL;
+    int awaited = 0;
+    if (azs_unlikely(may_be_awaitable(result))) {
+        PyObject *res = hand_on(self, self->st->str__start_awaiting, result, req);
+        awaited = res == NULL ? -1 : res == Py_True;
+        Py_XDECREF(res);
+    }
+    if (azs_likely(awaited == 0))
+        packed = azs_rpc_pack(self->st, self->packer, result);
     Py_DECREF(result);
     return packed;
 }
@@ -330,6 +364,9 @@ read_request(RpcServerObject *self, PyObject *data, PyObject *const *frames,
 {
     PyObject *bname = frames[1], *bargs = frames[2], *bkwargs = frames[3];
     req->req_id = azs_rpc_header_id(frames[0]);
+    req->route = PyList_GetSlice(data, 0, PyList_GET_SIZE(data) - 4);
+    if (req->route == NULL)
+        return -1;
     if (azs_likely(known != NULL))
         req->name = Py_NewRef(PyTuple_GET_ITEM(known, KNOWN_NAME));
     else
@@ -345,8 +382,7 @@ read_request(RpcServerObject *self, PyObject *data, PyObject *const *frames,
         if (req->kwargs == NULL)
             return forgive();
     }
-    req->route = PyList_GetSlice(data, 0, PyList_GET_SIZE(data) - 4);
-    return req->route == NULL ? -1 : 1;
+    return 1;
 }
 
 static PyObject *
@@ -448,12 +484,13 @@ server_clear(RpcServerObject *self)
 static void
 server_dealloc(RpcServerObject *self)
 {
-    PyObject_GC_UnTrack(self);
+    AZS_DEALLOC_BEGIN(self, server_dealloc)
     server_clear(self);
     azs_state *st = self->st;
     AZS_LIVE(st, rpc, -1);
     AZS_DEALLOC_FREE(self);
     azs_state_release(st);
+    AZS_DEALLOC_END
 }
 
 static PyMethodDef server_methods[] = {

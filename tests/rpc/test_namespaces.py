@@ -1,6 +1,8 @@
 """Names with dots, and what may be a handler."""
 
+import copy
 import functools
+import inspect
 
 import pytest
 
@@ -257,8 +259,154 @@ def test_chains_do_not_fill_the_memory(ours, run):
         async with ours.served("rpc", make_handlers(ours.rpc)) as (client, _):
             assert client.call.ns.func is client.call.ns.func
             for i in range(3000):
-                assert getattr(client.call, f"name{i}")._names == (f"name{i}",)
+                assert getattr(client.call, f"name{i}").__names__ == (f"name{i}",)
             assert len(vars(client.call)) <= 1024
             assert await client.call.func() == "root"
 
     run(go())
+
+
+# -- Names, arguments and wrappers --
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["_option", "_bname", "_timeout", "_empty_name", "_proto", "_names", "send",
+     "self", "name", "_MethodCall__proto", "mro", "args"],
+)  # fmt: skip
+def test_every_name_may_be_remote(ours, run, name):
+    async def go():
+        rpc = ours.rpc
+
+        @rpc.method
+        def func(arg):
+            return arg
+
+        handler = {name: func, "ns": {name: {"func": func}}}
+        async with ours.served("rpc", handler) as (client, _):
+            assert await getattr(client.call, name)(1) == 1
+            assert await getattr(client.call.ns, name).func(2) == 2
+
+    run(go())
+
+
+@pytest.mark.parametrize("name", ["self", "name", "args", "kwargs", "func", "cls"])
+def test_every_argument_may_be_given_by_keyword(ours, run, name):
+    async def go():
+        rpc = ours.rpc
+
+        @rpc.method
+        def func(**kwargs):
+            return kwargs
+
+        @rpc.method
+        async def coro(**kwargs):
+            return kwargs
+
+        async with ours.served("rpc", {"func": func, "coro": coro}) as (client, _):
+            assert await client.call.func(**{name: 1}) == {name: 1}
+            assert await client.call.coro(**{name: 1}) == {name: 1}
+
+    run(go())
+
+
+def test_remote_names_have_none_of_pythons_protocols(ours, run):
+    async def go():
+        rpc = ours.rpc
+
+        class Handler(rpc.AttrHandler):
+            @rpc.method
+            def func(self):
+                return 1
+
+        handler = Handler()
+        async with ours.served("rpc", handler) as (client, _):
+            assert inspect.unwrap(client.call.func) is client.call.func
+            assert await copy.copy(client.call.func)() == 1
+            # What a service keeps of its own clients is not for others to call.
+            handler.backend = client.call.func
+            with pytest.raises(rpc.NotFoundError):
+                await client.call.backend()
+
+    run(go())
+
+
+def wrap(func, kind):
+    if kind == "args":
+
+        @functools.wraps(func)
+        def inner(*args):
+            return func(*args)
+
+    elif kind == "names":
+
+        @functools.wraps(func)
+        def inner(x, y=2, *more, **rest):
+            return func(x, y, *more, **rest)
+
+    elif kind == "positions":
+
+        @functools.wraps(func)
+        def inner(x, y=2, /):
+            return func(x, y)
+
+    elif kind == "both":
+
+        @functools.wraps(func)
+        def inner(*args, **kwargs):
+            return func(*args, **kwargs)
+
+    else:
+
+        @functools.wraps(func)
+        def inner(**kwargs):
+            return func(**kwargs)
+
+    return inner
+
+
+def wrapped_test(impl, run, kinds, calls):
+    async def go():
+        rpc = impl.rpc
+
+        class Handler(rpc.AttrHandler):
+            pass
+
+        def method(self, a, b=2):
+            return (a, b)
+
+        @rpc.method
+        def func(a, b=2):
+            return (a, b)
+
+        handler = Handler()
+        for kind in kinds:
+            if kind not in ("keywords", "positions"):
+                setattr(Handler, f"m_{kind}", wrap(rpc.method(method), kind))
+            setattr(handler, f"f_{kind}", wrap(func, kind))
+        handler.partial = rpc.method(functools.partial(wrap(func, "args")))
+        names = [name for name in dir(handler) if name.startswith(("f_", "m_"))]
+        async with impl.served("rpc", handler) as (client, _):
+            for name in (*names, *(["partial"] if "args" in kinds else ())):
+                for args, kwargs in calls * 2:
+                    answer = await getattr(client.call, name)(*args, **kwargs)
+                    assert answer == (1, kwargs.get("b", 2)), name
+                for args, kwargs in (((), {}), ((1,), {"a": 1}), ((), {"c": 1})):
+                    with pytest.raises(rpc.ParametersError):
+                        await getattr(client.call, name)(*args, **kwargs)
+
+    run(go())
+
+
+def test_wrapped_handlers_called_by_keyword(impl, run):
+    wrapped_test(
+        impl,
+        run,
+        ("args", "names", "positions", "both"),
+        [((1,), {}), ((1,), {"b": 3}), ((), {"a": 1}), ((), {"a": 1, "b": 3})],
+    )
+
+
+def test_wrappers_that_take_keywords_alone(ours, run):
+    """aiozmq calls them by position."""
+    wrapped_test(ours, run, ("keywords",), [((), {"a": 1}), ((), {"b": 3, "a": 1})])

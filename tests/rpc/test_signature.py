@@ -1,7 +1,9 @@
 """The quick check of arguments agrees with inspect in every case."""
 
+import functools
 import inspect
 import itertools
+import sys
 
 import pytest
 
@@ -127,6 +129,29 @@ def test_specs_of_wrappers_are_bounded():
     assert len(func.__rpc__) <= _MAX_CACHED
 
 
+def test_a_wrapper_takes_what_its_own_parameters_say():
+    def func(a, b=2): ...
+
+    def args(*args): ...
+
+    def keywords(**kwargs): ...
+
+    def names(x, /, y=2): ...
+
+    for wrapper in (args, keywords, names):
+        functools.update_wrapper(wrapper, func)
+    given = (1,), {"b": 3}
+    assert CallSpec(func).check(*given) == given
+    assert CallSpec(args).check(*given) == ((1, 3), {})
+    assert CallSpec(names).check((), {"a": 1, "b": 3}) == ((1, 3), {})
+    # As many by position as the signature can bind so.
+    assert CallSpec(names).check((), {"a": 1}) == ((1,), {})
+    for spec in map(CallSpec, (args, names, keywords)):
+        with pytest.raises(TypeError):
+            spec.check((), {"b": 3})
+    assert CallSpec(keywords).check((), {"a": 1}) == ((), {"a": 1})
+
+
 def test_unhashable_callable():
     class Callable:
         __hash__ = None
@@ -136,3 +161,17 @@ def test_unhashable_callable():
 
     func = method(Callable())
     assert spec_of(func).max_args == 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated")
+@pytest.mark.parametrize("annotation", ["OnlyForTypeCheckers", "sys.no_such", "1 / 0"])
+def test_annotations_without_a_value(annotation):
+    namespace = {"sys": sys}
+    exec(
+        f"def func(a: {annotation}, *, b: {annotation} = 1) -> {annotation}: ...\n"
+        f"class Callable:\n    def __call__(self, a: {annotation}): ...\n",
+        namespace,
+    )
+    spec = spec_of(method(namespace["func"]))
+    assert spec.check((1,), {"b": 2}) == ((1,), {"b": 2})
+    assert spec_of(method(namespace["Callable"]())).max_args == 1
