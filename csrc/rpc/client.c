@@ -24,12 +24,14 @@ typedef struct {
 
 /* ---- sending ---- */
 
-/* The next id that no call has, as a new int; NULL with an exception. */
+/* The next id that no call has, as a new int and in *req_id; NULL with an exception. */
 static PyObject *
-next_id(RpcClientObject *self, PyObject *calls)
+next_id(RpcClientObject *self, PyObject *calls, uint32_t *req_id)
 {
     for (;;) {
-        PyObject *key = PyLong_FromUnsignedLong(++self->counter); /* wraps to 0 */
+        /* A key in the table may compare in Python and change the counter. */
+        *req_id = ++self->counter; /* wraps to 0 */
+        PyObject *key = PyLong_FromUnsignedLong(*req_id);
         if (key == NULL)
             return NULL;
         int taken = PyDict_Contains(calls, key);
@@ -46,12 +48,12 @@ static int
 write_request(RpcClientObject *self, PyObject *write, uint32_t req_id, PyObject *bname,
               PyObject *bargs, PyObject *bkwargs)
 {
-    PyObject *frames = PyList_New(4);
-    if (frames == NULL)
-        return -1;
     PyObject *header = azs_rpc_request_header(self->from, req_id);
-    if (header == NULL) {
-        Py_DECREF(frames);
+    if (header == NULL)
+        return -1;
+    PyObject *frames = PyList_New(4);
+    if (frames == NULL) {
+        Py_DECREF(header);
         return -1;
     }
     PyList_SET_ITEM(frames, 0, header);
@@ -81,12 +83,15 @@ static PyObject *
 send_packed(RpcClientObject *self, PyObject *calls, PyObject *write, PyObject *bname,
             PyObject *bargs, PyObject *bkwargs, PyObject *option)
 {
-    PyObject *key = next_id(self, calls);
+    uint32_t req_id;
+    PyObject *key = next_id(self, calls, &req_id);
     if (key == NULL)
         return NULL;
-    uint32_t req_id = self->counter;
-    PyObject *call =
-        self->create_future == NULL ? NULL : PyObject_CallNoArgs(self->create_future);
+    PyObject *call = NULL, *create_future = Py_XNewRef(self->create_future);
+    if (create_future != NULL) {
+        call = PyObject_CallNoArgs(create_future);
+        Py_DECREF(create_future);
+    }
     if (call == NULL)
         goto fail;
     if (option != Py_None) {
@@ -246,18 +251,20 @@ RpcClient_msg_received(RpcClientObject *self, PyObject *data)
         PyObject *banswer = PyList_GET_ITEM(data, 1);
         if (azs_likely(azs_rpc_is_header(header, AZS_REPLY_HEADER_SIZE) &&
                        PyBytes_CheckExact(banswer))) {
+            uint32_t req_id = azs_rpc_header_id(header);
             bool is_error = azs_rpc_header_is_error(header);
-            PyObject *call;
-            int found = take_call(self->calls, azs_rpc_header_id(header), &call);
-            if (found < 0)
-                return NULL;
-            if (azs_likely(found)) {
-                Py_INCREF(banswer);
-                PyObject *res = end_call(self, data, call, banswer, is_error);
-                Py_DECREF(banswer);
+            /* The list is everybody's, and so is the table: see next_id(). */
+            PyObject *calls = Py_NewRef(self->calls), *call, *res = NULL;
+            Py_INCREF(banswer);
+            int found = take_call(calls, req_id, &call);
+            if (azs_likely(found > 0)) {
+                res = end_call(self, data, call, banswer, is_error);
                 Py_DECREF(call);
-                return res;
             }
+            Py_DECREF(calls);
+            Py_DECREF(banswer);
+            if (azs_likely(found != 0))
+                return res;
         }
     }
     PyObject *args[] = {(PyObject *)self, data};
@@ -306,12 +313,13 @@ client_clear(RpcClientObject *self)
 static void
 client_dealloc(RpcClientObject *self)
 {
-    PyObject_GC_UnTrack(self);
+    AZS_DEALLOC_BEGIN(self, client_dealloc)
     client_clear(self);
     azs_state *st = self->st;
     AZS_LIVE(st, rpc, -1);
     AZS_DEALLOC_FREE(self);
     azs_state_release(st);
+    AZS_DEALLOC_END
 }
 
 static PyMethodDef client_methods[] = {

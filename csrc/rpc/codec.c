@@ -60,7 +60,7 @@ azs_rpc_header_is_error(PyObject *frame)
 PyObject *
 azs_rpc_pack(azs_state *st, PyObject *packer, PyObject *value)
 {
-    PyObject *packed = azs_msgpack_pack(value);
+    PyObject *packed = azs_msgpack_pack(value); /* runs nothing that drops `packer` */
     if (azs_likely(packed != NULL))
         return packed;
     if (packer == NULL) {
@@ -91,16 +91,16 @@ azs_rpc_pack(azs_state *st, PyObject *packer, PyObject *value)
 PyObject *
 azs_rpc_unpack(azs_state *st, PyObject *packer, PyObject *frame)
 {
+    /* Making tuples and dicts may start a collection, whose finalizers do anything. */
+    Py_XINCREF(packer);
     PyObject *value =
         azs_msgpack_unpack(PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame));
-    if (azs_likely(value != NULL))
-        return value;
-    if (packer == NULL) {
-        PyErr_SetString(PyExc_RuntimeError, "__init__() was not called");
-        return NULL;
+    if (azs_unlikely(value == NULL)) {
+        if (packer == NULL)
+            PyErr_SetString(PyExc_RuntimeError, "__init__() was not called");
+        else
+            value = PyObject_CallMethodOneArg(packer, st->str_unpackb, frame);
     }
-    Py_INCREF(packer);
-    value = PyObject_CallMethodOneArg(packer, st->str_unpackb, frame);
-    Py_DECREF(packer);
+    Py_XDECREF(packer);
     return value;
 }

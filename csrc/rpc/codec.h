@@ -36,11 +36,11 @@ azs_rpc_is_no_kwargs(PyObject *frame)
     return PyBytes_GET_SIZE(frame) == 1 && PyBytes_AS_STRING(frame)[0] == '\x80';
 }
 
-/* `value` as new bytes. `packer` is a _Packer of packer.py, asked where the value
- * is not of the common types; then any Python code may run. */
+/* `value` as new bytes. `packer` (borrowed, or NULL) is a _Packer of packer.py, asked
+ * where the value is not of the common types; then any Python code may run. */
 PyObject *azs_rpc_pack(azs_state *st, PyObject *packer, PyObject *value);
 
-/* The value in a bytes frame: new reference. As above. */
+/* The value in a bytes frame, which the caller keeps: new reference. As above. */
 PyObject *azs_rpc_unpack(azs_state *st, PyObject *packer, PyObject *frame);
 
 #endif

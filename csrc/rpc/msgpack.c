@@ -291,6 +291,10 @@ take_array(reader *in, uint64_t length, int depth)
     PyObject *tuple = PyTuple_New((Py_ssize_t)length);
     if (tuple == NULL)
         return NULL;
+    if (length == 0)
+        return tuple;
+    /* Not before it is full: what a collection runs would find it. */
+    PyObject_GC_UnTrack(tuple);
     for (Py_ssize_t i = 0; i < (Py_ssize_t)length; i++) {
         PyObject *item = take(in, depth + 1);
         if (item == NULL) {
@@ -299,6 +303,7 @@ take_array(reader *in, uint64_t length, int depth)
         }
         PyTuple_SET_ITEM(tuple, i, item);
     }
+    PyObject_GC_Track(tuple);
     return tuple;
 }
 

@@ -13,7 +13,8 @@
  * exception for anything else, and where memory is short. */
 PyObject *azs_msgpack_pack(PyObject *value);
 
-/* The value in the `size` bytes of `data`, which may not change: new reference.
+/* The value in the `size` bytes of `data`, which may not change: new reference. Runs
+ * no Python code but what a collection of garbage does.
  * NULL without an exception where the data has anything else, long arrays, odd
  * keys or an error in it, and where memory is short. */
 PyObject *azs_msgpack_unpack(const char *data, Py_ssize_t size);

@@ -7,15 +7,19 @@ import asyncio
 import contextlib
 import contextvars
 import faulthandler
+import gc
 import os
 import resource
 import socket
+import struct
 import sys
 import weakref
 
 import zmq
 
-from aiozmq_speedups import EpollSelector, Loop, ZmqProtocol, _core, core, run
+from aiozmq_speedups import EpollSelector, Loop, ZmqProtocol, _core, core, rpc, run
+from aiozmq_speedups.rpc import _fast
+from aiozmq_speedups.rpc.packer import _Packer
 
 CASES = {}
 LONG = 200_000
@@ -420,6 +424,123 @@ def socket_that_was_never_initialized():
     sock = zmq.Socket.__new__(zmq.Socket)
     with contextlib.suppress(Exception):
         core._CZmqTransport(loop, zmq.DEALER, sock, ZmqProtocol()).write([b"x"])
+    loop.close()
+
+
+# ---- rpc protocols whose members go while they are in use
+
+
+class Key:
+    """Equal to nothing, and asks `act` before it says so."""
+
+    def __init__(self, value, act):
+        self.value = value
+        self.act = act
+
+    def __hash__(self):
+        return hash(self.value)
+
+    def __eq__(self, other):
+        self.act()
+        return False
+
+
+def reply_frames(packed):
+    return [struct.pack("=HHLd?", 1, 2, 3, 4.0, False), bytes([*packed, 1])[:-1]]
+
+
+@case
+def chain_of_rpc_protocols():
+    server, client = _core.RpcServer, _core.RpcClient
+    for cls, member in ((server, "handler"), (client, "_write"), (client, "_calls")):
+        last = None
+        for _ in range(LONG):
+            head = cls()
+            setattr(head, member, last)
+            last = head
+        del head, last
+
+
+@case
+def rpc_client_whose_table_goes():
+    loop = asyncio.new_event_loop()
+    for of_found in (False, True):
+        client = _fast.client_protocol(loop)
+        frames = reply_frames(b"\x91\x01")
+
+        def act(client=client, frames=frames):
+            client._calls = {}
+            frames.clear()
+
+        client._calls = {Key(3, act): None}
+        if of_found:
+            client._calls[3] = loop.create_future()
+        client.msg_received(frames)
+        # The same where a call gets its id.
+        client._calls = {Key(client.counter + 1, act): None}
+        client._write = nothing
+        client.send(b"func", (), {}, None).cancel()
+    loop.close()
+
+
+@case
+def rpc_client_whose_future_factory_goes():
+    loop = asyncio.new_event_loop()
+    client = _fast.client_protocol(loop)
+
+    class Factory:
+        def __call__(self):
+            del client._create_future
+            return loop.create_future()
+
+    client._create_future = Factory()
+    client._write = nothing
+    client.send(b"func", (), {}, None).cancel()
+    loop.close()
+
+
+@case
+def rpc_server_whose_handler_goes():
+    loop = asyncio.new_event_loop()
+    func = rpc.method(nothing)
+    server = _fast.server_protocol(loop, {"func": func})
+    server._write = nothing
+    frames = [struct.pack("=HHLd", 1, 2, 3, 4.0), b"func", b"\x90", b"\x80"]
+    server.msg_received([*frames])  # the function is known by now
+
+    def act():
+        server.handler = {"func": func}
+
+    server.handler = {Key("func", act): func}
+    server.msg_received([*frames])
+    # Of another check of the arguments nothing is taken for granted.
+    for checked in ((), None, ((), None), ([], {})):
+        server.check_args = lambda *args, checked=checked: checked
+        server.msg_received([*frames[:-1], b"\x81\xa1a\x01"])
+    loop.close()
+
+
+@case
+def rpc_packer_that_goes_in_a_collection():
+    """CPython 3.11 collects where a container is made, later ones between steps."""
+    loop = asyncio.new_event_loop()
+    client = _fast.client_protocol(loop)
+    client._write = nothing
+
+    class Garbage:
+        def __init__(self):
+            self.me = self
+
+        def __del__(self):
+            client.packer = _Packer()
+
+    gc.set_threshold(1, 1, 1)
+    for _ in range(20):
+        call = client.send(b"func", (), {}, None)
+        header = struct.pack("=HHLd?", 1, 2, client.counter, 4.0, False)
+        Garbage()
+        client.msg_received([header, b"\x93" + b"\x91\x01" * 2 + b"\xc7\x01\x05x"])
+        assert call.done()
     loop.close()
 
 
