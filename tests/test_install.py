@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
-    "LICENSE MANIFEST.in README.rst CHANGES.rst pyproject.toml setup.py "
-    "aiozmq_speedups aiozmq_speedups.pth csrc"
+    ".ci LICENSE MANIFEST.in Makefile README.rst CHANGES.rst pyproject.toml setup.py "
+    "aiozmq_speedups aiozmq_speedups.pth benchmarks csrc docs examples tests"
 ).split()
 
 pytestmark = [
@@ -47,7 +47,9 @@ def checkout(tmp_path):
     target.mkdir()
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            ignore = shutil.ignore_patterns("*.so", "__pycache__")
+            ignore = shutil.ignore_patterns(
+                "*.so", "*.o", "__pycache__", ".*_cache", "_build", "results"
+            )
             shutil.copytree(ROOT / name, target / name, ignore=ignore)
         elif (ROOT / name).exists():
             shutil.copy(ROOT / name, target / name)
@@ -113,18 +115,20 @@ def test_editable(checkout, python, tmp_path):
 
 
 def test_sdist(checkout, python, tmp_path):
+    files = [path for path in checkout.rglob("*") if path.is_file()]
     run(python, "-m", "pip", "install", "build", cwd=tmp_path)
     run(python, "-m", "build", "--sdist", ".", cwd=checkout)
     (archive,) = (checkout / "dist").glob("*.tar.gz")
     with tarfile.open(archive) as file:
         names = {name.partition("/")[2] for name in file.getnames()}
-    for path in checkout.rglob("*"):
-        if path.suffix in {".c", ".h", ".py", ".pyi", ".typed"}:
-            name = str(path.relative_to(checkout))
-            assert name in names or name.startswith("build/"), name
-    assert {"LICENSE", "README.rst", "csrc/README.md"} <= names
+        file.extractall(tmp_path / "unpacked", filter="data")
+    assert {str(path.relative_to(checkout)) for path in files} <= names
     pip_install(python, archive, cwd=tmp_path)
     assert installed(python, tmp_path) == "release"
+    # And with its own commands.
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    make = ["make", "test", f"PYTHON={python}", "T=tests/loop/test_basic.py"]
+    assert " passed" in run(*make, cwd=unpacked).splitlines()[-1]
 
 
 NOT_BUILT = "the C extension was not built"
