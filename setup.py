@@ -1,6 +1,7 @@
 """Builds the optional C extension; everything else is in pyproject.toml.
 
-``AIOZMQ_SPEEDUPS_NO_EXTENSIONS=1`` builds the pure-Python package.
+``AIOZMQ_SPEEDUPS_NO_EXTENSIONS=1`` builds the pure-Python package, and so does a
+compiler that fails, if not ``AIOZMQ_SPEEDUPS_REQUIRE_EXTENSIONS=1`` makes it an error.
 ``AIOZMQ_SPEEDUPS_BUILD`` chooses the flavour: release (the default), debug
 (asserts and live-object counters on, warnings are errors), asan
 (AddressSanitizer and UndefinedBehaviorSanitizer) or coverage (gcov).
@@ -37,7 +38,14 @@ if flavour not in FLAVOURS:
         f"AIOZMQ_SPEEDUPS_BUILD={flavour!r} is not a build flavour: use one of "
         + ", ".join(FLAVOURS)
     )
-no_extensions = os.environ.get("AIOZMQ_SPEEDUPS_NO_EXTENSIONS", "") not in ("", "0")
+
+
+def is_set(variable):
+    return os.environ.get(variable, "") not in ("", "0")
+
+
+no_extensions = is_set("AIOZMQ_SPEEDUPS_NO_EXTENSIONS")
+require_extensions = is_set("AIOZMQ_SPEEDUPS_REQUIRE_EXTENSIONS")
 cflags, ldflags = FLAVOURS[flavour]
 
 
@@ -80,11 +88,27 @@ class build_ext_afresh(build_ext):
             # The last build's must not be installed in place of this one.
             with contextlib.suppress(FileNotFoundError):
                 os.remove(self.get_ext_fullpath(ext.name))
+            if ext.optional:
+                self.be_pure()
             raise
+
+    def be_pure(self):
+        """Let the wheel be py3-none-any: pip keeps it, for other Pythons too."""
+        self.distribution.ext_modules = []
+        wheel = self.distribution.command_obj.get("bdist_wheel")
+        if wheel is not None:
+            wheel.root_is_pure = True
 
 
 def extensions():
-    if no_extensions or not sys.platform.startswith("linux"):
+    reason = None
+    if no_extensions:
+        reason = "AIOZMQ_SPEEDUPS_NO_EXTENSIONS is set"
+    elif not sys.platform.startswith("linux"):
+        reason = f"the C extension is for Linux, and this is {sys.platform}"
+    if reason is not None:
+        if require_extensions:
+            sys.exit(f"AIOZMQ_SPEEDUPS_REQUIRE_EXTENSIONS is set, but {reason}")
         return []
     return [
         Extension(
@@ -103,7 +127,7 @@ def extensions():
             extra_link_args=ldflags,
             # Without a compiler the pure-Python package is installed; a
             # developer's build must not hide its errors that way.
-            optional=flavour == "release",
+            optional=flavour == "release" and not require_extensions,
         )
     ]
 

@@ -146,6 +146,25 @@ NOT_BUILT = "the C extension was not built"
 def test_without_the_extension(checkout, python, tmp_path, env):
     pip_install(python, ".", cwd=checkout, **env)
     assert installed(python, tmp_path) == NOT_BUILT
+    (about,) = (tmp_path / "venv").glob("lib/*/site-packages/aiozmq_speedups-*/WHEEL")
+    assert "Root-Is-Purelib: true\nTag: py3-none-any\n" in about.read_text()
+    code = "import aiozmq_speedups.loop, aiozmq_speedups.selector"
+    out = run(python, "-c", code, cwd=tmp_path)
+    assert out.count(f"RuntimeWarning: aiozmq_speedups is slow here: {NOT_BUILT}.") == 1
+    assert run(python, "-c", code, cwd=tmp_path, AIOZMQ_SPEEDUPS_PURE="1") == ""
+
+
+@pytest.mark.parametrize(
+    "env, why",
+    [
+        ({"AIOZMQ_SPEEDUPS_NO_EXTENSIONS": "1"}, "but AIOZMQ_SPEEDUPS_NO_EXTENSIONS"),
+        ({"CC": "/no/such/compiler"}, "/no/such/compiler"),
+    ],
+)
+def test_an_extension_that_is_required(checkout, python, env, why):
+    env = {"AIOZMQ_SPEEDUPS_REQUIRE_EXTENSIONS": "1", **env}
+    with pytest.raises(AssertionError, match=why):
+        pip_install(python, ".", cwd=checkout, **env)
 
 
 def test_a_failed_build_does_not_keep_the_old_extension(checkout, python, tmp_path):
