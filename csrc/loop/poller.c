@@ -152,6 +152,14 @@ fd_defer(azs_poller *poller, int fd, azs_fd *entry)
         entry->dirty = true;
 }
 
+/* The kernel has no room to watch the fd, as opposed to a file that is closed or that
+ * cannot be watched. */
+static inline bool
+is_no_room(int err)
+{
+    return err == -ENOSPC || err == -ENOMEM;
+}
+
 static void
 poller_flush(azs_poller *poller)
 {
@@ -160,8 +168,14 @@ poller_flush(azs_poller *poller)
         azs_fd *entry = &poller->fds[fd];
         entry->dirty = false;
         /* An error means that the fd was closed under its handles: there is no
-         * caller left to tell, and nothing will become ready. */
-        (void)fd_sync(poller, fd, entry, false);
+         * caller left to tell, and nothing will become ready. If another file has the
+         * number now, the kernel may have no room for that. */
+        int err = fd_sync(poller, fd, entry, false);
+        if (azs_unlikely(is_no_room(err))) {
+            azs_set_errno(err);
+            PyErr_WriteUnraisable(entry->watcher != NULL ? entry->watcher->owner
+                                                         : (PyObject *)entry->reader);
+        }
     }
     poller->ndirty = 0;
 }
@@ -306,9 +320,18 @@ azs_watcher_modify(LoopObject *loop, azs_watcher *watcher, uint32_t interest)
     azs_fd *entry = fd_lookup(&loop->poller, watcher->fd);
     if (entry == NULL || entry->watcher != watcher)
         return 0; /* stopped, or the loop is closed */
+    uint32_t before = watcher->interest;
     watcher->interest = interest;
-    fd_defer(&loop->poller, watcher->fd, entry);
-    return 0;
+    if (entry->registered != 0) {
+        fd_defer(&loop->poller, watcher->fd, entry);
+        return 0;
+    }
+    /* New to epoll: an error belongs to the caller. */
+    int err = fd_sync(&loop->poller, watcher->fd, entry, false);
+    if (err == 0)
+        return 0;
+    watcher->interest = before;
+    return azs_set_errno(err);
 }
 
 void
@@ -562,18 +585,31 @@ dispatch_kept(LoopObject *loop, int fd, azs_fd *entry, uint32_t events)
     return 0;
 }
 
-/* Has epoll look again at the fds of waits that began without asking it. */
-static void
-poller_verify(azs_poller *poller)
+/* Has epoll look again at the fds of waits that began without asking it. 0, or -1 with
+ * MemoryError. */
+static int
+poller_verify(LoopObject *loop)
 {
+    azs_poller *poller = &loop->poller;
+    int res = 0;
     for (int i = 0; i < poller->nunverified; i++) {
         int fd = poller->unverified[i];
         azs_fd *entry = &poller->fds[fd];
         entry->unverified = false;
-        if (entry->kept && (entry->in_wait != NULL || entry->out_wait != NULL))
-            (void)fd_sync(poller, fd, entry, true);
+        if (!entry->kept || (entry->in_wait == NULL && entry->out_wait == NULL))
+            continue;
+        if (azs_likely(!is_no_room(fd_sync(poller, fd, entry, true))))
+            continue;
+        /* They try again, and if they must wait still, they hear of it. */
+        entry->kept = 0;
+        for (int writer = 0; writer < 2; writer++) {
+            if ((writer ? entry->out_wait : entry->in_wait) != NULL &&
+                wait_fire(loop, entry, writer, EPOLLERR) < 0)
+                res = -1;
+        }
     }
     poller->nunverified = 0;
+    return res;
 }
 
 /* ---- polling ---- */
@@ -659,8 +695,9 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
     loop->stats.polls++;
     poller_flush(poller);
     if (azs_unlikely(poller->nunverified > 0 &&
-                     loop->poll_due_ns >= poller->verify_due_ns))
-        poller_verify(poller);
+                     loop->poll_due_ns >= poller->verify_due_ns) &&
+        poller_verify(loop) < 0)
+        return -1;
     if (timeout_ns > MAX_WAIT_NS)
         timeout_ns = MAX_WAIT_NS;
     bool verify =
@@ -700,8 +737,9 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
     }
     /* Waiting goes on in the next turn: after busy polling, too, where the signal
      * handlers below may have added timers. */
-    if (azs_unlikely(verify && n == 0 && spin_ns == 0 && poller->epfd >= 0))
-        poller_verify(poller);
+    if (azs_unlikely(verify && n == 0 && spin_ns == 0 && poller->epfd >= 0) &&
+        poller_verify(loop) < 0)
+        return -1;
     for (int i = 0; i < n; i++) {
         if (dispatch_event(loop, poller->events[i].data.fd, poller->events[i].events) <
             0) {

@@ -65,8 +65,14 @@ remember_addr(TransportObject *self, bool peer, const azs_addr *known)
 PyObject *
 azs_transport_extra(TransportObject *self)
 {
-    if (self->extra == NULL)
-        self->extra = PyDict_New();
+    if (self->extra == NULL) {
+        /* Before Python 3.12 finalizers may run here, and have asked for it. */
+        PyObject *extra = PyDict_New();
+        if (self->extra == NULL)
+            self->extra = extra;
+        else
+            Py_XDECREF(extra);
+    }
     return self->extra;
 }
 

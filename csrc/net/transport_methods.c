@@ -146,24 +146,42 @@ inet_addr_object(const azs_inet_addr *addr)
 }
 
 /* The socket object, made for an accepted connection when first asked for. New
- * reference, or NULL with AttributeError-free NULL where there is none. */
+ * reference, to None where there is none, or NULL. */
 static PyObject *
 transport_sock(TransportObject *self)
 {
     if (self->sock == NULL && self->fd >= 0 && self->is_socket) {
-        self->sock = PyObject_CallMethod((PyObject *)self->loop, "_transport_socket",
-                                         "i", self->fd);
-        if (self->sock == NULL)
-            return NULL;
+        int fd = self->fd;
+        PyObject *sock =
+            PyObject_CallMethod((PyObject *)self->loop, "_transport_socket", "i", fd);
+        /* An audit hook may have asked for it as well, or closed the transport. */
+        if (sock == NULL) {
+            if (self->fd == fd || !PyErr_ExceptionMatches(PyExc_OSError))
+                return NULL;
+            PyErr_Clear();
+        } else if (self->sock == NULL && self->fd == fd) {
+            self->sock = sock;
+        } else {
+            /* It must not close a descriptor that is another's. */
+            PyObject *detached = PyObject_CallMethod(sock, "detach", NULL);
+            Py_DECREF(sock);
+            if (detached == NULL)
+                return NULL;
+            Py_DECREF(detached);
+        }
     }
     return Py_NewRef(self->sock != NULL ? self->sock : Py_None);
 }
 
-/* What 'socket' is after the end, where nobody had asked before: a closed one, as in
+/* What 'socket' is: after the end, where nobody had asked before, a closed one, as in
  * asyncio. New reference. */
 static PyObject *
-closed_sock(TransportObject *self)
+shown_sock(TransportObject *self)
 {
+    PyObject *sock = transport_sock(self);
+    if (sock != Py_None)
+        return sock;
+    Py_DECREF(sock);
     bool datagram = Py_IS_TYPE(self, self->st->datagram_transport_type);
     int family = self->sockname.len > 0 ? self->sockname.sa.sa_family : AF_UNIX;
     return PyObject_CallMethod((PyObject *)self->loop, "_transport_closed_socket", "ii",
@@ -199,7 +217,7 @@ Transport_get_extra_info(TransportObject *self, PyObject *args, PyObject *kwargs
              PyUnicode_Compare(name, self->st->str_sockname) == 0)
         value = inet_addr_object(&self->sockname);
     else if (self->is_socket && PyUnicode_CompareWithASCIIString(name, "socket") == 0) {
-        PyObject *sock = self->gone ? closed_sock(self) : transport_sock(self);
+        PyObject *sock = shown_sock(self);
         if (sock == NULL)
             return NULL;
         value = PyObject_CallOneArg(self->st->transport_socket, sock);
@@ -207,9 +225,12 @@ Transport_get_extra_info(TransportObject *self, PyObject *args, PyObject *kwargs
     } else {
         return Py_NewRef(fallback);
     }
-    if (value != NULL && PyDict_SetItem(self->extra, name, value) < 0)
-        Py_CLEAR(value);
-    return value;
+    if (value == NULL)
+        return NULL;
+    /* Whoever asked meanwhile has the one that is there already. */
+    PyObject *kept = Py_XNewRef(PyDict_SetDefault(self->extra, name, value));
+    Py_DECREF(value);
+    return kept;
 }
 
 /* ---- water marks ---- */

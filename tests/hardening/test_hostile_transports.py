@@ -314,6 +314,90 @@ def test_a_descriptor_that_cannot_be_watched(loop, kind):
 
 
 @ours
+@pytest.mark.parametrize("kind", ["socket", "datagram", "read_pipe"])
+@pytest.mark.skipif(
+    not hasattr(core, "_inject_fault"), reason="a debug build can make calls fail"
+)
+def test_resuming_without_room_to_watch(loop, kind):
+    """resume_reading() raises, as asyncio's; pausing and resuming tries again."""
+    got = []
+
+    class Protocol(asyncio.Protocol, asyncio.DatagramProtocol):
+        def data_received(self, data):
+            got.append(data)
+
+        def datagram_received(self, data, addr):
+            got.append(data)
+
+    async def main():
+        type = socket.SOCK_DGRAM if kind == "datagram" else socket.SOCK_STREAM
+        a, b = socket.socketpair(type=type)
+        with a, b:
+            a.setblocking(False)
+            waiter = loop.create_future()
+            make = getattr(loop, f"_make_{kind}_transport")
+            transport = make(a, Protocol(), waiter=waiter)
+            await asyncio.wait_for(waiter, 10)
+            transport.pause_reading()
+            await asyncio.sleep(0.001)  # until epoll was told
+            core._inject_fault("epoll_ctl", errno.ENOSPC)
+            with pytest.raises(OSError, match="No space left"):
+                transport.resume_reading()
+            assert not transport.is_closing()
+            b.send(b"x")
+            transport.pause_reading()
+            transport.resume_reading()
+            async with asyncio.timeout(10):
+                while not got:
+                    await asyncio.sleep(0.001)
+            transport.close()
+            await asyncio.sleep(0)
+
+    loop.run_until_complete(main())
+
+
+@ours
+@pytest.mark.parametrize("meanwhile", ["asked", "closed"])
+def test_a_socket_object_that_is_made_twice(loop, meanwhile):
+    """An audit hook asks for it while it is made, or ends the transport."""
+    transports, shown = [], []
+
+    class Protocol(asyncio.Protocol):
+        def connection_made(self, transport):
+            transports.append(transport)
+
+    make_socket = loop._transport_socket
+
+    def hook(fd):
+        if len(shown) == 0:
+            shown.append(None)
+            if meanwhile == "closed":
+                transports[0].abort()
+                run_ready(loop)
+            shown[0] = transports[0].get_extra_info("socket")
+        return make_socket(fd)
+
+    server = loop.run_until_complete(loop.create_server(Protocol, "127.0.0.1", 0))
+    with socket.create_connection(server.sockets[0].getsockname()) as client:
+        while not transports:
+            run_ready(loop)
+        loop._transport_socket = hook
+        info = transports[0].get_extra_info("socket")
+        del loop._transport_socket
+        assert info is shown[0]
+        assert transports[0].get_extra_info("socket") is info
+        if meanwhile == "closed":
+            assert info.fileno() == -1
+        gc.collect()  # the other, which closes nothing
+        if meanwhile == "asked":
+            transports[0].write(b"x")
+            assert client.recv(9) == b"x"
+            transports[0].close()
+        server.close()
+        run_ready(loop)
+
+
+@ours
 def test_a_descriptor_with_the_writer_of_another(loop, contexts):
     """Closed without remove_writer(), and used again."""
     calls = []
