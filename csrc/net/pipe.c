@@ -150,7 +150,10 @@ make_pipe(LoopObject *self, PyObject *args, PyObject *kwargs, bool writing)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OO|OO", keywords, &pipe, &protocol,
                                      &waiter, &extra))
         return NULL;
-    int fd = PyObject_AsFileDescriptor(pipe);
+    /* A descriptor alone cannot be closed by the transport. */
+    PyObject *number = PyObject_CallMethod(pipe, "fileno", NULL);
+    int fd = number == NULL ? -1 : PyObject_AsFileDescriptor(number);
+    Py_XDECREF(number);
     if (fd < 0)
         return NULL;
     struct stat info;

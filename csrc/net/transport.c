@@ -537,10 +537,15 @@ wake_waiter(TransportObject *self)
 static int
 start_reading(TransportObject *self)
 {
+    static const char failed[] = "Fatal error: the descriptor cannot be watched";
     self->reading = true;
-    if (azs_transport_update_reading(self) < 0 &&
-        azs_transport_fatal(self, "Fatal error: the descriptor cannot be watched") < 0)
-        return -1;
+    if (azs_transport_update_reading(self) < 0) {
+        /* A device that epoll does not know stays open, as in asyncio. */
+        bool unknown = PyErr_ExceptionMatches(PyExc_PermissionError);
+        if ((unknown ? azs_transport_failed(self, failed)
+                     : azs_transport_fatal(self, failed)) < 0)
+            return -1;
+    }
     return wake_waiter(self);
 }
 

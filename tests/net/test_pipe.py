@@ -214,6 +214,45 @@ def test_files_are_refused(loop, tmp_path):
     loop.run_until_complete(main())
 
 
+@pytest.mark.parametrize("method", ["connect_read_pipe", "connect_write_pipe"])
+@pytest.mark.parametrize("loop_kind", ["speedups"], indirect=True)
+def test_a_descriptor_alone_is_refused(loop, method):
+    """As by asyncio, of which the transport's __del__ fails after that."""
+
+    async def main():
+        for pipe in ends("fifo"):
+            with pipe, pytest.raises(AttributeError, match="fileno"):
+                await getattr(loop, method)(Reader, pipe.fileno())
+
+    loop.run_until_complete(main())
+
+
+def test_a_device_that_epoll_does_not_know(loop):
+    """Reported, and open for what can be done with it."""
+    contexts = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+
+    async def main():
+        with open("/dev/null", "rb", 0) as device:
+            transport, reader = await loop.connect_read_pipe(Reader, device)
+            assert [type(c["exception"]) for c in contexts] == [PermissionError]
+            assert not transport.is_closing()
+            transport.pause_reading()
+            with pytest.raises(PermissionError):
+                transport.resume_reading()
+            transport.close()
+            assert await reader.lost is None
+        with open("/dev/null", "wb", 0) as device:
+            transport, writer = await loop.connect_write_pipe(Reader, device)
+            transport.write(b"x" * 100_000)
+            assert transport.get_write_buffer_size() == 0
+            transport.close()
+            assert await writer.lost is None
+        assert len(contexts) == 1
+
+    loop.run_until_complete(main())
+
+
 def test_wrong_types_and_what_comes_after_close(loop):
     async def main():
         r, w = ends("fifo")
