@@ -56,8 +56,9 @@ unix_from_python(PyObject *obj, azs_addr *out)
         return -1;
     size_t len = (size_t)PyBytes_GET_SIZE(path);
     const char *bytes = PyBytes_AS_STRING(path);
-    /* A name in the file system needs its terminating null. */
-    bool abstract = len > 0 && bytes[0] == '\0';
+    /* A name in the file system needs its terminating null. Without a name it is no
+     * address to send to; Linux binds it to an abstract one. */
+    bool abstract = len == 0 || bytes[0] == '\0';
     if (len + !abstract > sizeof(out->un.sun_path)) {
         Py_DECREF(path);
         PyErr_SetString(PyExc_OSError, "AF_UNIX path too long");

@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import socket
 
 import pytest
 from datagrams import (
@@ -47,6 +48,23 @@ def test_a_type_with_a_module(loop):
             for data, name in (Odd(), "Odd"), (asyncio.Event(), "Event"):
                 with pytest.raises(TypeError, match=f"object, not '{name}'$"):
                     tr.sendto(data)
+
+    loop.run_until_complete(main())
+
+
+def test_the_unix_address_without_a_name(loop):
+    """Linux gives one to whoever binds to it: nothing can be sent there."""
+
+    async def main():
+        async with endpoint("abstract") as (tr, pr, _peer):
+            for name in "", b"":
+                tr.sendto(b"x", name)
+            assert [exc.errno for exc in pr.errors] == [errno.EINVAL] * 2
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.setblocking(False)
+                with pytest.raises(OSError) as caught:
+                    await loop.sock_connect(sock, "")
+                assert caught.value.errno == errno.EINVAL
 
     loop.run_until_complete(main())
 
