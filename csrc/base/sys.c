@@ -119,6 +119,23 @@ azs_sys_eventfd_signal(int fd)
     }
 }
 
+/* accept(2), for sandboxes that do not know the newer call. The result as that of
+ * accept4(2). */
+static int
+accept_plain(int fd, struct sockaddr *addr, socklen_t *len)
+{
+    int conn = accept(fd, addr, len);
+    if (conn < 0)
+        return -1;
+    if (fcntl(conn, F_SETFD, FD_CLOEXEC) < 0 || fcntl(conn, F_SETFL, O_NONBLOCK) < 0) {
+        int err = errno;
+        close(conn);
+        errno = err;
+        return -1;
+    }
+    return conn;
+}
+
 int
 azs_sys_accept(int fd, struct sockaddr *addr, socklen_t room, socklen_t *len)
 {
@@ -127,6 +144,8 @@ azs_sys_accept(int fd, struct sockaddr *addr, socklen_t room, socklen_t *len)
     do {
         *len = room;
         conn = accept4(fd, addr, len, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (azs_unlikely(conn < 0 && errno == ENOSYS))
+            conn = accept_plain(fd, addr, len);
     } while (conn < 0 && errno == EINTR);
     return conn < 0 ? -errno : conn;
 }

@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "base/sys.h"
 #include "loop/loop_object.h"
 #include "loop/sockops.h"
 #include "py/addr.h"
@@ -233,16 +234,11 @@ attempt_accept(SockOpObject *op, PyObject **result)
     if (can <= 0)
         return can < 0 ? AZS_SOCKOP_ERROR : AZS_SOCKOP_WAIT;
     azs_addr addr;
-    int fd;
-    for (;;) {
-        addr.len = sizeof(addr.storage);
-        fd = accept4(azs_sockop_socket(op)->fd, &addr.sa, &addr.len,
-                     SOCK_NONBLOCK | SOCK_CLOEXEC);
-        if (fd >= 0)
-            break;
-        azs_sockop_outcome outcome = azs_sockop_failed();
-        if (outcome != AZS_SOCKOP_DONE)
-            return outcome;
+    int fd = azs_sys_accept(azs_sockop_socket(op)->fd, &addr.sa, sizeof(addr.storage),
+                            &addr.len);
+    if (fd < 0) {
+        errno = -fd;
+        return azs_sockop_failed();
     }
     /* The socket comes last: what fails before it leaves none to be closed. */
     PyObject *pair = PyTuple_New(2);

@@ -7,6 +7,7 @@ import os
 import resource
 import socket
 import struct
+import subprocess
 import sys
 
 import pytest
@@ -256,6 +257,78 @@ def test_closed_while_it_rests(loop, made, monkeypatch):
         assert not made
 
     loop.run_until_complete(main())
+
+
+#: Has accept4() fail with ENOSYS, as a sandbox that does not know it.
+WITHOUT_ACCEPT4 = """
+import asyncio, ctypes, errno, os, socket, struct, sys
+from aiozmq_speedups import new_event_loop
+
+number = {"x86_64": 288, "aarch64": 242}[os.uname().machine]
+code = b"".join(
+    struct.pack("=HBBI", *step)
+    for step in (
+        (0x20, 0, 0, 0),
+        (0x15, 0, 1, number),
+        (0x06, 0, 0, 0x00050000 | errno.ENOSYS),
+        (0x06, 0, 0, 0x7FFF0000),
+    )
+)
+code = ctypes.create_string_buffer(code)
+program = struct.pack("@HP", 4, ctypes.addressof(code))
+prctl = ctypes.CDLL(None).prctl
+prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
+program = ctypes.create_string_buffer(program)
+if prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or prctl(
+    PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(program), 0, 0
+):
+    print("no filters here")
+    sys.exit()
+
+async def main():
+    loop = asyncio.get_running_loop()
+    accepted = loop.create_future()
+    server = await asyncio.start_server(lambda *args: accepted.set_result(args),
+                                        "127.0.0.1", 0)
+    async with server:
+        address = server.sockets[0].getsockname()
+        with socket.create_connection(address) as client:
+            reader, writer = await asyncio.wait_for(accepted, 10)
+            fd = writer.get_extra_info("socket").fileno()
+            assert not os.get_inheritable(fd) and not os.get_blocking(fd)
+            client.send(b"x")
+            assert await asyncio.wait_for(reader.readexactly(1), 10) == b"x"
+            writer.close()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setblocking(False)
+        with socket.create_connection(listening.getsockname()):
+            conn, _ = await asyncio.wait_for(loop.sock_accept(listening), 10)
+            with conn:
+                fd = conn.fileno()
+                assert not os.get_inheritable(fd) and not os.get_blocking(fd)
+    print("accepted")
+
+kinds = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
+with asyncio.Runner(loop_factory=kinds[sys.argv[1]]) as runner:
+    runner.run(main())
+"""
+
+
+@pytest.mark.skipif(
+    os.uname().machine not in ("x86_64", "aarch64"), reason="the call's number"
+)
+def test_a_sandbox_without_accept4(loop_kind):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_ACCEPT4, loop_kind],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.stdout == "no filters here\n":
+        pytest.skip("seccomp(2) is not for us")
+    assert (done.returncode, done.stdout) == (0, "accepted\n"), done.stderr
 
 
 def test_connections_that_are_gone_already(loop, made, errors):
