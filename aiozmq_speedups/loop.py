@@ -299,7 +299,11 @@ if _ext.core is not None:
 
         def __init__(self) -> None:
             self._listeners: dict[int, Any] = {}  # by the listening socket's fd
-            super(_ext.core.Loop, self).__init__(_CorePoller(self))
+            try:
+                super(_ext.core.Loop, self).__init__(_CorePoller(self))
+            except BaseException:  # no descriptors left
+                self._dispose()  # or __del__ closes what is not there
+                raise
 
         # -- running --
 

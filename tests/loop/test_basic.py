@@ -1,7 +1,11 @@
 """The loop runs asyncio programs; the details are CPython's own test_asyncio."""
 
 import asyncio
+import contextlib
+import gc
 import importlib
+import os
+import resource
 import socket
 import sys
 import weakref
@@ -137,6 +141,25 @@ def test_a_descriptor_number_used_again_is_watched_again(loop):
         loop.run_forever()
         loop.remove_reader(fd)
         assert reading.recv(1) == b"x"
+
+
+@pytest.mark.parametrize("room", range(5))
+def test_a_loop_without_descriptors(room):
+    """OSError and nothing else: asyncio's prints an AttributeError of _ssock."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with open(os.devnull) as free:
+        lowest = free.fileno()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + room, hard))
+    loop = None
+    try:
+        with contextlib.suppress(OSError):
+            loop = new_event_loop()
+        if loop is not None:
+            loop.close()
+        gc.collect()
+        assert loop is None or room > 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_asyncio_still_has_what_the_loop_relies_on():
