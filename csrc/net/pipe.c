@@ -239,9 +239,9 @@ int
 azs_pipe_init(PyObject *mod, azs_state *st)
 {
     if (azs_transport_type_add(mod, st, &st->read_pipe_type, &azs_read_pipe_spec,
-                               "ReadTransport", false) < 0 ||
+                               "ReadTransport", true, false) < 0 ||
         azs_transport_type_add(mod, st, &st->write_pipe_type, &azs_write_pipe_spec,
-                               "_FlowControlMixin", true) < 0)
+                               "_FlowControlMixin", false, true) < 0)
         return -1;
     return azs_type_add_methods(st->loop_type, loop_methods);
 }

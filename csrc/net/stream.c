@@ -498,7 +498,7 @@ azs_stream_init(PyObject *mod, azs_state *st)
         st->selector_event_loop == NULL)
         return -1;
     if (azs_transport_type_add(mod, st, &st->stream_transport_type, &azs_stream_spec,
-                               "_FlowControlMixin", true) < 0 ||
+                               "_FlowControlMixin", true, true) < 0 ||
         azs_type_add_methods(st->loop_type, loop_methods) < 0)
         return -1;
     /* What loop.start_tls() and loop.sendfile() look at. */

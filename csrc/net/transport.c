@@ -723,7 +723,8 @@ import_base(PyObject *transports, const char *name)
 
 int
 azs_transport_type_add(PyObject *mod, azs_state *st, PyTypeObject **slot,
-                       PyType_Spec *spec, const char *base_name, bool flow)
+                       PyType_Spec *spec, const char *base_name, bool reads,
+                       bool writes)
 {
     int res = -1;
     PyObject *base = NULL, *mixin = NULL, *bases = NULL;
@@ -733,7 +734,7 @@ azs_transport_type_add(PyObject *mod, azs_state *st, PyTypeObject **slot,
     base = import_base(transports, base_name);
     if (base == NULL)
         goto done;
-    if (flow) {
+    if (writes) {
         mixin = import_base(transports, "_FlowControlMixin");
         if (mixin == NULL)
             goto done;
@@ -748,7 +749,8 @@ azs_transport_type_add(PyObject *mod, azs_state *st, PyTypeObject **slot,
     if (bases == NULL || azs_type_add(mod, slot, spec, bases, true) < 0)
         goto done;
     if (azs_type_add_methods(*slot, azs_transport_methods) < 0 ||
-        (flow && azs_type_add_methods(*slot, azs_write_flow_methods) < 0))
+        (reads && azs_type_add_methods(*slot, azs_transport_read_methods) < 0) ||
+        (writes && azs_type_add_methods(*slot, azs_transport_write_methods) < 0))
         goto done;
     res = 0;
 done:

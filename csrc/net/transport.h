@@ -186,16 +186,18 @@ void azs_transport_finalize(TransportObject *self);
 void azs_transport_dealloc(TransportObject *self);
 
 extern PyMethodDef azs_transport_methods[];
-extern PyMethodDef azs_write_flow_methods[]; /* water marks */
+extern PyMethodDef azs_transport_read_methods[];
+extern PyMethodDef azs_transport_write_methods[]; /* abort(), water marks */
 extern PyGetSetDef azs_transport_getset[];
 extern PyMemberDef azs_transport_members[];
 PyObject *azs_transport_repr(TransportObject *self);
 
 /* Makes a transport type below `base_name` of asyncio.transports, with the methods
- * above; `flow` adds the water marks and the mix-in that asyncio has them from. 0 or
- * -1. */
+ * above that it serves: `writes` adds the mix-in that asyncio has the water marks from,
+ * too. The others are asyncio's, which raise NotImplementedError. 0 or -1. */
 int azs_transport_type_add(PyObject *mod, azs_state *st, PyTypeObject **slot,
-                           PyType_Spec *spec, const char *base_name, bool flow);
+                           PyType_Spec *spec, const char *base_name, bool reads,
+                           bool writes);
 
 int azs_transport_init(PyObject *mod, azs_state *st);
 

@@ -354,16 +354,10 @@ Transport__reset_empty_waiter(TransportObject *self, PyObject *Py_UNUSED(ignored
 
 PyMethodDef azs_transport_methods[] = {
     {"close", (PyCFunction)Transport_close, METH_NOARGS, close_doc},
-    {"abort", (PyCFunction)Transport_abort, METH_NOARGS, abort_doc},
     {"_force_close", (PyCFunction)Transport__force_close, METH_O, force_close_doc},
     {"_fatal_error", (PyCFunction)(void (*)(void))Transport__fatal_error, METH_FASTCALL,
      fatal_error_doc},
     {"is_closing", (PyCFunction)Transport_is_closing, METH_NOARGS, is_closing_doc},
-    {"is_reading", (PyCFunction)Transport_is_reading, METH_NOARGS, is_reading_doc},
-    {"pause_reading", (PyCFunction)Transport_pause_reading, METH_NOARGS,
-     pause_reading_doc},
-    {"resume_reading", (PyCFunction)Transport_resume_reading, METH_NOARGS,
-     resume_reading_doc},
     {"get_protocol", (PyCFunction)Transport_get_protocol, METH_NOARGS,
      get_protocol_doc},
     {"get_extra_info", (PyCFunction)(void (*)(void))Transport_get_extra_info,
@@ -371,7 +365,17 @@ PyMethodDef azs_transport_methods[] = {
     {NULL},
 };
 
-PyMethodDef azs_write_flow_methods[] = {
+PyMethodDef azs_transport_read_methods[] = {
+    {"is_reading", (PyCFunction)Transport_is_reading, METH_NOARGS, is_reading_doc},
+    {"pause_reading", (PyCFunction)Transport_pause_reading, METH_NOARGS,
+     pause_reading_doc},
+    {"resume_reading", (PyCFunction)Transport_resume_reading, METH_NOARGS,
+     resume_reading_doc},
+    {NULL},
+};
+
+PyMethodDef azs_transport_write_methods[] = {
+    {"abort", (PyCFunction)Transport_abort, METH_NOARGS, abort_doc},
     {"get_write_buffer_size", (PyCFunction)Transport_get_write_buffer_size, METH_NOARGS,
      get_write_buffer_size_doc},
     {"get_write_buffer_limits", (PyCFunction)Transport_get_write_buffer_limits,

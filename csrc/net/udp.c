@@ -347,7 +347,8 @@ int
 azs_udp_init(PyObject *mod, azs_state *st)
 {
     if (azs_transport_type_add(mod, st, &st->datagram_transport_type,
-                               &azs_datagram_spec, "DatagramTransport", true) < 0 ||
+                               &azs_datagram_spec, "DatagramTransport", true,
+                               true) < 0 ||
         azs_type_add_methods(st->datagram_transport_type, datagram_methods) < 0)
         return -1;
     return azs_type_add_methods(st->loop_type, loop_methods);

@@ -131,7 +131,7 @@ def chain_of_transports(make):
     transport = None
     for _ in range(LONG):
         before, transport = transport, make(loop)
-        transport.abort()
+        transport.close()
         loop._run_once()
         asyncio.BaseTransport._extra.__set__(transport, before)
     del before, transport

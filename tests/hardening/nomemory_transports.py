@@ -123,7 +123,7 @@ class Pair:
     def end(self):
         transport, self.transport = self.transport, None
         if transport is not None:
-            transport.abort()
+            transport._force_close(None)
             self.turn()
             self.turn()
             # Told once, unless the very call had no memory.
