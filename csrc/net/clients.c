@@ -18,9 +18,12 @@ struct ClientsObject {
 void
 azs_clients_attach(ClientsObject *self, TransportObject *transport)
 {
-    if (transport->clients == self)
-        return;
-    azs_clients_forget(transport);
+    /* The end of others that it leaves may have it enter somewhere. */
+    while (transport->clients != NULL) {
+        if (transport->clients == self)
+            return;
+        azs_clients_forget(transport);
+    }
     transport->clients = (ClientsObject *)Py_NewRef(self);
     transport->next_client = self->first;
     if (self->first != NULL)

@@ -297,23 +297,26 @@ Loop__listen(LoopObject *self, PyObject *args)
     azs_watcher_init(&listener->io, (PyObject *)listener, listener_on_ready);
     listener->fd = fd;
     listener->batch = backlog > 0 ? backlog : 1;
-    listener->sock = Py_NewRef(sock);
     listener->factory = Py_NewRef(factory);
     listener->server = Py_NewRef(server);
     listener->context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();
     learn_name(listener);
     if (listener->context == NULL ||
-        (server != Py_None &&
-         azs_clients_of(self->st, server, &listener->clients) < 0) ||
-        azs_watcher_start(self, &listener->io, fd, EPOLLIN) < 0) {
-        Py_DECREF(listener);
-        return NULL;
-    }
+        (server != Py_None && azs_clients_of(self->st, server, &listener->clients) < 0))
+        goto fail;
+    /* Not before: who finds it cannot start one without a socket. */
+    listener->sock = Py_NewRef(sock);
+    if (azs_watcher_start(self, &listener->io, fd, EPOLLIN) < 0)
+        goto fail;
     /* Linux hands this down to accepted sockets: a system call less for each.
      * Refused where the protocol is not TCP. */
     int on = 1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     return (PyObject *)listener;
+
+fail:
+    Py_DECREF(listener);
+    return NULL;
 }
 
 static PyMethodDef loop_methods[] = {

@@ -194,10 +194,12 @@ void
 azs_transport_unmake(TransportObject *self)
 {
     PyObject *exc = azs_exc_take();
+    /* The protocol may have found it, closed it and run the loop. */
+    if (!self->gone)
+        self->loop->stats.transports--;
     self->gone = self->closing = true;
-    self->loop->stats.transports--;
     self->loop->stats.transports_made--;
-    azs_watcher_stop(self->loop, &self->io); /* the protocol may have found it */
+    azs_watcher_stop(self->loop, &self->io);
     azs_sys_close(self->dup_fd);
     if (self->sock == NULL)
         azs_sys_close(self->fd);

@@ -322,23 +322,27 @@ PyDoc_STRVAR(make_empty_waiter_doc,
 static PyObject *
 Transport__make_empty_waiter(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->empty_waiter != NULL) {
+    PyObject *waiter = NULL;
+    if (self->empty_waiter == NULL) {
+        waiter = PyObject_CallMethod((PyObject *)self->loop, "create_future", NULL);
+        if (waiter == NULL)
+            return NULL;
+    }
+    if (self->empty_waiter != NULL) { /* a loop's create_future() may be Python */
+        Py_XDECREF(waiter);
         PyErr_SetString(PyExc_RuntimeError, "Empty waiter is already set");
         return NULL;
     }
-    PyObject *waiter =
-        PyObject_CallMethod((PyObject *)self->loop, "create_future", NULL);
-    if (waiter == NULL)
-        return NULL;
+    self->empty_waiter = Py_NewRef(waiter);
     if (self->queued == 0) {
         PyObject *ok = PyObject_CallMethod(waiter, "set_result", "O", Py_None);
         if (ok == NULL) {
+            Py_CLEAR(self->empty_waiter);
             Py_DECREF(waiter);
             return NULL;
         }
         Py_DECREF(ok);
     }
-    self->empty_waiter = Py_NewRef(waiter);
     return waiter;
 }
 

@@ -230,11 +230,12 @@ static PyType_Spec azs_datagram_spec = {
     .slots = datagram_slots,
 };
 
-/* Shows an address of a family that only the socket module knows. 0 or -1. */
+/* Shows an address of a family that only the socket module knows. `sock` is given: the
+ * transport may be found, closed, and without it. 0 or -1. */
 static int
-ask_module(DatagramObject *self, const char *method, PyObject *key)
+ask_module(DatagramObject *self, PyObject *sock, const char *method, PyObject *key)
 {
-    PyObject *value = PyObject_CallMethod(self->base.sock, method, NULL);
+    PyObject *value = PyObject_CallMethod(sock, method, NULL);
     if (value == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_OSError))
             return -1;
@@ -249,7 +250,8 @@ ask_module(DatagramObject *self, const char *method, PyObject *key)
 
 /* What of the socket decides how datagrams are sent. 0 or -1. */
 static int
-datagram_set_up(DatagramObject *self, PyObject *address, bool peer_given)
+datagram_set_up(DatagramObject *self, PyObject *sock, PyObject *address,
+                bool peer_given)
 {
     TransportObject *base = &self->base;
     socklen_t len = sizeof(self->family);
@@ -263,8 +265,9 @@ datagram_set_up(DatagramObject *self, PyObject *address, bool peer_given)
         self->address = Py_NewRef(address);
     if (self->family != AF_INET && self->family != AF_INET6 &&
         self->family != AF_UNIX &&
-        (ask_module(self, "getsockname", base->st->str_sockname) < 0 ||
-         (!peer_given && ask_module(self, "getpeername", base->st->str_peername) < 0)))
+        (ask_module(self, sock, "getsockname", base->st->str_sockname) < 0 ||
+         (!peer_given &&
+          ask_module(self, sock, "getpeername", base->st->str_peername) < 0)))
         return -1;
     azs_addr peer;
     peer.len = sizeof(peer.storage);
@@ -329,7 +332,7 @@ Loop__make_datagram_transport(LoopObject *self, PyObject *args, PyObject *kwargs
     TransportObject *transport = azs_transport_new(&targs);
     if (transport == NULL)
         return NULL;
-    if (datagram_set_up(datagram_of(transport), address, peer_given) < 0) {
+    if (datagram_set_up(datagram_of(transport), sock, address, peer_given) < 0) {
         azs_transport_unmake(transport);
         Py_CLEAR(transport);
     }

@@ -20,8 +20,8 @@ send_failed(DatagramObject *self)
 void
 azs_datagram_drop_out(DatagramObject *self)
 {
+    self->base.queued = 0; /* first: the end of an address may send */
     azs_dgramq_clear(&self->out);
-    self->base.queued = 0;
 }
 
 /* Queues the datagram, a copy where it is not exact bytes; takes a new reference to

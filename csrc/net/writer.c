@@ -146,7 +146,8 @@ attach_writer(StreamObject *stream, PyObject *writer)
         return 0;
     PyObject *protocol = Py_NewRef(stream->base.protocol);
     int res = is_known(stream, writer, protocol);
-    if (res > 0) {
+    /* A writer's attribute that is looked at may have had another one attached. */
+    if (res > 0 && stream->writer_ref == NULL) {
         stream->writer_ref = PyWeakref_NewRef(writer, NULL);
         res = stream->writer_ref == NULL
                   ? -1

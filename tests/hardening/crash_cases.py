@@ -400,6 +400,126 @@ def recvfrom_that_returns_something_else():
         run(talk(result))
 
 
+def transports_of(loop):
+    """What Python code finds while one is made."""
+    names = "StreamTransport", "DatagramTransport"
+    return [o for o in gc.get_referrers(loop) if type(o).__name__ in names]
+
+
+@case
+def getsockname_that_ends_the_transport():
+    class Socket(socket.socket):
+        def getsockname(self):
+            for transport in transports_of(loop):
+                transport.abort()
+            run_ready(loop)
+            return super().getsockname()
+
+    loop = Loop()
+    sock = Socket(socket.AF_NETLINK, socket.SOCK_DGRAM, 2)  # NETLINK_USERSOCK
+    with sock, contextlib.suppress(OSError):
+        loop._make_datagram_transport(sock, asyncio.DatagramProtocol())
+    run_ready(loop)
+    loop.close()
+
+
+@case
+def protocol_that_ends_its_transport_and_fails():
+    class Protocol:
+        @property
+        def __class__(self):
+            for transport in transports_of(loop):
+                transport.abort()
+            run_ready(loop)
+            raise ZeroDivisionError
+
+        def connection_made(self, transport):
+            pass
+
+        def connection_lost(self, exc):
+            pass
+
+    loop = Loop()
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    with a, b, refused(ZeroDivisionError):
+        loop._make_socket_transport(a, Protocol())
+    run_ready(loop)
+    assert loop.stats()["transports"] == 0
+    loop.close()
+
+
+@case
+def end_of_a_servers_set_that_has_a_transport_enter_another():
+    """Of asyncio's Server, of which the set is ours since Python 3.13."""
+
+    class End:
+        def __del__(self):
+            ended.append(True)
+            servers[0]._clients.add(transports[0])
+
+    def serve():
+        server = asyncio.Server(loop, [], asyncio.Protocol, None, 1, None)
+        server._clients.others = End() if end else None
+        sock = socket.create_server(("127.0.0.1", 0))
+        listener = loop._listen(asyncio.Protocol, sock, server, 1)
+        listener.stop()
+        sock.close()
+        return server
+
+    loop = Loop()
+    if sys.version_info < (3, 13):
+        loop.close()
+        return
+    ended, transports, end = [], [], False
+    servers = [serve(), serve()]
+    end = True
+    servers.append(serve())
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    with a, b:
+        transports.append(loop._make_socket_transport(a, asyncio.Protocol()))
+        run_ready(loop)
+        servers[2]._clients.add(transports[0])
+        del servers[2]
+        gc.collect()
+        assert not ended
+        servers[1]._clients.add(transports[0])
+        assert ended
+        assert [len(server._clients) for server in servers] == [0, 1]
+        transports[0].abort()
+        run_ready(loop)
+    loop.close()
+
+
+@case
+def futures_that_are_made_for_an_empty_queue_at_once():
+    class Nested(Loop):
+        def create_future(self):
+            if len(made) < 2:
+                made.append(None)
+                with contextlib.suppress(RuntimeError):
+                    made.append(transport._make_empty_waiter())
+            return super().create_future()
+
+    loop = Nested()
+    made = []
+    a, b = socket.socketpair()
+    a.setblocking(False)
+    with a, b:
+        transport = loop._make_socket_transport(a, asyncio.Protocol())
+        run_ready(loop)
+        with refused(RuntimeError):
+            transport._make_empty_waiter()
+        transport._reset_empty_waiter()
+        future = weakref.ref(made.pop())
+        gc.collect()
+        assert future() is None
+        transport.abort()
+        run_ready(loop)
+    loop.close()
+
+
 # ---- ZeroMQ
 
 
