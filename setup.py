@@ -12,6 +12,7 @@ import contextlib
 import glob
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 from setuptools import Extension, setup
 from setuptools.command.build import build
@@ -80,7 +81,49 @@ class build_py_with_pth(build_py):
         return outputs
 
 
-class build_ext_afresh(build_ext):
+def is_current(obj, command):
+    """Is the object file as `command` would make it of what there is now?"""
+    try:
+        with open(obj + ".d") as file:
+            needed = file.read().replace("\\\n", " ").partition(":")[2].split()
+        with open(obj + ".command") as file:
+            is_same = file.read() == command
+        made = os.path.getmtime(obj)
+        return is_same and all(os.path.getmtime(name) < made for name in needed)
+    except OSError:
+        return False
+
+
+class build_ext_of_changes(build_ext):
+    """Compiles what has changed, and several files at a time."""
+
+    def build_extensions(self):
+        compiler = self.compiler
+        compile_all, compile_one = compiler.compile, compiler._compile
+
+        def compile_changed(obj, src, ext, cc_args, extra, pp_opts):
+            command = repr((compiler.compiler_so, cc_args, extra, pp_opts))
+            if not is_current(obj, command):
+                extra = [*extra, "-MMD", "-MF", obj + ".d"]
+                compile_one(obj, src, ext, cc_args, extra, pp_opts)
+                with open(obj + ".command", "w") as file:
+                    file.write(command)
+
+        def compile_together(*args, **options):
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                jobs = []
+                compiler._compile = lambda *one: jobs.append(
+                    pool.submit(compile_changed, *one)
+                )
+                objects = compile_all(*args, **options)
+                for job in jobs:
+                    job.result()
+            return objects
+
+        compiler.compile = compile_together
+        self.force = True  # each file is asked, with its command
+        super().build_extensions()
+
     def build_extension(self, ext):
         try:
             super().build_extension(ext)
@@ -114,7 +157,6 @@ def extensions():
         Extension(
             "aiozmq_speedups._core",
             sources=sorted(glob.glob("csrc/**/*.c", recursive=True)),
-            depends=["setup.py", *sorted(glob.glob("csrc/**/*.h", recursive=True))],
             include_dirs=["csrc"],
             define_macros=[
                 ("_GNU_SOURCE", "1"),
@@ -136,7 +178,7 @@ setup(
     ext_modules=extensions(),
     cmdclass={
         "build": build_of_flavour,
-        "build_ext": build_ext_afresh,
+        "build_ext": build_ext_of_changes,
         "build_py": build_py_with_pth,
     },
 )

@@ -176,6 +176,29 @@ def test_a_failed_build_does_not_keep_the_old_extension(checkout, python, tmp_pa
     assert installed(python, tmp_path) == NOT_BUILT
 
 
+def test_only_what_changed_is_compiled(checkout, python):
+    def build(**env):
+        """The object files that the build has made anew."""
+        before = {path: path.stat().st_mtime_ns for path in checkout.rglob("*.o")}
+        env = {"AIOZMQ_SPEEDUPS_BUILD": "debug", **env}
+        pip_install(python, ".", cwd=checkout, **env)
+        now = {path: path.stat().st_mtime_ns for path in checkout.rglob("*.o")}
+        return {path.stem for path in now if now[path] != before.get(path)}
+
+    sources = list(checkout.glob("csrc/**/*.c"))
+    everything = {path.stem for path in sources}
+    assert build() == everything
+    assert build() == set()
+    (checkout / "csrc/module.c").touch()
+    assert build() == {"module"}
+    header = checkout / "csrc/rpc/codec.h"
+    header.touch()
+    changed = build()
+    direct = {p.stem for p in sources if '"rpc/codec.h"' in p.read_text()}
+    assert direct <= changed < everything
+    assert build(CFLAGS="-DANOTHER_COMMAND") == everything
+
+
 def test_a_developer_build_fails_without_a_compiler(checkout, python):
     env = {"CC": "/bin/false", "AIOZMQ_SPEEDUPS_BUILD": "debug"}
     with pytest.raises(AssertionError, match="/bin/false"):
