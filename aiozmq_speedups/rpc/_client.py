@@ -12,10 +12,10 @@ from collections import ChainMap, OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any
 
+from ._errors import ErrorTable, default_error_table, make_error
 from .base import (
     NO_KWARGS,
     Error,
-    GenericError,
     ServiceClosedError,
     TooManyCallsError,
     _BaseProtocol,
@@ -23,12 +23,8 @@ from .base import (
 )
 from .log import logger
 from .packer import KEPT_BUFFER_SIZE, TranslationTable
-from .util import _fill_error_table
 
-__all__ = ["_ClientProtocol", "_ErrorTable"]
-
-#: Full name of an exception class -> class.
-_ErrorTable = Mapping[str, type[BaseException]]
+__all__ = ["_ClientProtocol"]
 
 # pid mod 65536, a random number, request id, time [, is it an error].
 _pack_request = struct.Struct("=HHLd").pack
@@ -44,7 +40,7 @@ _MAX_FORGOTTEN = 4096
 #: many as were waiting when it was last looked through.
 _SWEEP_SIZE = 128
 
-_default_error_table = _fill_error_table()
+_default_error_table = default_error_table()
 
 
 class _ClientProtocol(_BaseProtocol):
@@ -59,7 +55,7 @@ class _ClientProtocol(_BaseProtocol):
         self,
         loop: asyncio.AbstractEventLoop,
         *,
-        error_table: _ErrorTable | None = None,
+        error_table: ErrorTable | None = None,
         translation_table: TranslationTable | None = None,
         max_pending: int | None = None,
     ) -> None:
@@ -257,7 +253,7 @@ class _ClientProtocol(_BaseProtocol):
             logger.debug("Request #%08x is done, skip the received result.", req_id)
         elif is_error:
             try:
-                call.set_exception(self._translate_error(*answer))
+                call.set_exception(make_error(self.error_table, *answer))
             except Exception as exc:
                 self._cannot_unpack(data, call, exc)
         else:
@@ -287,21 +283,6 @@ class _ClientProtocol(_BaseProtocol):
             error = Error("Cannot unpack the answer")
             error.__cause__ = exc
             call.set_exception(error)
-
-    def _translate_error(
-        self, exc_type: str, exc_args: Any, exc_repr: str
-    ) -> BaseException:
-        found = self.error_table.get(exc_type)
-        if found is not None:
-            try:
-                exc = found(*exc_args)
-            except Exception:
-                # A class with another signature than its args.
-                exc = None
-            # A Future refuses StopIteration.
-            if isinstance(exc, BaseException) and not isinstance(exc, StopIteration):
-                return exc
-        return GenericError(exc_type, exc_args, exc_repr)
 
     # -- back-pressure --
 

@@ -155,14 +155,14 @@ class OneWayServerProtocol(_BaseServerProtocol):
         except (KeyboardInterrupt, SystemExit, asyncio.CancelledError):
             raise
         except BaseException as exc:
-            if isinstance(exc, GeneratorExit) and not self.raised_by_handler():
+            if issubclass(type(exc), GeneratorExit) and not self.raised_by_handler():
                 raise
             self._log_failure(exc, name, args, kwargs)
 
     def _log_failure(
         self, exc: BaseException, name: str, args: Any, kwargs: Any
     ) -> None:
-        if isinstance(exc, (NotFoundError, ParametersError)):
+        if issubclass(type(exc), (NotFoundError, ParametersError)):
             logger.error("Call to %r caused error: %r", name, exc, exc_info=exc)
         else:
             self.try_log(exc, name, args, kwargs)

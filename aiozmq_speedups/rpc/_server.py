@@ -10,16 +10,12 @@ import time
 from inspect import isawaitable
 from typing import Any
 
-from ..stream import ZmqStreamClosed
+from ._errors import pack_error
 from ._signature import CallSpec
 from .base import (
     NO_KWARGS,
-    Error,
-    GenericError,
-    NotFoundError,
     ParametersError,
     ServiceClosedError,
-    TooManyCallsError,
     _BaseServerProtocol,
 )
 from .packer import KEPT_BUFFER_SIZE
@@ -29,20 +25,6 @@ __all__ = ["_ServerProtocol"]
 # pid mod 65536, a random number, request id, time [, is it an error].
 _unpack_request = struct.Struct("=HHLd").unpack
 _pack_reply = struct.Struct("=HHLd?").pack
-
-# Peers know these by aiozmq's names.
-_WIRE_NAMES: dict[type, str] = {
-    cls: f"aiozmq.rpc.base.{cls.__name__}"
-    for cls in (
-        Error,
-        GenericError,
-        NotFoundError,
-        ParametersError,
-        ServiceClosedError,
-        TooManyCallsError,
-    )
-}
-_WIRE_NAMES[ZmqStreamClosed] = "aiozmq.stream.ZmqStreamClosed"
 
 
 class _ServerProtocol(_BaseServerProtocol):
@@ -152,7 +134,7 @@ class _ServerProtocol(_BaseServerProtocol):
             self._reply_error(route, req_id, exc)
             raise
         except BaseException as exc:
-            if isinstance(exc, GeneratorExit) and not self.raised_by_handler():
+            if issubclass(type(exc), GeneratorExit) and not self.raised_by_handler():
                 raise
             self._failed(exc, name, args, kwargs, route, req_id)
         else:
@@ -178,32 +160,4 @@ class _ServerProtocol(_BaseServerProtocol):
             self.packer.trim()
 
     def _reply_error(self, route: list[bytes], req_id: int, exc: BaseException) -> None:
-        self._reply(route, req_id, True, self._pack_error(exc))
-
-    def _pack_error(self, exc: BaseException) -> bytes:
-        cls = exc.__class__
-        name = _WIRE_NAMES.get(cls) or f"{cls.__module__}.{cls.__qualname__}"
-        text = _text_of(exc)
-        packb = self.packer.packb
-        try:
-            return packb((name, exc.args, text))
-        except Exception:
-            # The args are the user's objects: send what can be sent.
-            name = name.encode(errors="backslashreplace").decode()
-            return packb((name, tuple(map(self._packable, exc.args)), text))
-
-    def _packable(self, value: Any) -> Any:
-        try:
-            self.packer.packb(value)
-        except Exception:
-            return _text_of(value)
-        return value
-
-
-def _text_of(value: object) -> str:
-    try:
-        text = repr(value)
-    except Exception as exc:
-        text = f"<{type(value).__name__}: its repr fails, {type(exc).__name__}>"
-    # msgpack refuses lone surrogates.
-    return text.encode(errors="backslashreplace").decode()
+        self._reply(route, req_id, True, pack_error(self.packer.packb, exc))

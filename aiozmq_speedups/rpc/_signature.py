@@ -26,16 +26,9 @@ if sys.version_info >= (3, 14):
 
         Names that are imported for type checkers only have none.
         """
-        try:
-            return inspect.signature(
-                func, annotation_format=annotationlib.Format.FORWARDREF
-            )
-        except (TypeError, ValueError):
-            raise
-        except Exception:
-            return inspect.signature(
-                func, annotation_format=annotationlib.Format.STRING
-            )
+        return inspect.signature(
+            func, annotation_format=annotationlib.Format.FORWARDREF
+        )
 
 else:
     # Knows the marker of mocks and of old-style coroutines as well.

@@ -392,7 +392,9 @@ class _BaseServerProtocol(_BaseProtocol):
 
     def try_log(self, exc: BaseException, name: str, args: Any, kwargs: Any) -> None:
         """Logs an exception out of a handler where the service is told to."""
-        if not self.log_exceptions or isinstance(exc, self.exclude_log_exceptions):
+        if not self.log_exceptions or issubclass(
+            type(exc), self.exclude_log_exceptions
+        ):
             return
         logger.error(
             "An exception %r from method %r call occurred.\nargs = %s\nkwargs = %s\n",

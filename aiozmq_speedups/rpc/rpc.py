@@ -11,12 +11,16 @@ import zmq
 
 from ..core import ZmqOptions, create_zmq_connection
 from . import _fast
-from ._client import _ClientProtocol, _ErrorTable
+from ._client import _ClientProtocol
+from ._errors import ErrorTable
 from .base import AbstractHandler, Service, check_limit
 from .packer import TranslationTable
 from .util import _MethodCall
 
 __all__ = ["RPCClient", "connect_rpc", "serve_rpc"]
+
+#: Answers that wait for one client.
+_SERVER_SNDHWM = 100_000
 
 
 async def connect_rpc(
@@ -24,7 +28,7 @@ async def connect_rpc(
     connect: str | Iterable[str] | None = None,
     bind: str | Iterable[str] | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
-    error_table: _ErrorTable | None = None,
+    error_table: ErrorTable | None = None,
     translation_table: TranslationTable | None = None,
     timeout: float | None = None,
     max_pending: int | None = None,
@@ -97,9 +101,13 @@ async def serve_rpc(
     :raises TypeError: ``handler`` has no ``__getitem__``.
     :raises ValueError: ``max_concurrency`` is less than 1.
     :param options: options of the socket: see :class:`~aiozmq_speedups.ZmqOptions`.
+        ``sndhwm`` is 100,000 by default: so many answers wait for a client that
+        does not fetch them.
     :raises OSError: the endpoint cannot be used.
     """
     check_limit("max_concurrency", max_concurrency)
+    # A ROUTER drops what is beyond the mark: answers to calls that end together.
+    options.setdefault("sndhwm", _SERVER_SNDHWM)
     if loop is None:
         loop = asyncio.get_running_loop()
     used_loop = loop

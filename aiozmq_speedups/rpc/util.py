@@ -1,12 +1,9 @@
-"""Client helpers: ``client.call.ns.func(...)`` and the table of exceptions."""
+"""Client helpers: ``client.call.ns.func(...)``."""
 
 from __future__ import annotations
 
 import asyncio
-import builtins
 from typing import Any, Protocol
-
-from .base import NotFoundError, ParametersError
 
 #: Names remembered at one place of a chain. A program has few; one that makes
 #: names out of data must not fill the memory.
@@ -60,16 +57,3 @@ class _MethodCall:
                 raise ValueError(self.__empty_name__)
             self.__bname__ = ".".join(self.__names__).encode()
         return self.__proto__.send(self.__bname__, args, kwargs, self.__option__)
-
-
-def _fill_error_table() -> dict[str, type[Exception]]:
-    """``{full name: class}`` of the exceptions that every client knows."""
-    table: dict[str, type[Exception]] = {}
-    for module in (builtins, asyncio):
-        for name, value in vars(module).items():
-            if isinstance(value, type) and issubclass(value, Exception):
-                table[f"{module.__name__}.{name}"] = value
-    # The names on the wire are aiozmq's.
-    table["aiozmq.rpc.base.NotFoundError"] = NotFoundError
-    table["aiozmq.rpc.base.ParametersError"] = ParametersError
-    return table

@@ -404,7 +404,7 @@ RAISED = [
     (OSError(2, "no file"), FileNotFoundError, (2, "no file")),
     (UnicodeDecodeError("utf-8", b"x", 0, 1, "r"), UnicodeDecodeError, None),
     (TimeoutError(), TimeoutError, ()),
-    (ExceptionGroup("g", [ValueError(1)]), "builtins.ExceptionGroup", None),
+    (ExceptionGroup("g", [ValueError(1)]), ExceptionGroup, None),
     (StopIteration(5), "builtins.StopIteration", None),
     (StopAsyncIteration(5), StopAsyncIteration, (5,)),
     (GeneratorExit(), "builtins.GeneratorExit", None),
@@ -413,7 +413,7 @@ RAISED = [
     (BadRepr("text"), f"{__name__}.BadRepr", None),
     (ValueError(object(), 5, "\ud800", [2**70]), ValueError, None),
     (ValueError("x" * 3_000_000), ValueError, ("x" * 3_000_000,)),
-    (asyncio.QueueFull(), "asyncio.queues.QueueFull", None),
+    (asyncio.QueueFull(), asyncio.QueueFull, ()),
 ]
 
 

@@ -241,3 +241,29 @@ async def test_max_concurrency_of_a_pipeline(rpc, client, service, handler):
     while handler.started < 20:
         await asyncio.sleep(0)
     assert handler.most == 2
+
+
+@limits_test()
+async def test_ten_thousand_calls_that_end_together(rpc, client, service, handler):
+    """A ROUTER drops what is beyond its mark: all answers are below."""
+    (endpoint,) = service.transport.bindings()
+    other = await rpc.connect_rpc(connect=endpoint)
+    # More than the kernel's buffers hold for a client that does not read meanwhile.
+    args = [f"{i:2000}" for i in range(10_000)]
+    calls = [client.call.wait(arg) for arg in args]
+    while handler.running < len(calls):
+        await asyncio.sleep(0)
+    handler.gate.set()
+    assert await other.call.func(1) == 1
+    assert await asyncio.gather(*calls) == args
+    other.close()
+    await other.wait_closed()
+
+
+def test_high_water_marks_of_a_server(ours, run):
+    async def go():
+        for options, expected in (({}, 100_000), ({"sndhwm": 7}, 7)):
+            async with ours.served("rpc", {}, server=options) as (_, service):
+                assert service.transport.getsockopt(zmq.SNDHWM) == expected
+
+    run(go())

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import logging
+import subprocess
+import sys
 from unittest import mock
 
 import pytest
@@ -235,3 +237,21 @@ def test_malformed_message(ours, run, rpc_log, frames):
             await service.wait_closed()
 
     run(go())
+
+
+def test_topics_of_both_types_under_bb():
+    """With -bb, str and bytes must not meet in one dict."""
+    program = (
+        "import asyncio, sys\n"
+        "from aiozmq_speedups import rpc\n"
+        "async def main():\n"
+        "    client = await rpc.connect_pubsub(bind='tcp://127.0.0.1:*')\n"
+        "    for topic in ('a', b'a', 'a'):\n"
+        "        await client.publish(topic).func(topic)\n"
+        "        assert client.publish(topic) is client.publish(topic)\n"
+        "    client.close()\n"
+        "    await client.wait_closed()\n"
+        "asyncio.run(main())\n"
+    )
+    command = [sys.executable, "-bb", "-c", program]
+    subprocess.run(command, check=True, timeout=50)
