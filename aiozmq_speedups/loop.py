@@ -636,12 +636,18 @@ else:
         """asyncio's loop; its selector also takes ZeroMQ sockets."""
 
         def __init__(self) -> None:
+            self._closed = True  # for __del__, where there are no descriptors left
             try:
                 from aiozmq_speedups.selector import ZmqSelector
             except ImportError:  # no pyzmq, or one that does not load
-                super().__init__()
+                selector = None
             else:
-                super().__init__(ZmqSelector())
+                selector = ZmqSelector()
+            try:
+                super().__init__(selector)
+            except BaseException:
+                self._closed = True
+                raise
 
         def _stats(self) -> dict[str, int]:
             watched = {} if self.is_closed() else self._selector.get_map()
