@@ -59,7 +59,8 @@ def test_clang_format():
     """The version is pinned in pyproject.toml: another one wraps otherwise."""
     clang_format = pytest.importorskip("clang_format")
     tool = Path(clang_format.get_executable("clang-format"))
-    sources = sorted(map(str, (ROOT / "csrc").rglob("*.[ch]")))
+    folders = [ROOT / "csrc", ROOT / "tests" / "c"]
+    sources = sorted(str(path) for f in folders for path in f.rglob("*.[ch]"))
     done = subprocess.run(
         [tool, "--dry-run", "--Werror", *sources],
         capture_output=True,
