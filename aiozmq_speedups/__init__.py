@@ -72,7 +72,7 @@ _MODULE_OF = {
     "new_event_loop": "loop",
     "run": "loop",
 }
-_SUBMODULES = {"core", "interface", "loop", "selector", "stream"}
+_SUBMODULES = {"core", "interface", "loop", "selector", "stream", "zmq_asyncio"}
 
 
 def __getattr__(name: str) -> Any:

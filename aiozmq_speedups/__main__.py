@@ -23,10 +23,11 @@ RUN = """\
 Run a program on this event loop: asyncio.run(), asyncio.Runner() and
 asyncio.new_event_loop() make it, and so do uvloop's run(), new_event_loop(),
 install(), EventLoopPolicy and Loop, be uvloop installed or not. `import aiozmq`
-gives this package. Processes that are forked are on it, too, and so are Pythons
-that are started (multiprocessing's spawn and forkserver, the workers of uvicorn,
-Sanic and hypercorn), as AIOZMQ_SPEEDUPS_RUN=1 is in their environment. You may
-set that yourself instead: AIOZMQ_SPEEDUPS_RUN=1 uvicorn app:app."""
+gives this package, and `import zmq.asyncio` its zmq_asyncio. Processes that are
+forked are on it, too, and so are Pythons that are started (multiprocessing's spawn
+and forkserver, the workers of uvicorn, Sanic and hypercorn), as
+AIOZMQ_SPEEDUPS_RUN=1 is in their environment. You may set that yourself instead:
+AIOZMQ_SPEEDUPS_RUN=1 uvicorn app:app."""
 
 NOT_COVERED = """\
 Not covered:
@@ -91,9 +92,9 @@ def run(program: str, args: Sequence[str], *, module: bool = False) -> None:
     """Run `program` as ``python [-m] PROGRAM ARGS`` would, on this event loop.
 
     ``asyncio.run()``, ``asyncio.Runner()`` and ``asyncio.new_event_loop()``
-    give it an :class:`aiozmq_speedups.Loop`, and ``import aiozmq`` and ``import
-    uvloop`` give it this package; so they do in the Pythons that it starts, as
-    AIOZMQ_SPEEDUPS_RUN=1 is in their environment.
+    give it an :class:`aiozmq_speedups.Loop`, and ``import aiozmq``, ``import
+    uvloop`` and ``import zmq.asyncio`` give it this package; so they do in the
+    Pythons that it starts, as AIOZMQ_SPEEDUPS_RUN=1 is in their environment.
     """
     start()
     # The program gets a __main__ of its own, for good: threads and atexit

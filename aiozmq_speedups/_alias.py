@@ -4,7 +4,8 @@ A meta-path finder answers for the names ``aiozmq`` and ``aiozmq.*`` with the
 modules of this package, which keep aiozmq's file names. They are the same
 module objects under two names, not copies: ``aiozmq.rpc is
 aiozmq_speedups.rpc``, so classes, registries and loggers exist once. Nothing
-is imported before the program asks for it. ``uvloop`` likewise.
+is imported before the program asks for it. ``uvloop`` and ``zmq.asyncio``
+likewise; what stands for the last is built on pyzmq's, which is loaded beneath it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
 __all__ = ["install_alias"]
 
 #: What a program imports: what it gets, and the same with the submodules of both.
-_TARGETS = {"aiozmq": "aiozmq_speedups", "uvloop": "aiozmq_speedups._uvloop"}
+_TARGETS = {
+    "aiozmq": "aiozmq_speedups",
+    "uvloop": "aiozmq_speedups._uvloop",
+    "zmq.asyncio": "aiozmq_speedups.zmq_asyncio",
+}
 
 
 def _target_name(alias: str, name: str) -> str | None:
@@ -63,6 +68,7 @@ class _AliasLoader(Loader):
 class _AliasFinder(MetaPathFinder):
     def __init__(self, alias: str) -> None:
         self.alias = alias
+        self._searching = False
 
     def find_spec(
         self,
@@ -71,8 +77,10 @@ class _AliasFinder(MetaPathFinder):
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         name = _target_name(self.alias, fullname)
-        if name is None:
+        if name is None or self._searching:
             return None
+        if name == _TARGETS["zmq.asyncio"]:
+            self._load_beneath(name)
         found = importlib.util.find_spec(name)
         if found is None:
             return None
@@ -86,9 +94,19 @@ class _AliasFinder(MetaPathFinder):
         spec.submodule_search_locations = found.submodule_search_locations
         return spec
 
+    def _load_beneath(self, name: str) -> None:
+        """Loads a module that itself imports the one that it stands for."""
+        self._searching = True
+        try:
+            importlib.import_module(name)
+        finally:
+            self._searching = False
+        # The import system would take what has that name now for what it looks for.
+        sys.modules.pop(self.alias, None)
+
 
 def install_alias(alias: str) -> None:
-    """Make ``aiozmq`` or ``uvloop``, and its submodules, names of ours.
+    """Make ``aiozmq``, ``uvloop`` or ``zmq.asyncio``, with submodules, names of ours.
 
     Call it before the program's first import of it. A second call changes
     nothing. PyPI's package of that name, where it is installed, is no longer
@@ -97,6 +115,13 @@ def install_alias(alias: str) -> None:
     Raises RuntimeError where another of that name has been imported already: its
     classes would live on beside ours, and no isinstance test would hold.
     """
+    keyword = alias.replace(".", "_")
+    own = sys.modules.get(_TARGETS[alias])
+    if alias == "zmq.asyncio" and own is not None:
+        # It has imported pyzmq's, which nobody else need have done.
+        sys.modules[alias] = own
+        vars(sys.modules["zmq"])["asyncio"] = own
+        return
     for name, module in list(sys.modules.items()):
         target = _target_name(alias, name)
         if target is None or module is sys.modules.get(target):
@@ -104,7 +129,7 @@ def install_alias(alias: str) -> None:
         where = getattr(module, "__file__", None) or "an unknown place"
         raise RuntimeError(
             f"{alias} is already imported ({name} from {where}): call "
-            f"aiozmq_speedups.install({alias}=True) before the program's first "
+            f"aiozmq_speedups.install({keyword}=True) before the program's first "
             f"import of {alias}, or start the program with "
             "'python -m aiozmq_speedups run'"
         )

@@ -205,3 +205,49 @@ class RpcServer:
     refusing: bool
     unstarted: int
     def msg_received(self, data: list[bytes], /) -> None: ...
+
+@final
+class Operation(asyncio.Future[Any]):
+    """What zmq_asyncio's receives and sends return."""
+
+@final
+class AsyncSocket:
+    """What waits for a zmq.Socket of zmq_asyncio."""
+
+    def __new__(
+        cls, shadow: zmq.Socket[Any], address: int, fd: int, zmq_type: int, /
+    ) -> Self: ...
+    @property
+    def more(self) -> int: ...
+    def poll(self, future: asyncio.Future[None], events: int, /) -> None: ...
+    def looked(self) -> int: ...
+    def close(self) -> int: ...
+
+class AsyncSocketMethods:
+    """The methods of zmq_asyncio.Socket that are in C."""
+
+    def recv(
+        self, flags: int = 0, copy: bool = True, track: bool = False
+    ) -> asyncio.Future[Any]: ...
+    def recv_multipart(
+        self, flags: int = 0, copy: bool = True, track: bool = False
+    ) -> asyncio.Future[Any]: ...
+    def recv_into(
+        self, buffer: WriteableBuffer, /, *, nbytes: int = 0, flags: int = 0
+    ) -> asyncio.Future[int]: ...
+    def send(
+        self,
+        data: Any,
+        flags: int = 0,
+        copy: bool = True,
+        track: bool = False,
+        **kwargs: Any,
+    ) -> asyncio.Future[Any]: ...
+    def send_multipart(
+        self,
+        msg_parts: Any,
+        flags: int = 0,
+        copy: bool = True,
+        track: bool = False,
+        **kwargs: Any,
+    ) -> asyncio.Future[Any]: ...

@@ -34,6 +34,7 @@ def start() -> None:
     os.environ[VARIABLE] = "1"
     install_alias("aiozmq")
     install_alias("uvloop")
+    install_alias("zmq.asyncio")
     if "asyncio" in sys.modules:
         _take_asyncio()
     elif not any(isinstance(finder, _AsyncioFinder) for finder in sys.meta_path):

@@ -721,7 +721,9 @@ def run(
         return runner.run(main)
 
 
-def install(*, aiozmq: bool = False, uvloop: bool = False) -> None:
+def install(
+    *, aiozmq: bool = False, uvloop: bool = False, zmq_asyncio: bool = False
+) -> None:
     """Make every new asyncio loop of this process one of ours.
 
     Sets the event loop policy or, from Python 3.16 on, which has none, replaces
@@ -729,8 +731,9 @@ def install(*, aiozmq: bool = False, uvloop: bool = False) -> None:
     ``aiozmq_speedups.run(main())`` is the better way. With ``aiozmq=True`` also
     makes ``import aiozmq`` and its submodules resolve to this package, with
     ``uvloop=True`` ``import uvloop`` (``run``, ``new_event_loop``, ``install``,
-    ``EventLoopPolicy`` and ``Loop`` are this loop's); RuntimeError where the other
-    package was imported already. Twice is harmless.
+    ``EventLoopPolicy`` and ``Loop`` are this loop's), with ``zmq_asyncio=True``
+    ``import zmq.asyncio`` (:mod:`aiozmq_speedups.zmq_asyncio`); RuntimeError where the
+    other package was imported already. Twice is harmless.
     """
     from aiozmq_speedups._alias import install_alias
 
@@ -738,6 +741,8 @@ def install(*, aiozmq: bool = False, uvloop: bool = False) -> None:
         install_alias("aiozmq")
     if uvloop:
         install_alias("uvloop")
+    if zmq_asyncio:
+        install_alias("zmq.asyncio")
     try:
         from aiozmq_speedups._policy import EventLoopPolicy, get_policy, set_policy
     except ImportError:

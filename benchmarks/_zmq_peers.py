@@ -45,7 +45,7 @@ class Job:
     workload: str
     """trip, oneway or rpc."""
     api: str
-    """raw, asyncio, core, stream or rpc."""
+    """raw, asyncio, zmq_asyncio, core, stream or rpc."""
     package: str | None
     loop: str | None
     cores: list[int]
@@ -154,7 +154,11 @@ def raw_push(job: Job, sock: Any) -> None:
 
 
 async def asyncio_end(job: Job, loop: asyncio.AbstractEventLoop) -> None:
-    with zmq.asyncio.Context() as context, job.socket(context) as sock:
+    """zmq.asyncio, or this package's zmq_asyncio."""
+    module = zmq.asyncio
+    if job.package is not None:
+        module = importlib.import_module(f"{job.package}.zmq_asyncio")
+    with module.Context() as context, job.socket(context) as sock:
         if job.endpoint is None:
             sock.bind(ANY_PORT)
             say(sock.getsockopt_string(zmq.LAST_ENDPOINT))
@@ -488,6 +492,7 @@ def main() -> int:
         return 0
     work: dict[str, Callable[..., Coroutine[Any, Any, None]]] = {
         "asyncio": asyncio_end,
+        "zmq_asyncio": asyncio_end,
         "core": core,
         "stream": stream,
         "rpc": rpc,

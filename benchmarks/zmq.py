@@ -97,7 +97,7 @@ class Peer:
     family: str
     """c, pyzmq, aiozmq, speedups-python or speedups-c."""
     api: str
-    """libzmq, raw, asyncio, core, stream or rpc."""
+    """libzmq, raw, asyncio, zmq_asyncio, core, stream or rpc."""
     loop: str | None = None
 
     @property
@@ -129,6 +129,10 @@ def _all_peers() -> Iterator[Peer]:
     for loop in LOOP_PACKAGES:
         title = f"zmq.asyncio ({loop})"
         yield Peer(f"zmq.asyncio-{loop}", title, "pyzmq", "asyncio", loop)
+    for loop in ("own", "uvloop", "asyncio"):
+        label = "own loop" if loop == "own" else loop
+        title = f"zmq_asyncio (C, {label})"
+        yield Peer(f"c-zmq_asyncio-{loop}", title, "speedups-c", "zmq_asyncio", loop)
     for api, name, loops in (
         ("core", "core aiozmq", ("asyncio", "uvloop", "own")),
         ("stream", "aiozmq stream", ("asyncio",)),

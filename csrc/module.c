@@ -17,6 +17,7 @@
 #include "net/stream.h"
 #include "net/udp.h"
 #include "rpc/rpc.h"
+#include "zmq/awaitable/operation.h"
 #include "zmq/transport.h"
 
 #ifndef AZS_BUILD_FLAVOUR
@@ -57,6 +58,7 @@ module_free(void *mod)
     azs_sockop_free_list_clear(st);
     azs_waiter_free_list_clear(st);
     azs_readop_free_list_clear(st);
+    azs_operation_free_list_clear(st);
 #define X(field) Py_CLEAR(st->field);
     AZS_STATE_TYPES(X)
     AZS_STATE_OBJECTS(X)
@@ -121,9 +123,11 @@ static PyMethodDef module_methods[] = {
 
 /* In the order of the layers: a part may use the types of those before it. */
 static int (*const parts[])(PyObject *mod, azs_state *st) = {
-    azs_loop_init,   azs_selector_init,      azs_transport_init,  azs_reader_init,
-    azs_stream_init, azs_pipe_init,          azs_server_init,     azs_connect_init,
-    azs_udp_init,    azs_zmq_transport_init, azs_rpc_client_init, azs_rpc_server_init,
+    azs_loop_init,          azs_selector_init, azs_transport_init,
+    azs_reader_init,        azs_stream_init,   azs_pipe_init,
+    azs_server_init,        azs_connect_init,  azs_udp_init,
+    azs_zmq_transport_init, azs_async_init,    azs_rpc_client_init,
+    azs_rpc_server_init,
 };
 
 static int

@@ -283,3 +283,42 @@ def test_threads_that_import_at_the_same_time():
         for t in threads: t.join()
         assert seen == [True] * 8, seen
     """)
+
+
+def test_zmq_asyncio():
+    run_python("""
+        import sys
+        import aiozmq_speedups
+        aiozmq_speedups.install(zmq_asyncio=True)
+        aiozmq_speedups.install(zmq_asyncio=True)
+        assert "zmq" not in sys.modules
+        import zmq.asyncio
+        from zmq.asyncio import Context
+        from aiozmq_speedups import zmq_asyncio
+        assert zmq.asyncio is zmq_asyncio is sys.modules["zmq.asyncio"]
+        assert Context is zmq_asyncio.Context
+        assert zmq_asyncio.__spec__.name == "aiozmq_speedups.zmq_asyncio"
+    """)
+
+
+def test_zmq_asyncio_that_is_ours_already():
+    run_python("""
+        import aiozmq_speedups
+        from aiozmq_speedups import zmq_asyncio
+        aiozmq_speedups.install(zmq_asyncio=True)
+        import zmq.asyncio
+        assert zmq.asyncio is zmq_asyncio
+    """)
+
+
+def test_zmq_asyncio_imported_too_early():
+    run_python("""
+        import zmq.asyncio
+        import aiozmq_speedups
+        try:
+            aiozmq_speedups.install(zmq_asyncio=True)
+        except RuntimeError as exc:
+            assert "install(zmq_asyncio=True) before" in str(exc), exc
+        else:
+            raise AssertionError
+    """)

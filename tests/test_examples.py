@@ -27,6 +27,7 @@ quarters: [0.0, 0.25, 0.5, 0.75, 1.0]
 the router is closed
 """,
     "secure": "alice reads 42\nmallory is not let in\n",
+    "inference": "HELLO FROM ONE\nAND FROM ANOTHER\nAND A THIRD\n",
     "core": "received [b'3']\nreceived [b'2']\nreceived [b'1']\n",
 }
 

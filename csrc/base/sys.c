@@ -193,6 +193,13 @@ azs_sys_close(int fd)
         close(fd);
 }
 
+int
+azs_sys_dup_cloexec(int fd)
+{
+    int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    return copy < 0 ? -errno : copy;
+}
+
 bool
 azs_sys_is_open(int fd)
 {

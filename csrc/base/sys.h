@@ -41,6 +41,9 @@ int azs_sys_sendmmsg(int fd, struct mmsghdr *messages, unsigned n);
 
 void azs_sys_close(int fd);
 
+/* fcntl(2) F_DUPFD_CLOEXEC: the new descriptor or -errno. */
+int azs_sys_dup_cloexec(int fd);
+
 /* Does the process have this descriptor? */
 bool azs_sys_is_open(int fd);
 

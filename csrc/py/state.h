@@ -22,6 +22,10 @@
     X(epoll_selector_type)                                                             \
     X(selector_map_type)                                                               \
     X(zmq_transport_type)                                                              \
+    X(zmq_async_socket_type)                                                           \
+    X(zmq_async_methods_type)                                                          \
+    X(operation_type)                                                                  \
+    X(operation_wait_type)                                                             \
     X(rpc_client_type)                                                                 \
     X(rpc_server_type)                                                                 \
     X(read_pipe_type)                                                                  \
@@ -55,6 +59,10 @@
     X(_exception)                                                                      \
     X(_expire_after)                                                                   \
     X(_failed)                                                                         \
+    X(cancel)                                                                          \
+    X(done)                                                                            \
+    X(create_future)                                                                   \
+    X(_io)                                                                             \
     X(_limit)                                                                          \
     X(_make_room)                                                                      \
     X(_msg_received)                                                                   \
@@ -167,6 +175,19 @@
     X(stream_writer)               /* asyncio.StreamWriter */                          \
     X(selector_event_loop)         /* asyncio.SelectorEventLoop */                     \
     X(socket_type)                 /* socket.socket */                                 \
+    X(get_running_loop)                                                                \
+    X(future_set_result)                                                               \
+    X(future_set_exception)                                                            \
+    X(future_result)                                                                   \
+    X(future_exception)                                                                \
+    X(future_cancel)                                                                   \
+    X(future_cancelled)                                                                \
+    X(future_add_done_callback)                                                        \
+    X(zmq_async_error)                                                                 \
+    X(zmq_async_again)                                                                 \
+    X(zmq_async_frame)                                                                 \
+    X(zmq_async_default_loop)                                                          \
+    X(zmq_async_watch_release)                                                         \
     X(minus_one)                                                                       \
     X(rpc_no_kwargs)                                                                   \
     X(kwnames_resolve)             /* ("family", "type", "proto", "loop") */
@@ -184,6 +205,8 @@
     X(selector)                                                                        \
     X(selector_map)                                                                    \
     X(zmq_transport)                                                                   \
+    X(zmq_async_socket)                                                                \
+    X(zmq_operation)                                                                   \
     X(transport)
 #endif
 
@@ -203,7 +226,7 @@ typedef struct azs_state {
     struct azs_zmq_state *zmq;   /* owned: see zmq/transport_object.h */
     bool context_layout_known;   /* see py/context.h */
     bool server_takes_transport; /* asyncio's Server._attach(transport) */
-    azs_free_list free_sockops, free_waiters, free_readops;
+    azs_free_list free_sockops, free_waiters, free_readops, free_operations;
     int socket_layout; /* see loop/sockop.c */
 
 #define X(field) PyTypeObject *field; /* owned */

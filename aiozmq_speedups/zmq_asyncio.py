@@ -1,0 +1,172 @@
+"""pyzmq's ``zmq.asyncio`` at C speed: the same names, a drop-in.
+
+::
+
+    import zmq
+    from aiozmq_speedups import zmq_asyncio
+
+    context = zmq_asyncio.Context()
+    socket = context.socket(zmq.PULL)
+    message = await socket.recv_multipart()
+
+It works on every event loop that has add_reader(); on this package's it is fastest.
+``aiozmq_speedups.install(zmq_asyncio=True)`` makes ``import zmq.asyncio`` mean this
+module, in a program that is not changed.
+
+Sockets are ``zmq.asyncio.Socket`` objects, too, with all their methods and attributes;
+results are asyncio Futures. What differs: a receive that is cancelled or times out
+never loses a message; a send that libzmq refuses for now waits where pyzmq's fails;
+after 128 messages or 1 MiB received without a turn of the loop the next receive waits
+for one, so that timers and other tasks are served.
+
+Source: the documentation of pyzmq, ``zmq.asyncio``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import zmq
+import zmq.asyncio as _pyzmq
+from zmq.asyncio import ZMQEventLoop, install
+
+from aiozmq_speedups import _ext, core
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["Context", "Poller", "Socket", "ZMQEventLoop", "install"]
+
+_zmq_core: Any = core
+
+#: True where these are in C; False where they are pyzmq's own.
+accelerated: bool = (
+    _ext.core is not None
+    and _zmq_core._transport_class is not _zmq_core._PyZmqTransport
+)
+
+if TYPE_CHECKING or not accelerated:
+    from zmq.asyncio import Context, Poller, Socket
+else:
+    _core = _ext.core
+
+    def _error(errno: int) -> zmq.ZMQError:
+        if errno == zmq.EAGAIN:
+            return zmq.Again(errno)
+        if errno == zmq.ETERM:
+            return zmq.ContextTerminated(errno)
+        return zmq.ZMQError(errno)
+
+    def _default_loop(_socket: object) -> asyncio.AbstractEventLoop:
+        warnings.warn(
+            "No running event loop. zmq.asyncio should be used from within an "
+            "asyncio loop.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return asyncio.get_event_loop()
+
+    def _watch_release(loop: asyncio.AbstractEventLoop) -> None:
+        _zmq_core._schedule_release(loop, 0.02)
+
+    _core._zmq_async_setup(_error, zmq.Again, zmq.Frame, _default_loop, _watch_release)
+
+    class _StashPoller(zmq.Poller):
+        """What stands behind pyzmq's Poller in the order of classes: it sees what
+        the sockets have received already, too."""
+
+        def poll(self, timeout: float | None = None) -> list[tuple[Any, int]]:
+            events = dict(super().poll(timeout))
+            for socket, mask in self.sockets:
+                if (
+                    mask & zmq.POLLIN
+                    and isinstance(socket, Socket)
+                    and socket._io.looked()
+                ):
+                    events[socket] = events.get(socket, 0) | zmq.POLLIN
+            return list(events.items())
+
+    class Poller(_pyzmq.Poller, _StashPoller):  # type: ignore[no-redef]
+        """A ``zmq.asyncio.Poller``: poll() gives a Future of list[(socket, events)].
+
+        Messages that a cancelled receive gave back count as POLLIN.
+        """
+
+    class Socket(_core.AsyncSocketMethods, _pyzmq.Socket):  # type: ignore[no-redef]
+        """A ``zmq.asyncio.Socket`` whose receives and sends are in C.
+
+        Every method is pyzmq's; recv(), recv_multipart(), recv_into(), send(),
+        send_multipart() and all that stand on them return asyncio Futures.
+
+        A receive that is cancelled, times out, or whose Future is dropped has taken
+        nothing: its message is the next receive's. Messages that were read by
+        somebody who was cancelled then (asyncio.gather(), wait_for() of Python 3.11, a
+        coroutine of the user's) are not given back.
+
+        An operation from another loop while some wait in the first raises
+        RuntimeError. close() cancels what waits, and warns (RuntimeWarning) where
+        messages were given back that nobody has received since.
+        """
+
+        _poller_class = Poller
+        _io: Any = None
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self._io = _core.AsyncSocket(
+                self._shadow_sock, self.underlying, self._fd, int(self.type)
+            )
+
+        def close(self, linger: int | None = None) -> None:
+            io = self._io
+            if io is not None and not self._closed:
+                lost = io.close()
+                if lost:
+                    warnings.warn(
+                        f"{self!r} is closed with {lost} message(s) received that "
+                        "nobody has got: their receives were cancelled",
+                        RuntimeWarning,
+                        stacklevel=2,
+                    )
+            zmq.Socket.close(self, linger=linger)
+
+        def get(self, option: int) -> Any:
+            result = zmq.Socket.get(self, option)
+            if option == zmq.EVENTS:
+                if self._io.looked():
+                    result |= zmq.POLLIN
+            elif option == zmq.RCVMORE and self._io.more >= 0:
+                result = self._io.more
+            return result
+
+        getsockopt = get
+
+        def _deserialize(self, recvd: Any, load: Callable[[Any], Any]) -> Any:
+            if isinstance(recvd, _core.Operation):
+                return recvd._load(load)
+            return super()._deserialize(recvd, load)
+
+        # What pyzmq's Poller asks of a socket.
+
+        def _add_recv_event(self, kind: str, **kwargs: Any) -> Any:
+            future = kwargs["future"]
+            self._io.poll(future, zmq.POLLIN)
+            return future
+
+        def _add_send_event(self, kind: str, **kwargs: Any) -> Any:
+            future = kwargs["future"]
+            self._io.poll(future, zmq.POLLOUT)
+            return future
+
+        def _clear_io_state(self) -> None:
+            self._io.close()
+
+    Poller._socket_class = Socket
+
+    class Context(_pyzmq.Context):  # type: ignore[no-redef]
+        """A ``zmq.asyncio.Context``: socket() gives the Sockets of this module."""
+
+        _socket_class = Socket
+        _instance = None

@@ -1,0 +1,514 @@
+/* The C part of zmq_asyncio.Socket: who waits for what, and the turn that serves them.
+ *
+ * A receive is tried at once, without a look at ZMQ_EVENTS: what is there is there. One
+ * that finds nothing waits in a queue, in order, for ZMQ_FD. For that descriptor's rule
+ * see zmq/transport_io.c: whatever may take libzmq's commands while something waits has
+ * to be followed by a look at both directions, which is what azs_async_arm() is for.
+ *
+ * Messages have numbers. One that was received for somebody who is not there any more
+ * goes to the stash, from which receives are served first.
+ */
+#include "zmq/awaitable/operation.h"
+
+#include <errno.h>
+
+#include "base/sys.h"
+#include "py/errors.h"
+#include "py/type.h"
+
+PyObject *
+azs_async_error(azs_state *st, int err)
+{
+    return PyObject_CallFunction(st->zmq_async_error, "i", err);
+}
+
+/* ---- queues ---- */
+
+void
+azs_async_unqueue(azs_operation *op)
+{
+    if (!op->queued)
+        return;
+    azs_operation_queue *queue = azs_async_queue(op->core, op);
+    if (op->prev != NULL)
+        op->prev->next = op->next;
+    else
+        queue->first = op->next;
+    if (op->next != NULL)
+        op->next->prev = op->prev;
+    else
+        queue->last = op->prev;
+    op->next = op->prev = NULL;
+    queue->count--;
+    op->queued = false;
+    Py_DECREF(op->future); /* the caller has another */
+}
+
+static inline bool
+anything_waits(const AsyncSocketObject *self)
+{
+    return self->receives.count > 0 || self->sends.count > 0 ||
+           azs_async_has_polls(self);
+}
+
+/* ---- the loop ---- */
+
+/* Stops to be watched; never fails. The caller holds a reference. */
+static void
+leave_loop(AsyncSocketObject *self)
+{
+    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
+    PyObject *loop = self->loop, *kwargs = self->loop_kwargs, *retry = self->retry;
+    LoopObject *own_loop = self->own_loop;
+    bool reading_fd = self->reading_fd;
+    int fd = self->own_fd >= 0 ? self->own_fd : self->fd, own_fd = self->own_fd;
+    self->loop = self->loop_kwargs = self->retry = NULL;
+    self->own_loop = NULL;
+    self->reading_fd = self->armed = false;
+    self->own_fd = -1;
+    if (own_loop != NULL)
+        azs_watcher_stop(own_loop, &self->watcher);
+    if (reading_fd) {
+        PyObject *res = PyObject_CallMethod(loop, "is_closed", NULL);
+        if (res == Py_False)
+            Py_SETREF(res, PyObject_CallMethod(loop, "remove_reader", "i", fd));
+        if (res == NULL)
+            PyErr_WriteUnraisable(loop);
+        Py_XDECREF(res);
+    }
+    if (retry != NULL) {
+        PyObject *res = PyObject_CallMethodNoArgs(retry, self->st->str_cancel);
+        if (res == NULL)
+            PyErr_WriteUnraisable(retry);
+        Py_XDECREF(res);
+        Py_DECREF(retry);
+    }
+    if (own_fd >= 0)
+        azs_sys_close(own_fd);
+    Py_XDECREF(kwargs);
+    Py_XDECREF(loop);
+    if (exc != NULL)
+        azs_exc_restore_steal(exc);
+}
+
+/* Cancels whatever waits. */
+static void
+cancel_all(AsyncSocketObject *self)
+{
+    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
+    azs_operation_queue *queues[] = {&self->receives, &self->sends};
+    for (int i = 0; i < 2; i++) {
+        azs_operation *op;
+        while ((op = queues[i]->first) != NULL) {
+            PyObject *future = Py_NewRef(op->future);
+            PyObject *res = PyObject_CallMethodNoArgs(future, self->st->str_cancel);
+            /* Of a loop that is closed, or as the interpreter ends. */
+            if (res == NULL)
+                PyErr_Clear();
+            Py_XDECREF(res);
+            azs_async_unqueue(op);
+            Py_DECREF(future);
+        }
+    }
+    PyObject *polls = self->polls;
+    self->polls = NULL;
+    for (Py_ssize_t i = 0; polls != NULL && i < PyList_GET_SIZE(polls); i++) {
+        PyObject *future = Py_NewRef(PyTuple_GET_ITEM(PyList_GET_ITEM(polls, i), 0));
+        PyObject *res = PyObject_CallMethodNoArgs(future, self->st->str_cancel);
+        if (res == NULL)
+            PyErr_Clear();
+        Py_XDECREF(res);
+        Py_DECREF(future);
+    }
+    Py_XDECREF(polls);
+    if (exc != NULL)
+        azs_exc_restore_steal(exc);
+}
+
+/* The loop that runs in this thread: new reference; NULL with RuntimeError. */
+static PyObject *
+running_loop(AsyncSocketObject *self)
+{
+    PyObject *loop = PyObject_CallNoArgs(self->st->get_running_loop);
+    if (loop != Py_None)
+        return loop;
+    Py_DECREF(loop);
+    return PyObject_CallOneArg(self->st->zmq_async_default_loop, self->shadow);
+}
+
+static int
+is_loop_closed(PyObject *loop)
+{
+    PyObject *res = PyObject_CallMethod(loop, "is_closed", NULL);
+    if (res == NULL)
+        return -1;
+    int closed = PyObject_IsTrue(res);
+    Py_DECREF(res);
+    return closed;
+}
+
+/* Does our own loop, which was the socket's last, run in this thread? */
+static inline bool
+is_in_own_loop(const AsyncSocketObject *self)
+{
+    const LoopObject *loop = self->own_loop;
+    return loop != NULL && loop->turning && loop->thread_id != NULL &&
+           PyLong_AsUnsignedLong(loop->thread_id) == PyThread_get_thread_ident();
+}
+
+int
+azs_async_enter_loop(AsyncSocketObject *self)
+{
+    if (azs_likely(is_in_own_loop(self)))
+        return 0;
+    PyObject *loop = running_loop(self);
+    if (loop == NULL)
+        return -1;
+    if (azs_likely(loop == self->loop)) {
+        Py_DECREF(loop);
+        return 0;
+    }
+    if (self->loop != NULL) {
+        PyObject *old = Py_NewRef(self->loop);
+        int closed = is_loop_closed(old);
+        Py_DECREF(old);
+        if (closed < 0)
+            goto fail;
+        if (closed) {
+            cancel_all(self);
+        } else if (anything_waits(self)) {
+            PyErr_SetString(PyExc_RuntimeError,
+                            "the socket is in use by another event loop, in which "
+                            "operations of it wait: let them end, or cancel them, "
+                            "before it is used here");
+            goto fail;
+        }
+        leave_loop(self);
+    }
+    PyObject *kwargs = PyDict_New();
+    if (kwargs == NULL || PyDict_SetItem(kwargs, self->st->str_loop, loop) < 0) {
+        Py_XDECREF(kwargs);
+        goto fail;
+    }
+    Py_XSETREF(self->loop_kwargs, kwargs);
+    self->own_loop = azs_loop_check(self->st, loop) ? (LoopObject *)loop : NULL;
+    Py_XSETREF(self->loop, loop);
+    self->received = 0;
+    self->received_bytes = 0;
+    return 0;
+fail:
+    Py_DECREF(loop);
+    return -1;
+}
+
+/* Another socket object of the same handle, or the user, may have ZMQ_FD. */
+static int
+watch_duplicate(AsyncSocketObject *self)
+{
+    if (!PyErr_ExceptionMatches(PyExc_RuntimeError))
+        return -1;
+    int fd = azs_sys_dup_cloexec(self->fd);
+    if (fd < 0) {
+        PyErr_Clear();
+        return azs_set_errno(fd);
+    }
+    PyErr_Clear();
+    if (azs_watcher_start(self->own_loop, &self->watcher, fd, EPOLLIN) < 0) {
+        azs_sys_close(fd);
+        return -1;
+    }
+    self->own_fd = fd;
+    return 0;
+}
+
+int
+azs_async_watch(AsyncSocketObject *self)
+{
+    if (azs_likely(azs_async_is_watched(self)))
+        return 0;
+    if (self->own_loop != NULL) {
+        if (azs_watcher_start(self->own_loop, &self->watcher, self->fd, EPOLLIN) < 0)
+            return watch_duplicate(self);
+        return 0;
+    }
+    /* A foreign loop keeps one reader a descriptor: this one has a descriptor of its
+     * own. */
+    int fd = azs_sys_dup_cloexec(self->fd);
+    if (fd < 0)
+        return azs_set_errno(fd);
+    PyObject *on_fd = PyObject_GetAttrString((PyObject *)self, "_on_fd");
+    PyObject *res = NULL;
+    if (on_fd != NULL)
+        res = PyObject_CallMethod(self->loop, "add_reader", "iO", fd, on_fd);
+    Py_XDECREF(on_fd);
+    if (res == NULL) {
+        azs_sys_close(fd);
+        return -1;
+    }
+    Py_DECREF(res);
+    self->own_fd = fd;
+    self->reading_fd = true;
+    return 0;
+}
+
+int
+azs_async_arm(AsyncSocketObject *self)
+{
+    if (self->in_turn || self->armed || self->handle == NULL || !anything_waits(self) ||
+        !azs_async_is_watched(self))
+        return 0;
+    if (azs_likely(self->own_loop != NULL))
+        return azs_watcher_post(self->own_loop, &self->watcher, EPOLLIN);
+    PyObject *on_armed = PyObject_GetAttrString((PyObject *)self, "_on_armed");
+    if (on_armed == NULL)
+        return -1;
+    PyObject *args[] = {self->loop, on_armed};
+    PyObject *handle =
+        PyObject_VectorcallMethod(self->st->str_call_soon, args, 2, NULL);
+    Py_DECREF(on_armed);
+    if (handle == NULL)
+        return -1;
+    Py_DECREF(handle);
+    self->armed = true;
+    return 0;
+}
+
+/* ---- as Python sees it ---- */
+
+static int
+on_ready(azs_watcher *watcher, uint32_t Py_UNUSED(events))
+{
+    return azs_async_turn(azs_container_of(watcher, AsyncSocketObject, watcher));
+}
+
+#define NONE_OR_NULL(result) ((result) < 0 ? NULL : Py_NewRef(Py_None))
+
+static PyObject *
+AsyncSocket__on_fd(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return NONE_OR_NULL(azs_async_turn(self));
+}
+
+static PyObject *
+AsyncSocket__on_armed(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
+{
+    self->armed = false;
+    return NONE_OR_NULL(azs_async_turn(self));
+}
+
+static PyObject *
+AsyncSocket__on_retry(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
+{
+    Py_CLEAR(self->retry);
+    return NONE_OR_NULL(azs_async_turn(self));
+}
+
+PyDoc_STRVAR(poll_doc,
+"poll($self, future, events, /)\n--\n\n"
+"Have future.set_result(None) called once the socket has one of `events` (POLLIN,\n"
+"POLLOUT), if it is not done by then.");
+
+static PyObject *
+AsyncSocket_poll(AsyncSocketObject *self, PyObject *args)
+{
+    PyObject *future;
+    int events;
+    if (!PyArg_ParseTuple(args, "Oi:poll", &future, &events))
+        return NULL;
+    if (self->handle == NULL) {
+        PyObject *exc = azs_async_error(self->st, ENOTSOCK);
+        if (exc != NULL)
+            PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+        Py_XDECREF(exc);
+        return NULL;
+    }
+    if (azs_async_enter_loop(self) < 0 || azs_async_watch(self) < 0)
+        return NULL;
+    PyObject *entry = Py_BuildValue("(Oi)", future, events);
+    if (entry == NULL)
+        return NULL;
+    if (self->polls == NULL)
+        self->polls = PyList_New(0);
+    int res = self->polls == NULL ? -1 : PyList_Append(self->polls, entry);
+    Py_DECREF(entry);
+    if (res < 0)
+        return NULL;
+    return NONE_OR_NULL(azs_async_arm(self));
+}
+
+PyDoc_STRVAR(looked_doc,
+"looked($self, /)\n--\n\n"
+"The socket was used, or looked at, by other means than this: have the loop look\n"
+"again if anything waits. Returns the number of messages in the stash.");
+
+static PyObject *
+AsyncSocket_looked(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->loop != NULL && azs_async_arm(self) < 0)
+        return NULL;
+    return PyLong_FromSize_t(self->stash.count);
+}
+
+PyDoc_STRVAR(close_doc,
+"close($self, /)\n--\n\n"
+"The socket is about to be closed: what waits is cancelled. Returns the number of\n"
+"messages that were received and that nobody has got.");
+
+static PyObject *
+AsyncSocket_close(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
+{
+    size_t lost = self->stash.count;
+    self->handle = NULL;
+    cancel_all(self);
+    leave_loop(self);
+    azs_stash_clear(&self->stash);
+    return PyLong_FromSize_t(lost);
+}
+
+static PyObject *
+asyncsocket_get_more(AsyncSocketObject *self, void *Py_UNUSED(closure))
+{
+    return PyLong_FromLong(self->more);
+}
+
+static int
+asyncsocket_traverse(AsyncSocketObject *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->shadow);
+    Py_VISIT(self->polls);
+    Py_VISIT(self->loop);
+    Py_VISIT(self->loop_kwargs);
+    Py_VISIT(self->retry);
+    azs_operation_queue *queues[] = {&self->receives, &self->sends};
+    for (int i = 0; i < 2; i++) {
+        for (azs_operation *op = queues[i]->first; op != NULL; op = op->next)
+            Py_VISIT(op->future);
+    }
+    for (size_t i = 0; i < self->stash.count; i++)
+        Py_VISIT(self->stash.items[self->stash.first + i].message);
+    return 0;
+}
+
+static int
+asyncsocket_clear(AsyncSocketObject *self)
+{
+    self->handle = NULL;
+    leave_loop(self);
+    azs_operation_queue *queues[] = {&self->receives, &self->sends};
+    for (int i = 0; i < 2; i++) {
+        azs_operation *op;
+        while ((op = queues[i]->first) != NULL) {
+            PyObject *future = Py_NewRef(op->future);
+            azs_async_unqueue(op);
+            Py_DECREF(future);
+        }
+    }
+    Py_CLEAR(self->polls);
+    Py_CLEAR(self->shadow);
+    azs_stash_clear(&self->stash);
+    return 0;
+}
+
+static void
+asyncsocket_dealloc(AsyncSocketObject *self)
+{
+    azs_state *st = self->st;
+    PyObject_GC_UnTrack(self);
+    if (st != NULL) {
+        /* A loop that watched it would have a reference. */
+        assert(self->watcher.fd == -1 && !self->reading_fd);
+        asyncsocket_clear(self);
+        AZS_LIVE(st, zmq_async_socket, -1);
+    }
+    AZS_DEALLOC_FREE(self);
+    if (st != NULL)
+        azs_state_release(st);
+}
+
+PyDoc_STRVAR(asyncsocket_doc,
+"AsyncSocket(shadow, address, fd, zmq_type, /)\n--\n\n"
+"What waits for a zmq.Socket. shadow is another Socket of the same address, fd its\n"
+"ZMQ_FD.");
+
+static PyObject *
+asyncsocket_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
+{
+    PyObject *shadow, *address;
+    int fd, zmq_type;
+    if (!PyArg_ParseTuple(args, "OO!ii:AsyncSocket", &shadow, &PyLong_Type, &address,
+                          &fd, &zmq_type))
+        return NULL;
+    azs_state *st = azs_state_of_type(type);
+    void *handle = PyLong_AsVoidPtr(address);
+    if (st == NULL || (handle == NULL && PyErr_Occurred()))
+        return NULL;
+    if (!st->zmq->bound || st->zmq_async_error == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "zmq_asyncio is not set up");
+        return NULL;
+    }
+    AsyncSocketObject *self = (AsyncSocketObject *)type->tp_alloc(type, 0);
+    if (self == NULL)
+        return NULL;
+    self->st = azs_state_hold(st);
+    AZS_LIVE(st, zmq_async_socket, 1);
+    self->handle = handle;
+    self->shadow = Py_NewRef(shadow);
+    self->fd = fd;
+    self->own_fd = -1;
+    self->more = -1;
+    self->zmq_type = zmq_type;
+    self->drops_rest =
+        zmq_type == ZMQ_PUSH || zmq_type == ZMQ_DEALER || zmq_type == ZMQ_REQ;
+    self->pollout_constant = zmq_type == ZMQ_ROUTER || zmq_type == ZMQ_PUB ||
+                             zmq_type == ZMQ_XPUB || zmq_type == ZMQ_XSUB ||
+                             zmq_type == ZMQ_REP || zmq_type == ZMQ_STREAM;
+    self->fork_generation = azs_fork_generation;
+    azs_watcher_init(&self->watcher, (PyObject *)self, on_ready);
+    return (PyObject *)self;
+}
+
+static PyMethodDef asyncsocket_methods[] = {
+    {"_on_fd", (PyCFunction)AsyncSocket__on_fd, METH_NOARGS, NULL},
+    {"_on_armed", (PyCFunction)AsyncSocket__on_armed, METH_NOARGS, NULL},
+    {"_on_retry", (PyCFunction)AsyncSocket__on_retry, METH_NOARGS, NULL},
+    {"poll", (PyCFunction)AsyncSocket_poll, METH_VARARGS, poll_doc},
+    {"looked", (PyCFunction)AsyncSocket_looked, METH_NOARGS, looked_doc},
+    {"close", (PyCFunction)AsyncSocket_close, METH_NOARGS, close_doc},
+    {NULL},
+};
+
+static PyGetSetDef asyncsocket_getset[] = {
+    {"more", (getter)asyncsocket_get_more, NULL,
+     "RCVMORE of the frame that came last: 0, 1, or -1 where libzmq knows.", NULL},
+    {NULL},
+};
+
+static PyType_Slot asyncsocket_slots[] = {
+    {Py_tp_doc, (void *)asyncsocket_doc}, {Py_tp_new, asyncsocket_new},
+    {Py_tp_dealloc, asyncsocket_dealloc}, {Py_tp_traverse, asyncsocket_traverse},
+    {Py_tp_clear, asyncsocket_clear},     {Py_tp_methods, asyncsocket_methods},
+    {Py_tp_getset, asyncsocket_getset},   {0, NULL},
+};
+
+static PyType_Spec asyncsocket_spec = {
+    .name = "aiozmq_speedups._core.AsyncSocket",
+    .basicsize = sizeof(AsyncSocketObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+    .slots = asyncsocket_slots,
+};
+
+int
+azs_async_init(PyObject *mod, azs_state *st)
+{
+    PyObject *events = PyImport_ImportModule("asyncio.events");
+    if (events == NULL)
+        return -1;
+    st->get_running_loop = PyObject_GetAttrString(events, "_get_running_loop");
+    Py_DECREF(events);
+    if (st->get_running_loop == NULL || azs_operation_init(mod, st) < 0 ||
+        azs_type_add(mod, &st->zmq_async_socket_type, &asyncsocket_spec, NULL, true) <
+            0)
+        return -1;
+    return azs_async_methods_init(mod, st);
+}

@@ -1,0 +1,398 @@
+/* Those who await an operation: what a task sleeps on, and the iterator of `await`. */
+#include "zmq/awaitable/operation.h"
+
+#include "py/coro.h"
+#include "py/errors.h"
+#include "py/type.h"
+
+/* One await of an operation: its iterator. */
+struct OperationWait {
+    PyObject_HEAD
+    azs_state *st;       /* held */
+    azs_operation *op;   /* of `future` */
+    PyObject *future;    /* owned; NULL once it has ended */
+    PyObject *waiter;    /* owned or NULL: a WaiterObject of our loop, else a Future */
+    OperationWait *next; /* in op->waits, if `linked` */
+    bool linked;
+};
+
+/* ---- waiters ---- */
+
+static inline bool
+is_own_waiter(const azs_state *st, PyObject *waiter)
+{
+    return Py_IS_TYPE(waiter, st->waiter_type);
+}
+
+/* Ends what a task sleeps on. 0 or -1. */
+static int
+waiter_wake(azs_state *st, PyObject *waiter)
+{
+    if (azs_likely(is_own_waiter(st, waiter)))
+        return azs_waiter_wake((WaiterObject *)waiter);
+    PyObject *done = PyObject_CallMethodNoArgs(waiter, st->str_done);
+    if (done == NULL)
+        return -1;
+    int is_done = PyObject_IsTrue(done);
+    Py_DECREF(done);
+    if (is_done != 0)
+        return is_done < 0 ? -1 : 0;
+    PyObject *args[] = {waiter, Py_None};
+    PyObject *res = PyObject_VectorcallMethod(st->str_set_result, args, 2, NULL);
+    Py_XDECREF(res);
+    return res == NULL ? -1 : 0;
+}
+
+static bool
+waiter_is_cancelled(azs_state *st, PyObject *waiter)
+{
+    if (azs_likely(is_own_waiter(st, waiter)))
+        return ((WaiterObject *)waiter)->state == AZS_WAITER_CANCELLED;
+    /* An exact asyncio.Future or a foreign loop's: never the user's code. */
+    PyObject *res = PyObject_CallMethodNoArgs(waiter, st->str_cancelled);
+    if (res == NULL)
+        PyErr_Clear();
+    Py_XDECREF(res);
+    return res == Py_True;
+}
+
+static void
+wait_unlink(OperationWait *self)
+{
+    if (!self->linked)
+        return;
+    OperationWait **at = &self->op->waits;
+    while (*at != self)
+        at = &(*at)->next;
+    *at = self->next;
+    self->next = NULL;
+    self->linked = false;
+}
+
+/* Wakes whoever awaits the operation; an exception is the last one's. 0 or -1. */
+int
+azs_operation_wake_waits(azs_operation *op)
+{
+    int res = 0;
+    while (op->waits != NULL) {
+        OperationWait *wait = op->waits;
+        wait_unlink(wait);
+        PyObject *waiter = Py_XNewRef(wait->waiter);
+        if (waiter != NULL && waiter_wake(op->st, waiter) < 0)
+            res = -1;
+        Py_XDECREF(waiter);
+    }
+    return res;
+}
+
+bool
+azs_operation_is_abandoned(const azs_operation *op)
+{
+    if (op->done)
+        return true;
+    if (op->waits == NULL || op->shared)
+        return false;
+    for (OperationWait *wait = op->waits; wait != NULL; wait = wait->next) {
+        if (!waiter_is_cancelled(op->st, wait->waiter))
+            return false;
+    }
+    return true;
+}
+
+/* ---- an await ---- */
+
+/* Returns `value` from an iterator; steals it. Always NULL. */
+PyObject *
+azs_operation_return_steal(azs_state *st, PyObject *value)
+{
+    if (value != NULL && value != Py_None)
+        return azs_coro_return_steal(st, value);
+    Py_XDECREF(value); /* no exception at all means None, and costs nothing */
+    return NULL;
+}
+
+PyObject *
+azs_operation_wait_new(azs_operation *op)
+{
+    azs_state *st = op->st;
+    OperationWait *wait =
+        (OperationWait *)st->operation_wait_type->tp_alloc(st->operation_wait_type, 0);
+    if (wait == NULL)
+        return NULL;
+    wait->st = azs_state_hold(st);
+    wait->op = op;
+    wait->future = Py_NewRef(op->future);
+    return (PyObject *)wait;
+}
+
+/* What the operation ended with: a new reference, or NULL with the exception. */
+PyObject *
+azs_operation_outcome(azs_operation *op)
+{
+    if (azs_likely(!op->real && !op->returned)) {
+        if (op->message != NULL) {
+            /* Another may await it, too, or look at it later. */
+            if (op->result == NULL) {
+                op->result = op->message;
+                op->message = NULL;
+            }
+            azs_operation_take(op);
+        }
+        return Py_NewRef(op->result == NULL ? Py_None : op->result);
+    }
+    return azs_operation_result(op);
+}
+
+/* Has the task sleep: what it gets yielded, new reference; NULL with an exception. */
+static PyObject *
+wait_start(OperationWait *self)
+{
+    azs_operation *op = self->op;
+    PyObject *waiter;
+    LoopObject *own_loop = op->core == NULL ? NULL : op->core->own_loop;
+    if (azs_likely(own_loop != NULL)) {
+        waiter = (PyObject *)azs_waiter_new(own_loop);
+        if (waiter != NULL)
+            ((WaiterObject *)waiter)->blocking = true;
+    } else {
+        PyObject *loop =
+            op->core != NULL && op->core->loop != NULL
+                ? Py_NewRef(op->core->loop)
+                : PyObject_CallMethodNoArgs(self->future, self->st->str_get_loop);
+        waiter = loop == NULL
+                     ? NULL
+                     : PyObject_CallMethodNoArgs(loop, self->st->str_create_future);
+        Py_XDECREF(loop);
+        if (waiter != NULL &&
+            PyObject_SetAttr(waiter, self->st->str__asyncio_future_blocking, Py_True) <
+                0)
+            Py_CLEAR(waiter);
+    }
+    if (waiter == NULL)
+        return NULL;
+    Py_XSETREF(self->waiter, Py_NewRef(waiter));
+    if (op->done) { /* meanwhile: the next call finds out */
+        if (waiter_wake(self->st, waiter) < 0)
+            Py_CLEAR(waiter);
+        return waiter;
+    }
+    if (!self->linked) {
+        self->next = op->waits;
+        op->waits = self;
+        self->linked = true;
+    }
+    return waiter;
+}
+
+/* After the sleep, before the operation is done: what woke the task? 0 to sleep
+ * again, or -1 with an exception. */
+static int
+wait_check(OperationWait *self)
+{
+    PyObject *waiter = self->waiter;
+    if (is_own_waiter(self->st, waiter)) {
+        if (((WaiterObject *)waiter)->state == AZS_WAITER_PENDING) {
+            PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+            return -1;
+        }
+        return azs_waiter_check((WaiterObject *)waiter);
+    }
+    Py_INCREF(waiter);
+    PyObject *res = PyObject_CallMethod(waiter, "result", NULL);
+    if (res == NULL && PyErr_ExceptionMatches(self->st->invalid_state_error)) {
+        PyErr_Clear();
+        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+    }
+    Py_XDECREF(res);
+    Py_DECREF(waiter);
+    return res == NULL ? -1 : 0;
+}
+
+/* It awaits no more; keeps the current exception. */
+static void
+wait_end(OperationWait *self)
+{
+    wait_unlink(self);
+    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
+    PyObject *future = self->future, *waiter = self->waiter;
+    self->future = self->waiter = NULL;
+    Py_XDECREF(waiter);
+    Py_XDECREF(future);
+    if (exc != NULL)
+        azs_exc_restore_steal(exc);
+}
+
+static PySendResult
+wait_send(OperationWait *self, PyObject *Py_UNUSED(arg), PyObject **result)
+{
+    *result = NULL;
+    if (self->future == NULL)
+        return (*result = Py_NewRef(Py_None)), PYGEN_RETURN;
+    PyObject *future = Py_NewRef(self->future);
+    PySendResult res = PYGEN_ERROR;
+    azs_operation *op = self->op;
+    if (azs_likely(op->done)) {
+        *result = azs_operation_outcome(op);
+        if (*result != NULL)
+            res = PYGEN_RETURN;
+    } else if (self->waiter == NULL || wait_check(self) == 0) {
+        *result = wait_start(self);
+        if (*result != NULL)
+            res = PYGEN_NEXT;
+    }
+    if (res != PYGEN_NEXT)
+        wait_end(self);
+    Py_DECREF(future);
+    return res;
+}
+
+static PyObject *
+wait_iternext(OperationWait *self)
+{
+    PyObject *result;
+    switch (wait_send(self, Py_None, &result)) {
+    case PYGEN_NEXT:
+        return result;
+    case PYGEN_RETURN:
+        return azs_operation_return_steal(self->st, result);
+    case PYGEN_ERROR:
+        break;
+    }
+    return NULL;
+}
+
+PyDoc_STRVAR(wait_send_doc,
+"send($self, value, /)\n--\n\nGo on waiting (collections.abc.Generator.send).");
+
+static PyObject *
+OperationWait_send(OperationWait *self, PyObject *arg)
+{
+    PyObject *result;
+    PySendResult outcome = wait_send(self, arg, &result);
+    return outcome == PYGEN_RETURN ? azs_coro_raise_steal(result) : result;
+}
+
+/* The task that awaits does so no more and has got nothing: its message is the
+ * socket's again, unless others want it. 0 or -1. */
+static int
+wait_leave(OperationWait *self, bool cancelled)
+{
+    azs_operation *op = self->op;
+    wait_unlink(self);
+    if (op->waits != NULL)
+        return 0;
+    if (op->done)
+        return op->shared || !azs_operation_is_receive(op)
+                   ? 0
+                   : azs_operation_give_back(op);
+    if (!cancelled)
+        return 0;
+    return azs_operation_cancel_quietly(op);
+}
+
+PyDoc_STRVAR(wait_throw_doc,
+"throw($self, type, value=None, traceback=None, /)\n--\n\n"
+"End the wait: a message that has come goes back to the socket\n"
+"(collections.abc.Generator.throw).");
+
+static PyObject *
+OperationWait_throw(OperationWait *self, PyObject *const *args, Py_ssize_t nargs)
+{
+    if (nargs < 1 || nargs > 3) {
+        PyErr_Format(PyExc_TypeError, "throw expected 1 to 3 arguments, got %zd",
+                     nargs);
+        return NULL;
+    }
+    if (azs_coro_throw_set(args, nargs) < 0 || self->future == NULL)
+        return NULL;
+    bool cancelled = PyErr_ExceptionMatches(self->st->cancelled_error);
+    PyObject *exc = azs_exc_take();
+    PyObject *future = Py_NewRef(self->future);
+    if (wait_leave(self, cancelled) < 0)
+        PyErr_WriteUnraisable(future);
+    wait_end(self);
+    Py_DECREF(future);
+    azs_exc_restore_steal(exc);
+    return NULL;
+}
+
+PyDoc_STRVAR(wait_close_doc,
+"close($self, /)\n--\n\n"
+"End the wait: a message that has come goes back to the socket\n"
+"(collections.abc.Generator.close).");
+
+static PyObject *
+OperationWait_close(OperationWait *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->future == NULL)
+        Py_RETURN_NONE;
+    PyObject *future = Py_NewRef(self->future);
+    int res = wait_leave(self, false);
+    wait_end(self);
+    Py_DECREF(future);
+    return res < 0 ? NULL : Py_NewRef(Py_None);
+}
+
+static int
+wait_traverse(OperationWait *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->future);
+    Py_VISIT(self->waiter);
+    return 0;
+}
+
+static int
+wait_clear(OperationWait *self)
+{
+    if (self->future != NULL)
+        wait_end(self);
+    return 0;
+}
+
+static void
+wait_dealloc(OperationWait *self)
+{
+    azs_state *st = self->st;
+    PyObject_GC_UnTrack(self);
+    wait_clear(self);
+    AZS_DEALLOC_FREE(self);
+    azs_state_release(st);
+}
+
+static PyMethodDef wait_methods[] = {
+    {"send", (PyCFunction)OperationWait_send, METH_O, wait_send_doc},
+    {"throw", (PyCFunction)(void (*)(void))OperationWait_throw, METH_FASTCALL,
+     wait_throw_doc},
+    {"close", (PyCFunction)OperationWait_close, METH_NOARGS, wait_close_doc},
+    {NULL},
+};
+
+PyDoc_STRVAR(wait_doc,
+"What awaiting an operation of zmq_asyncio iterates over.");
+
+static PyType_Slot wait_slots[] = {
+    {Py_tp_doc, (void *)wait_doc},
+    {Py_tp_dealloc, wait_dealloc},
+    {Py_tp_traverse, wait_traverse},
+    {Py_tp_clear, wait_clear},
+    {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, wait_iternext},
+    {Py_am_send, wait_send},
+    {Py_tp_methods, wait_methods},
+    {0, NULL},
+};
+
+static PyType_Spec wait_spec = {
+    .name = "aiozmq_speedups._core.OperationWait",
+    .basicsize = sizeof(OperationWait),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = wait_slots,
+};
+
+int
+azs_operation_wait_init(PyObject *mod, azs_state *st)
+{
+    return azs_type_add(mod, &st->operation_wait_type, &wait_spec, NULL, false);
+}
