@@ -136,25 +136,6 @@ check_writable(StreamObject *self, const char *method)
     return 0;
 }
 
-/* Appends a copy of part of a buffer, or the bytes object itself. 0 or -1. */
-static int
-stream_queue(StreamObject *self, PyObject *data, const char *buf, size_t len)
-{
-    bool whole = PyBytes_CheckExact(data);
-    PyObject *bytes = whole ? data : PyBytes_FromStringAndSize(buf, (Py_ssize_t)len);
-    if (bytes == NULL)
-        return -1;
-    int res = azs_bufq_push(&self->queue, bytes);
-    if (!whole)
-        Py_DECREF(bytes);
-    else if (res == 0 && self->queue.count == 1)
-        /* The head of a bytes object that was sent in part. */
-        self->queue.offset = (size_t)PyBytes_GET_SIZE(data) - len;
-    if (res == 0)
-        self->base.queued += len;
-    return res;
-}
-
 /* write() with the buffer at hand: the kernel gets it at once, unless something waits
  * for the kernel. 0 or -1. */
 static int
@@ -183,9 +164,10 @@ stream_write(StreamObject *self, PyObject *data, const char *buf, size_t len)
         buf += sent;
         len -= (size_t)sent;
     }
-    if (stream_queue(self, data, buf, len) < 0)
+    if (azs_bufq_add(&self->queue, data, buf, len) < 0)
         /* A stream with a hole in it must end. */
         return sent > 0 ? azs_transport_fatal(base, base->ops->write_failed) : -1;
+    base->queued += len;
     return azs_transport_grew(base);
 }
 
@@ -193,8 +175,8 @@ const char azs_stream_write_doc[] =
     "write($self, data, /)\n--\n\n"
     "Send bytes, a bytearray or a memoryview; never blocks (asyncio\n"
     "WriteTransport.write).\n\n"
-    "What the kernel does not take at once is buffered: bytes objects as they are, a\n"
-    "copy of anything else. writelines() sends several in one system call. Raises\n"
+    "What the kernel does not take at once is buffered: bytes objects of size as they\n"
+    "are, a copy of anything else. writelines() sends several in one system call. Raises\n"
     "TypeError for other types, RuntimeError after write_eof().";
 
 PyObject *
@@ -270,22 +252,23 @@ Stream_writelines(StreamObject *self, PyObject *lines)
             goto fail;
         count = 0;
     }
-    size_t pushed = 0, size = 0;
+    azs_bufq_end end = azs_bufq_mark(&self->queue);
+    size_t added = 0;
     for (Py_ssize_t i = 0; i < count; i++) {
         PyObject *bytes = PyList_GET_ITEM(list, i);
-        if (PyBytes_GET_SIZE(bytes) == 0)
+        size_t size = (size_t)PyBytes_GET_SIZE(bytes);
+        if (size == 0)
             continue;
-        if (azs_bufq_push(&self->queue, bytes) < 0) {
-            azs_bufq_unpush(&self->queue, pushed);
+        if (azs_bufq_add(&self->queue, bytes, PyBytes_AS_STRING(bytes), size) < 0) {
+            azs_bufq_cut(&self->queue, end);
             goto fail;
         }
-        pushed++;
-        size += (size_t)PyBytes_GET_SIZE(bytes);
+        added += size;
     }
-    base->queued += size;
+    base->queued += added;
     Py_DECREF(list);
-    if (pushed > 0 && (pushed < self->queue.count ? azs_transport_grew(base)
-                                                  : azs_stream_send(self)) < 0)
+    if (added > 0 &&
+        (end.count > 0 ? azs_transport_grew(base) : azs_stream_send(self)) < 0)
         return NULL;
     Py_RETURN_NONE;
 
