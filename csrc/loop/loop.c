@@ -138,8 +138,9 @@ run_before_poll(LoopObject *self)
     return res == NULL ? -1 : 0;
 }
 
-/* One turn as asyncio defines it: poll, add due timers, run exactly what is
- * ready then. 0, or -1 with an exception; what did not run stays queued. */
+/* One turn as asyncio defines it: poll (but see azs_poller_is_due), add due timers,
+ * run exactly what is ready then. 0, or -1 with an exception; what did not run stays
+ * queued. */
 static int
 loop_turn(LoopObject *self)
 {
@@ -149,7 +150,7 @@ loop_turn(LoopObject *self)
     self->stats.turns++;
     bool block = self->ready.count == 0 && !self->stopping;
     int64_t now_ns = azs_clock_ns();
-    if (block || now_ns >= self->poll_due_ns) {
+    if (azs_poller_is_due(self, now_ns) || block) {
         int64_t timeout_ns = 0;
         if (azs_unlikely(self->before_poll != NULL && self->before_poll != Py_None)) {
             if (run_before_poll(self) < 0)
@@ -162,10 +163,9 @@ loop_turn(LoopObject *self)
             if (azs_unlikely(self->ready.count > 0 || self->stopping))
                 timeout_ns = 0;
         }
-        if (azs_poller_poll(self, timeout_ns) < 0)
+        if (azs_poller_poll(self, now_ns, timeout_ns) < 0)
             return -1;
         now_ns = azs_clock_ns();
-        self->poll_due_ns = now_ns + AZS_POLL_INTERVAL_NS;
     }
     if (self->timers.count > 0 && azs_timers_move_due(self, now_ns) < 0)
         return -1;
@@ -191,7 +191,7 @@ loop_enter(LoopObject *self)
         return -1;
     }
     self->turning = true;
-    self->poll_due_ns = 0; /* the first turn always polls */
+    azs_poller_start_anew(&self->poller);
     return 0;
 }
 

@@ -12,10 +12,6 @@
 #include "loop/stats.h"
 #include "loop/wakeup.h"
 
-/* asyncio polls once a turn. While callbacks are ready that system call is most
- * of a turn, so it is made at most this often (rloop does the same). */
-#define AZS_POLL_INTERVAL_NS (250 * AZS_NS_PER_US)
-
 struct LoopObject {
     PyObject_HEAD
     azs_state *st; /* held: handles and transports reach it through their loop */
@@ -23,7 +19,6 @@ struct LoopObject {
     /* The ready queue: owned references to handles (no tag) or to the owners of
      * queued watchers (tag 1, the pointer is the watcher's). */
     azs_ring ready;
-    int64_t poll_due_ns; /* when the next poll must happen */
     /* How long to poll without sleeping before a sleep; not positive for never. Set
      * by __init__. */
     long long busy_poll_ns;

@@ -12,14 +12,10 @@
 /* asyncio's MAXIMUM_SELECT_TIMEOUT: one day. */
 #define MAX_WAIT_NS (INT64_C(24) * 3600 * AZS_NS_PER_S)
 
-/* A poll that does not wait keeps the GIL: giving it up among busy threads can
- * cost a whole switch interval (5 ms). Every so many of them it is offered all
- * the same, for the sake of threads behind callbacks that are all C. */
-enum { GIL_OFFER_EVERY = 16 };
-
-/* Busy polling gets the GIL back this often: a signal that no wake-up descriptor tells
- * of is seen then. */
-#define SPIN_SLICE_NS (10 * AZS_NS_PER_MS)
+/* A poll that does not wait keeps the GIL: giving it up among busy threads can cost a
+ * whole switch interval (5 ms). It is offered this often, lest callbacks in C keep it.
+ */
+#define GIL_OFFER_NS (4 * AZS_NS_PER_MS)
 
 /* How long a wait on a registration that is lost goes unnoticed: in a loop that
  * is idle, and in one that never is. */
@@ -100,6 +96,8 @@ fd_sync(azs_poller *poller, int fd, azs_fd *entry, bool verify)
     uint32_t wanted = fd_wanted(entry);
     if (wanted == entry->registered && !(verify && wanted))
         return 0;
+    if (wanted & ~entry->registered)
+        azs_poller_start_anew(poller);
     int err;
     if (wanted == 0) {
         /* The caller closed it already? Then the kernel has forgotten it. */
@@ -144,7 +142,10 @@ fd_list_push(int **list, int *count, int *capacity, int fd)
 static void
 fd_defer(azs_poller *poller, int fd, azs_fd *entry)
 {
-    if (entry->dirty || fd_wanted(entry) == entry->registered)
+    uint32_t wanted = fd_wanted(entry);
+    if (wanted & ~entry->registered)
+        azs_poller_start_anew(poller);
+    if (entry->dirty || wanted == entry->registered)
         return;
     if (fd_list_push(&poller->dirty, &poller->ndirty, &poller->dirty_capacity, fd) < 0)
         (void)fd_sync(poller, fd, entry, false);
@@ -489,9 +490,8 @@ azs_wait_start(LoopObject *loop, azs_watcher *wait, int fd, uint32_t direction,
             return -1;
         }
         entry->unverified = true;
-        /* `poll_due_ns` is the time of the last poll, or nearly. */
         if (poller->nunverified == 1)
-            poller->verify_due_ns = loop->poll_due_ns + VERIFY_BUSY_NS;
+            poller->verify_due_ns = poller->polled_ns + VERIFY_BUSY_NS;
     }
     azs_watcher **slot = direction == EPOLLOUT ? &entry->out_wait : &entry->in_wait;
     azs_watcher *old = *slot;
@@ -651,51 +651,17 @@ dispatch_event(LoopObject *loop, int fd, uint32_t events)
     return 0;
 }
 
-/* How long to poll without sleeping, up to timeout_ns (negative: no limit); 0 for not
- * at all. Only a callback that ran earns the loop a new busy_poll_ns: an idle loop is
- * woken now and then without one. */
-static int64_t
-poller_spin_time(LoopObject *loop, int64_t timeout_ns)
-{
-    azs_poller *poller = &loop->poller;
-    if (poller->spun_after != loop->stats.callbacks) {
-        poller->spun_after = loop->stats.callbacks;
-        poller->spun_ns = 0;
-    }
-    int64_t left_ns = loop->busy_poll_ns - poller->spun_ns;
-    if (left_ns > SPIN_SLICE_NS)
-        left_ns = SPIN_SLICE_NS;
-    if (timeout_ns >= 0 && left_ns > timeout_ns)
-        left_ns = timeout_ns;
-    return left_ns > 0 ? left_ns : 0;
-}
-
-/* epoll_wait(2) again and again, without the GIL: the number of events, or -errno. */
-static int
-poller_spin(int epfd, struct epoll_event *events, int64_t *spin_ns, uint64_t *polls)
-{
-    int64_t start_ns = azs_clock_ns(), spun_ns;
-    int n;
-    do {
-        n = azs_sys_epoll_wait(epfd, events, AZS_POLL_EVENTS, 0);
-        ++*polls;
-        spun_ns = azs_clock_ns() - start_ns;
-    } while (n == 0 && spun_ns < *spin_ns);
-    *spin_ns = spun_ns;
-    return n;
-}
-
 int
-azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
+azs_poller_poll(LoopObject *loop, int64_t now_ns, int64_t timeout_ns)
 {
     azs_poller *poller = &loop->poller;
     /* A callback forked, and this is the child: epoll is the parent's. */
     if (azs_unlikely(loop->fork_generation != azs_fork_generation))
         return azs_loop_fail_forked();
     loop->stats.polls++;
+    poller->polled_ns = now_ns;
     poller_flush(poller);
-    if (azs_unlikely(poller->nunverified > 0 &&
-                     loop->poll_due_ns >= poller->verify_due_ns) &&
+    if (azs_unlikely(poller->nunverified > 0 && now_ns >= poller->verify_due_ns) &&
         poller_verify(loop) < 0)
         return -1;
     if (timeout_ns > MAX_WAIT_NS)
@@ -706,9 +672,11 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
         timeout_ns = VERIFY_IDLE_NS;
     int64_t spin_ns = 0;
     if (azs_unlikely(loop->busy_poll_ns > 0 && timeout_ns != 0))
-        spin_ns = poller_spin_time(loop, timeout_ns);
+        spin_ns = azs_poller_spin_time(loop, timeout_ns);
     int n;
-    if (timeout_ns == 0 && ++poller->polls_with_gil % GIL_OFFER_EVERY != 0) {
+    if (poller->gil_since_ns == 0)
+        poller->gil_since_ns = now_ns;
+    if (timeout_ns == 0 && now_ns - poller->gil_since_ns < GIL_OFFER_NS) {
         n = azs_sys_epoll_wait(poller->epfd, poller->events, AZS_POLL_EVENTS, 0);
     } else {
         int epfd = poller->epfd;
@@ -719,7 +687,7 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
         if (azs_unlikely(spin_ns > 0)) {
             uint64_t polls = 0;
             Py_BEGIN_ALLOW_THREADS
-            n = poller_spin(epfd, events, &spin_ns, &polls);
+            n = azs_poller_spin(epfd, events, &spin_ns, &polls);
             Py_END_ALLOW_THREADS
             poller->spun_ns += spin_ns;
             loop->stats.busy_polls += polls;
@@ -732,9 +700,10 @@ azs_poller_poll(LoopObject *loop, int64_t timeout_ns)
             n = azs_sys_epoll_wait(epfd, events, AZS_POLL_EVENTS, timeout_ns);
             Py_END_ALLOW_THREADS
         }
-        poller->polls_with_gil = 0;
+        poller->gil_since_ns = 0;
         loop->wakeup.sleeping = false;
     }
+    azs_poller_note(loop, n, timeout_ns != 0);
     /* Waiting goes on in the next turn: after busy polling, too, where the signal
      * handlers below may have added timers. */
     if (azs_unlikely(verify && n == 0 && spin_ns == 0 && poller->epfd >= 0) &&

@@ -42,7 +42,12 @@ typedef struct {
     int nunverified, unverified_capacity;
     int64_t verify_due_ns;      /* while there are any */
     struct epoll_event *events; /* owned: AZS_POLL_EVENTS */
-    unsigned polls_with_gil;    /* in a row: see azs_poller_poll */
+    /* When to poll while callbacks are ready: see azs_poller_is_due. */
+    bool spare_next;      /* the latest poll brought events */
+    unsigned vain_polls;  /* that did not, in a row */
+    uint64_t sent_before; /* how much the loop had sent at the latest poll */
+    int64_t polled_ns;    /* when that was */
+    int64_t gil_since_ns; /* of the first poll since it gave the GIL up, or 0 */
     /* Busy polling: nanoseconds of it since the loop ran its `spun_after`th callback,
      * the latest then. */
     int64_t spun_ns;
@@ -55,9 +60,33 @@ int azs_poller_init(azs_poller *poller);
 /* Has the eventfd wake the poll up. 0 or -errno. */
 int azs_poller_add_wakeup(azs_poller *poller, int efd);
 
+/* Whether a turn that has callbacks to run polls first; called once a turn. */
+bool azs_poller_is_due(LoopObject *loop, int64_t now_ns);
+
+/* Something may come of what was done just now: the next turns poll. */
+static inline void
+azs_poller_start_anew(azs_poller *poller)
+{
+    poller->spare_next = false;
+    poller->vain_polls = 0;
+}
+
+/* What azs_poller_is_due() goes by: a poll, which waited or not, has ended with `n`
+ * events or -errno. */
+void azs_poller_note(LoopObject *loop, int n, bool waited);
+
+/* How long to poll without sleeping, up to timeout_ns (negative: no limit); 0 for not
+ * at all. */
+int64_t azs_poller_spin_time(LoopObject *loop, int64_t timeout_ns);
+
+/* epoll_wait(2) again and again, without the GIL, for *spin_ns: the number of events,
+ * or -errno; *spin_ns and *polls say what it took. */
+int azs_poller_spin(int epfd, struct epoll_event *events, int64_t *spin_ns,
+                    uint64_t *polls);
+
 /* Waits up to timeout_ns (negative: for ever) with the GIL released and queues
  * what became ready. 0 (EINTR too), or -1 with an exception. */
-int azs_poller_poll(LoopObject *loop, int64_t timeout_ns);
+int azs_poller_poll(LoopObject *loop, int64_t now_ns, int64_t timeout_ns);
 
 /* Sets (handle owned by the caller, a reference is taken) or replaces the
  * reader or writer of an fd. The old one is cancelled. 0 or -1 with OSError. */
