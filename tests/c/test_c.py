@@ -16,7 +16,7 @@ TESTS = [
 
 @pytest.fixture(scope="module")
 def program(build_c):
-    return build_c("tests", "main.c", "check.c", "hex.c", *FILES)
+    return build_c("tests", "main.c", "check.c", "hex.c", "ends.c", *FILES)
 
 
 @pytest.mark.parametrize("file, name", TESTS)

@@ -1,0 +1,67 @@
+#include "zmtp/crypto.h"
+
+/* What libsodium 1.0.18 and 1.0.22 make of the text, the keys and the nonce. */
+static const uint8_t known_text[] = "CURVE known text";
+static const uint8_t known_secret[] = {
+    0x77, 0x07, 0x6d, 0x0a, 0x73, 0x18, 0xa5, 0x7d, 0x3c, 0x16, 0xc1,
+    0x72, 0x51, 0xb2, 0x66, 0x45, 0xdf, 0x4c, 0x2f, 0x92, 0xeb, 0xc0,
+    0x99, 0x2a, 0xc1, 0x77, 0xfb, 0xa5, 0x1d, 0xb9, 0x2c, 0x2a,
+};
+static const uint8_t known_public[] = {
+    0xde, 0x9e, 0xdb, 0x7d, 0x7b, 0x7d, 0xc1, 0xb4, 0xd3, 0x5b, 0x61,
+    0xc2, 0xec, 0xe4, 0x35, 0x37, 0x3f, 0x83, 0x43, 0xc8, 0x5b, 0x78,
+    0x67, 0x4d, 0xad, 0xfc, 0x7e, 0x14, 0x6f, 0x88, 0x2b, 0x4f,
+};
+static const uint8_t known_nonce[] = {
+    0x69, 0x69, 0x6e, 0xe9, 0x55, 0xb6, 0x2b, 0x73, 0xcd, 0x62, 0xbd, 0xa8,
+    0x75, 0xfc, 0x73, 0xd6, 0x82, 0x19, 0xe0, 0x03, 0x6b, 0x7a, 0x0b, 0x37,
+};
+static const uint8_t known_key[] = {
+    0x16, 0x8b, 0xaf, 0x85, 0xde, 0x43, 0x13, 0xed, 0xe6, 0x88, 0xb2,
+    0xaa, 0xbf, 0x41, 0x0e, 0x2f, 0xc0, 0x0a, 0x0f, 0x23, 0x07, 0xff,
+    0x22, 0x19, 0x07, 0x43, 0x4c, 0xcc, 0x24, 0x48, 0x4a, 0x17,
+};
+static const uint8_t known_box[] = {
+    0xed, 0xcb, 0xa4, 0x93, 0x98, 0x78, 0x9b, 0xc4, 0x85, 0x87, 0xf9,
+    0xd6, 0x10, 0x9c, 0x60, 0x50, 0x55, 0x68, 0x4e, 0xd4, 0xbd, 0x01,
+    0x2a, 0x8b, 0x9a, 0x5b, 0x5d, 0xfa, 0x67, 0x2b, 0xc4, 0x36,
+};
+
+enum { TEXT_SIZE = sizeof(known_text) - 1, BOX_SIZE = sizeof(known_box) };
+
+/* Each way to seal gives the known box, each way to open the known text. */
+static bool
+gives_what_is_known(const azs_zmtp_crypto *crypto)
+{
+    uint8_t key[AZS_ZMTP_KEY_SIZE], boxes[3][BOX_SIZE], texts[3][BOX_SIZE];
+    if (crypto->beforenm(key, known_public, known_secret) != 0 ||
+        memcmp(key, known_key, sizeof(key)) != 0)
+        return false;
+    if (crypto->box(boxes[0], known_text, TEXT_SIZE, known_nonce, known_public,
+                    known_secret) != 0 ||
+        crypto->box_afternm(boxes[1], known_text, TEXT_SIZE, known_nonce, key) != 0 ||
+        crypto->secretbox(boxes[2], known_text, TEXT_SIZE, known_nonce, key) != 0)
+        return false;
+    if (crypto->box_open(texts[0], boxes[0], BOX_SIZE, known_nonce, known_public,
+                         known_secret) != 0 ||
+        crypto->box_open_afternm(texts[1], boxes[1], BOX_SIZE, known_nonce, key) != 0 ||
+        crypto->secretbox_open(texts[2], boxes[2], BOX_SIZE, known_nonce, key) != 0)
+        return false;
+    for (size_t i = 0; i < AZS_ARRAY_LEN(boxes); i++) {
+        if (crypto->memcmp(boxes[i], known_box, BOX_SIZE) != 0 ||
+            crypto->memcmp(texts[i], known_text, TEXT_SIZE) != 0)
+            return false;
+    }
+    /* And a forged one does not open. */
+    boxes[0][BOX_SIZE - 1] ^= 1;
+    return crypto->box_open_afternm(texts[0], boxes[0], BOX_SIZE, known_nonce, key) !=
+           0;
+}
+
+int
+azs_zmtp_crypto_check(const azs_zmtp_crypto *crypto)
+{
+    if (crypto->init() < 0 || !gives_what_is_known(crypto))
+        return -ENOSYS;
+    return 0;
+}
