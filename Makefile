@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Tests to run, as pytest's arguments: make dev T="tests/zmq -k monitor"
 T ?= tests
+# Interpreters to make wheels for: those that are here, unless it names some.
+WHEELS ?=
 RESULTS = benchmarks/results
 
 # FULL=1: the original benchmark's size.
@@ -17,7 +19,7 @@ ASAN_ENV = PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
     LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libstdc++.so)"
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test dev asan leaks lint docs clean
+.PHONY: help bench test dev asan leaks lint docs wheels clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -57,6 +59,10 @@ docs: ## build the documentation with sphinx
 	@.ci/venv $(VENV)-docs release docs $(PYTHON)
 	$(VENV)-docs/bin/sphinx-build -W -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
+
+wheels: ## an sdist and wheels in dist/, those for this machine tested there
+	.ci/wheels dist $(WHEELS)
+	.ci/test-wheels dist $(filter-out tests,$(T))
 
 clean: ## remove what the commands above have made
 	rm -rf build dist *.egg-info $(VENV)-release $(VENV)-debug $(VENV)-asan \
