@@ -621,13 +621,37 @@ if _ext.core is not None:
             if not handle.cancelled():  # since _add_callback()
                 handle._run()
 
-        def _callback_slow(self, handle: Any, seconds: float) -> None:
-            if seconds >= self.slow_callback_duration:
+        def _callback_slow(self, handle: Any, seconds: float) -> bool:
+            if seconds < self.slow_callback_duration:
+                return False
+            if handle._callback == self._run_foreign:  # a signal's handler, say
+                (handle,) = handle._args
+            base_events.logger.warning(
+                "Executing %s took %.3f seconds",
+                base_events._format_handle(handle),
+                seconds,
+            )
+            return True
+
+        def _protocol_slow(
+            self, what: object, method: str | None, seconds: float
+        ) -> bool:
+            """A call of the protocol `what`, or of a protocol factory, has ended."""
+            if seconds < self.slow_callback_duration:
+                return False
+            if method is None:
                 base_events.logger.warning(
-                    "Executing %s took %.3f seconds",
-                    base_events._format_handle(handle),
+                    "Executing the protocol factory %r took %.3f seconds", what, seconds
+                )
+            else:
+                base_events.logger.warning(
+                    "Executing %s.%s() of %r took %.3f seconds",
+                    type(what).__qualname__,
+                    method,
+                    what,
                     seconds,
                 )
+            return True
 
     _Base = _AcceleratedLoop
 else:

@@ -115,7 +115,7 @@ watch(LoopObject *self, const azs_call_spec *spec, bool public, bool writer,
         return NULL;
     /* fileno() may have closed the loop. */
     if (azs_loop_check_usable(self) < 0 ||
-        azs_poller_set_handle(self, fd, writer, handle) < 0)
+        azs_poller_set_handle(self, fd, writer, handle, args[0]) < 0)
         Py_CLEAR(handle);
     return (PyObject *)handle;
 }
@@ -136,8 +136,17 @@ unwatch(LoopObject *self, const char *method, bool public, bool writer,
         return PyObject_CallMethod((PyObject *)self, "_unwatch_zmq", "OO", fd_obj,
                                    writer ? Py_True : Py_False);
     int fd = fd_arg(self, fd_obj);
-    if (fd < 0 || (public && azs_loop_ensure_free_fd(self, fd, fd_obj) < 0))
+    if (azs_unlikely(fd < 0)) {
+        /* Closed by now? It is known by itself, too, as to a selector. */
+        if (!PyErr_ExceptionMatches(PyExc_ValueError))
+            return NULL;
+        fd = azs_poller_fd_of(&self->poller, fd_obj);
+        if (fd < 0)
+            return NULL;
+        PyErr_Clear();
+    } else if (public && azs_loop_ensure_free_fd(self, fd, fd_obj) < 0) {
         return NULL;
+    }
     int res = azs_poller_remove_handle(self, fd, writer);
     return res < 0 ? NULL : PyBool_FromLong(res);
 }

@@ -162,11 +162,12 @@ handle_fill(HandleObject *self, LoopObject *loop, PyObject *callback,
         self->nargs = -1;
     }
     self->callback = Py_NewRef(callback);
+    /* Runs Python code, which may close the loop. It must not find the handle, which
+     * is not scheduled yet: so the collector hears of that afterwards. */
+    if (azs_unlikely(loop->debug) &&
+        (handle_take_stack(self) < 0 || azs_loop_check_usable(loop) < 0))
+        goto fail;
     PyObject_GC_Track(self);
-    if (azs_unlikely(loop->debug) && handle_take_stack(self) < 0) {
-        Py_DECREF(self);
-        return -1;
-    }
     return 0;
 
 fail:

@@ -25,7 +25,8 @@ struct LoopObject {
     bool closed;
     bool stopping;
     bool debug;
-    bool turning;             /* inside a turn: no re-entry */
+    bool slow_reported; /* debug mode: the slow part of what runs has been told of */
+    bool turning;       /* inside a turn: no re-entry */
     unsigned fork_generation; /* of the process that made the loop */
 
     azs_stats stats;
@@ -109,6 +110,24 @@ int azs_loop_ensure_free_fd(LoopObject *loop, int fd, PyObject *shown);
 /* The kernel has given us this descriptor just now: handles that it has are those of a
  * file that was closed under them, and go. 0 or -1. May run Python code. */
 int azs_loop_fresh_fd(LoopObject *loop, int fd);
+
+/* Calls the method `name` of the protocol args[0] and times it: see below. */
+PyObject *azs_loop_call_protocol_debug(LoopObject *loop, PyObject *name,
+                                       PyObject *const *args, size_t nargs);
+
+/* The same for its factory. */
+PyObject *azs_loop_call_factory_debug(LoopObject *loop, PyObject *factory);
+
+/* PyObject_VectorcallMethod for a method of a protocol, args[0]: debug mode tells of a
+ * slow one by its name. */
+static inline PyObject *
+azs_loop_call_protocol(LoopObject *loop, PyObject *name, PyObject *const *args,
+                       size_t nargs)
+{
+    if (azs_unlikely(loop->debug))
+        return azs_loop_call_protocol_debug(loop, name, args, nargs);
+    return PyObject_VectorcallMethod(name, args, nargs, NULL);
+}
 
 /* ---- handle.c ---- */
 

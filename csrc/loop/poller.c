@@ -209,8 +209,31 @@ fd_take_wait(azs_fd *entry, bool writer)
 
 /* ---- handles ---- */
 
+/* The object that the handles were for, where none is left; the reference is the
+ * caller's. Else NULL. */
+static PyObject *
+fd_take_object(azs_fd *entry)
+{
+    PyObject *object = entry->object;
+    if (object == NULL || entry->reader != NULL || entry->writer != NULL)
+        return NULL;
+    entry->object = NULL;
+    return object;
+}
+
 int
-azs_poller_set_handle(LoopObject *loop, int fd, bool writer, HandleObject *handle)
+azs_poller_fd_of(const azs_poller *poller, const PyObject *object)
+{
+    for (int fd = 0; fd < poller->nfds; fd++) {
+        if (poller->fds[fd].object == object)
+            return fd;
+    }
+    return -1;
+}
+
+int
+azs_poller_set_handle(LoopObject *loop, int fd, bool writer, HandleObject *handle,
+                      PyObject *object)
 {
     azs_poller *poller = &loop->poller;
     azs_fd *entry = fd_get(poller, fd);
@@ -237,7 +260,13 @@ azs_poller_set_handle(LoopObject *loop, int fd, bool writer, HandleObject *handl
     } else {
         fd_defer(poller, fd, entry);
     }
+    PyObject *old_object = NULL;
+    if (err == 0 && entry->object != object) {
+        old_object = entry->object;
+        entry->object = PyLong_Check(object) ? NULL : Py_NewRef(object);
+    }
     /* What follows runs finalizers: `entry` is stale after it. */
+    Py_XDECREF(old_object);
     if (old_wait != NULL)
         Py_DECREF(old_wait->owner);
     if (err < 0) {
@@ -266,8 +295,10 @@ azs_poller_remove_handle(LoopObject *loop, int fd, bool writer)
         return 0;
     *slot = NULL;
     entry->kept = 0;
+    PyObject *object = fd_take_object(entry);
     fd_dropped_interest(poller, fd, entry);
     int res = 0;
+    Py_XDECREF(object); /* runs finalizers: `entry` is stale after it */
     if (old_wait != NULL)
         Py_DECREF(old_wait->owner);
     if (old != NULL) {
@@ -443,7 +474,7 @@ wait_start_registering(LoopObject *loop, azs_watcher *wait, int fd, uint32_t dir
         entry->kept =
             EPOLLET | (in ? WAIT_IN : 0) | (entry->out_wait != NULL ? WAIT_OUT : 0);
     }
-    PyObject *old_file = entry->file;
+    PyObject *old_file = entry->file, *old_object = fd_take_object(entry);
     if (!fd_is_of(entry, file))
         entry->more_than_data = false;
     entry->file = ref;
@@ -458,6 +489,7 @@ wait_start_registering(LoopObject *loop, azs_watcher *wait, int fd, uint32_t dir
     }
     /* Runs finalizers: `entry` is stale after it. */
     Py_XDECREF(old_file);
+    Py_XDECREF(old_object);
     if (old_wait != NULL)
         Py_DECREF(old_wait->owner);
     int res = 0;
@@ -614,6 +646,22 @@ poller_verify(LoopObject *loop)
 
 /* ---- polling ---- */
 
+/* Queues a handle; one that was cancelled by itself watches no more, as in asyncio.
+ * 0, or -1 with an exception. */
+static int
+handle_fire(LoopObject *loop, int fd, bool writer)
+{
+    azs_fd *entry = fd_lookup(&loop->poller, fd);
+    HandleObject *handle = entry == NULL ? NULL
+                           : writer      ? entry->writer
+                                         : entry->reader;
+    if (handle == NULL)
+        return 0;
+    if (azs_unlikely(handle->cancelled))
+        return azs_poller_remove_handle(loop, fd, writer) < 0 ? -1 : 0;
+    return azs_ready_push_handle(loop, handle);
+}
+
 /* Queues what belongs to one event. 0, or -1 with MemoryError. */
 static int
 dispatch_event(LoopObject *loop, int fd, uint32_t events)
@@ -636,18 +684,24 @@ dispatch_event(LoopObject *loop, int fd, uint32_t events)
         return dispatch_kept(loop, fd, entry, events);
     /* As asyncio: an error or hang-up wakes both sides. */
     if (events & ~(uint32_t)EPOLLOUT) {
-        if (entry->reader != NULL && azs_ready_push_handle(loop, entry->reader) < 0)
+        if (handle_fire(loop, fd, false) < 0)
             return -1;
-        if (entry->in_wait != NULL && wait_fire(loop, entry, false, events) < 0)
+        entry = fd_lookup(poller, fd);
+        if (entry != NULL && entry->in_wait != NULL &&
+            wait_fire(loop, entry, false, events) < 0)
             return -1;
     }
     if (events & ~(uint32_t)EPOLLIN) {
-        if (entry->writer != NULL && azs_ready_push_handle(loop, entry->writer) < 0)
+        if (handle_fire(loop, fd, true) < 0)
             return -1;
-        if (entry->out_wait != NULL && wait_fire(loop, entry, true, events) < 0)
+        entry = fd_lookup(poller, fd);
+        if (entry != NULL && entry->out_wait != NULL &&
+            wait_fire(loop, entry, true, events) < 0)
             return -1;
     }
-    fd_defer(poller, fd, entry); /* a wait may be over */
+    entry = fd_lookup(poller, fd); /* finalizers may have run */
+    if (entry != NULL)
+        fd_defer(poller, fd, entry); /* a wait may be over */
     return 0;
 }
 
@@ -752,6 +806,7 @@ azs_poller_traverse(azs_poller *poller, visitproc visit, void *arg)
         if (entry->out_wait != NULL)
             Py_VISIT(entry->out_wait->owner);
         Py_VISIT(entry->file);
+        Py_VISIT(entry->object);
     }
     return 0;
 }
@@ -789,6 +844,7 @@ azs_poller_close(LoopObject *loop)
         if (fds[fd].out_wait != NULL)
             Py_DECREF(fds[fd].out_wait->owner);
         Py_XDECREF(fds[fd].file);
+        Py_XDECREF(fds[fd].object);
     }
     free(fds);
     free(poller->dirty);

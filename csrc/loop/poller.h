@@ -18,6 +18,7 @@ typedef struct {
     azs_watcher *in_wait;  /* its owner is owned */
     azs_watcher *out_wait; /* its owner is owned */
     PyObject *file;        /* owned: weak reference to what `kept` is for, or NULL */
+    PyObject *object;      /* owned with a handle: whose fileno() it was, or NULL */
     /* Edge-triggered events that stay registered between waits, 0 for none; not
      * 0 only where there is neither watcher nor handle. */
     uint32_t kept;
@@ -89,8 +90,13 @@ int azs_poller_spin(int epfd, struct epoll_event *events, int64_t *spin_ns,
 int azs_poller_poll(LoopObject *loop, int64_t now_ns, int64_t timeout_ns);
 
 /* Sets (handle owned by the caller, a reference is taken) or replaces the
- * reader or writer of an fd. The old one is cancelled. 0 or -1 with OSError. */
-int azs_poller_set_handle(LoopObject *loop, int fd, bool writer, HandleObject *handle);
+ * reader or writer of an fd. The old one is cancelled. `object` is an int, or has the
+ * fd for its fileno(). 0 or -1 with OSError. */
+int azs_poller_set_handle(LoopObject *loop, int fd, bool writer, HandleObject *handle,
+                          PyObject *object);
+
+/* The fd that has a handle for this object, which may be closed by now; or -1. */
+int azs_poller_fd_of(const azs_poller *poller, const PyObject *object);
 
 /* 1 where there was a handle, which is cancelled; 0 where not; -1 error. */
 int azs_poller_remove_handle(LoopObject *loop, int fd, bool writer);

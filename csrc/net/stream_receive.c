@@ -18,7 +18,8 @@ stream_eof_received(StreamObject *self)
 {
     TransportObject *base = &self->base;
     PyObject *protocol = Py_NewRef(base->protocol);
-    PyObject *keep = PyObject_CallMethodNoArgs(protocol, base->st->str_eof_received);
+    PyObject *keep =
+        azs_loop_call_protocol(base->loop, base->st->str_eof_received, &protocol, 1);
     int keep_open = keep == NULL ? -1 : PyObject_IsTrue(keep);
     Py_XDECREF(keep);
     Py_DECREF(protocol);
@@ -54,7 +55,7 @@ stream_read_buffered(StreamObject *self)
     static const char failed[] = "Fatal error: protocol.get_buffer() call failed.";
     PyObject *protocol = Py_NewRef(base->protocol);
     PyObject *args[] = {protocol, st->minus_one};
-    PyObject *obj = PyObject_VectorcallMethod(st->str_get_buffer, args, 2, NULL);
+    PyObject *obj = azs_loop_call_protocol(base->loop, st->str_get_buffer, args, 2);
     Py_buffer view;
     int res = -1;
     if (obj == NULL || PyObject_GetBuffer(obj, &view, PyBUF_WRITABLE) < 0) {
@@ -78,9 +79,10 @@ stream_read_buffered(StreamObject *self)
     if (n > 0) {
         PyObject *size = PyLong_FromSsize_t(n);
         PyObject *update_args[] = {protocol, size};
-        PyObject *ok = size == NULL ? NULL
-                                    : PyObject_VectorcallMethod(st->str_buffer_updated,
-                                                                update_args, 2, NULL);
+        PyObject *ok = size == NULL
+                           ? NULL
+                           : azs_loop_call_protocol(base->loop, st->str_buffer_updated,
+                                                    update_args, 2);
         Py_XDECREF(size);
         Py_XDECREF(ok);
         res = ok != NULL ? 0
@@ -186,7 +188,7 @@ deliver(StreamObject *self, PyObject *data)
     PyObject *protocol = Py_NewRef(base->protocol);
     PyObject *args[] = {protocol, data};
     PyObject *ok =
-        PyObject_VectorcallMethod(base->st->str_data_received, args, 2, NULL);
+        azs_loop_call_protocol(base->loop, base->st->str_data_received, args, 2);
     Py_DECREF(protocol);
     Py_XDECREF(ok);
     return ok != NULL ? 0

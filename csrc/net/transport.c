@@ -331,7 +331,7 @@ flow_call(TransportObject *self, PyObject *method, const char *message)
     if (self->protocol == NULL)
         return 0;
     PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *res = PyObject_CallMethodNoArgs(protocol, method);
+    PyObject *res = azs_loop_call_protocol(self->loop, method, &protocol, 1);
     Py_DECREF(protocol);
     if (res != NULL) {
         Py_DECREF(res);
@@ -479,7 +479,7 @@ run_connection_lost(TransportObject *self)
         Py_INCREF(protocol);
         PyObject *args[] = {protocol, exc};
         PyObject *ok =
-            PyObject_VectorcallMethod(self->st->str_connection_lost, args, 2, NULL);
+            azs_loop_call_protocol(self->loop, self->st->str_connection_lost, args, 2);
         Py_XDECREF(ok);
         Py_DECREF(protocol);
         res = ok == NULL ? -1 : 0;
@@ -558,7 +558,7 @@ run_connection_made(TransportObject *self)
     PyObject *args[] = {protocol, (PyObject *)self};
     self->connected = true;
     PyObject *ok =
-        PyObject_VectorcallMethod(self->st->str_connection_made, args, 2, NULL);
+        azs_loop_call_protocol(self->loop, self->st->str_connection_made, args, 2);
     Py_DECREF(protocol);
     /* Who catches Ctrl-C and runs the loop once more has a connection as any other. */
     PyObject *raised = NULL;
@@ -581,7 +581,8 @@ run_eof_received(TransportObject *self)
     PyObject *protocol = Py_XNewRef(self->protocol);
     if (protocol == NULL)
         return 0;
-    PyObject *ok = PyObject_CallMethodNoArgs(protocol, self->st->str_eof_received);
+    PyObject *ok =
+        azs_loop_call_protocol(self->loop, self->st->str_eof_received, &protocol, 1);
     Py_DECREF(protocol);
     if (ok == NULL)
         return azs_transport_failed(self, "Exception in protocol.eof_received()");

@@ -26,7 +26,7 @@ azs_datagram_error(DatagramObject *self)
     /* It may send again, and fail again. */
     if (protocol != NULL && Py_EnterRecursiveCall(" in error_received()") == 0) {
         PyObject *args[] = {protocol, exc};
-        ok = PyObject_VectorcallMethod(base->st->str_error_received, args, 2, NULL);
+        ok = azs_loop_call_protocol(base->loop, base->st->str_error_received, args, 2);
         Py_LeaveRecursiveCall();
     }
     int res = ok != NULL || protocol == NULL ? 0 : -1;

@@ -123,7 +123,7 @@ deliver(DatagramObject *self, azs_dgram *dgram)
     self->delivering_raw = dgram->raw;
     PyObject *args[] = {protocol, dgram->data, dgram->addr};
     PyObject *ok =
-        PyObject_VectorcallMethod(base->st->str_datagram_received, args, 3, NULL);
+        azs_loop_call_protocol(base->loop, base->st->str_datagram_received, args, 3);
     self->delivering = NULL;
     azs_datagram_give_bytes(self, dgram->data);
     Py_DECREF(dgram->addr);

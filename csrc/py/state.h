@@ -66,6 +66,7 @@
     X(_limit)                                                                          \
     X(_make_room)                                                                      \
     X(_msg_received)                                                                   \
+    X(_protocol_slow)                                                                  \
     X(_on_armed)                                                                       \
     X(_paused)                                                                         \
     X(_protocol)                                                                       \

@@ -57,6 +57,16 @@ azs_zmq_transport_arm(ZmqTransportObject *self)
     return 0;
 }
 
+/* A method of the protocol args[0]; our own loop's debug mode tells of a slow one. */
+static inline PyObject *
+call_protocol(ZmqTransportObject *self, PyObject *name, PyObject *const *args,
+              size_t nargs)
+{
+    return self->own_loop != NULL
+               ? azs_loop_call_protocol(self->own_loop, name, args, nargs)
+               : PyObject_VectorcallMethod(name, args, nargs, NULL);
+}
+
 /* ---- flow control ---- */
 
 /* Calls the protocol's pause_writing or resume_writing; what it raises goes to
@@ -67,7 +77,7 @@ call_flow_control(ZmqTransportObject *self, PyObject *name, const char *failed)
     if (self->protocol == NULL)
         return 0;
     PyObject *protocol = Py_NewRef(self->protocol);
-    PyObject *res = PyObject_CallMethodNoArgs(protocol, name);
+    PyObject *res = call_protocol(self, name, &protocol, 1);
     Py_DECREF(protocol);
     if (res != NULL) {
         Py_DECREF(res);
@@ -186,7 +196,7 @@ deliver(ZmqTransportObject *self, PyObject *message)
         name = self->st->str_event_received;
     }
     PyObject *args[] = {protocol, event != NULL ? event : message};
-    result = PyObject_VectorcallMethod(name, args, 2, NULL);
+    result = call_protocol(self, name, args, 2);
 done:
     Py_XDECREF(event);
     Py_DECREF(protocol);

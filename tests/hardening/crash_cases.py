@@ -664,6 +664,40 @@ def rpc_packer_that_goes_in_a_collection():
     loop.close()
 
 
+@case
+def timers_cancelled_in_the_making():
+    """Code that runs while a handle's stack is taken must not find it: it is in no
+    heap yet, and the heap's count of the cancelled would be wrong."""
+    loop = Loop()
+    loop.set_debug(True)
+
+    def callback():
+        pass
+
+    def cancel_all(frame, event, arg):
+        if event != "call" or frame.f_code.co_name != "extract_stack":
+            return
+        sys.setprofile(None)
+        for found in gc.get_referrers(callback):
+            if isinstance(found, kind):
+                found.cancel()
+        sys.setprofile(cancel_all)
+
+    kind = type(loop.call_later(0, print))
+    gc.disable()
+    timers = [loop.call_later(1000 + i, print) for i in range(150)]
+    sys.setprofile(cancel_all)
+    for i in range(60):
+        loop.call_later(2000 + i, callback)
+    sys.setprofile(None)
+    timers.append(loop.call_later(9000, print))
+    for timer in timers[:-1]:
+        timer.cancel()
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+
+
 def main():
     faulthandler.enable()
     CASES[sys.argv[1]]()

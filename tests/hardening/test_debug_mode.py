@@ -1,14 +1,19 @@
 """Debug mode beside asyncio's: the same checks, logs and tracebacks."""
 
 import asyncio
+import gc
 import logging
 import os
+import signal
 import subprocess
 import sys
 
 import pytest
+from two_loops import until
 
-from aiozmq_speedups import new_event_loop
+from aiozmq_speedups import _ext, new_event_loop
+
+accelerated = _ext.core is not None
 
 KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
 
@@ -170,7 +175,6 @@ def test_task_that_was_never_retrieved(loop, caplog):
         await asyncio.sleep(0)
 
     loop.run_until_complete(main())
-    import gc
 
     gc.collect()
     assert "Task exception was never retrieved" in caplog.text
@@ -229,3 +233,129 @@ def test_callback_that_switches_it_off(loop):
     loop.call_soon(loop.set_debug, True)
     run_ready(loop)
     assert loop.get_debug()
+
+
+def executed(caplog):
+    messages = [r.getMessage() for r in caplog.records]
+    caplog.clear()
+    return [m for m in messages if m.startswith("Executing ")]
+
+
+def test_slow_signal_handler(loop, caplog):
+    def handler():
+        pass
+
+    loop.slow_callback_duration = 0
+    loop.add_signal_handler(signal.SIGUSR1, handler)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        for _ in range(3):
+            run_ready(loop)
+    loop.remove_signal_handler(signal.SIGUSR1)
+    assert any(
+        "test_slow_signal_handler.<locals>.handler" in m for m in executed(caplog)
+    )
+
+
+class Slow(asyncio.Protocol):
+    def connection_made(self, transport):
+        transport.set_write_buffer_limits(high=0)
+
+    def data_received(self, data):
+        pass
+
+    def eof_received(self):
+        pass
+
+    def connection_lost(self, exc):
+        self.lost.set()
+
+    def __init__(self):
+        self.lost = asyncio.Event()
+
+
+class SlowBuffered(asyncio.BufferedProtocol):
+    def get_buffer(self, sizehint):
+        return bytearray(100)
+
+    def buffer_updated(self, nbytes):
+        pass
+
+
+@pytest.fixture
+def ours():
+    loop = new_event_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0
+    yield loop
+    loop.close()
+
+
+@pytest.mark.skipif(not accelerated, reason="asyncio names its own methods")
+def test_slow_protocols_are_named(ours, caplog):
+    async def main():
+        made = []
+
+        def factory():
+            made.append(Slow())
+            return made[-1]
+
+        server = await ours.create_server(factory, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        transport, protocol = await ours.create_connection(Slow, *address)
+        buffered, _ = await ours.create_connection(SlowBuffered, *address)
+        await until(lambda: len(made) == 2)
+        transport.write(b"x")
+        transport.write_eof()
+        await made[0].lost.wait()
+        await protocol.lost.wait()
+        server.close()
+        made[1].lost.clear()
+        buffered.abort()
+        await made[1].lost.wait()
+
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        ours.run_until_complete(main())
+    messages = executed(caplog)
+    for method in ("connection_made", "data_received", "eof_received"):
+        assert any(f"Executing Slow.{method}() of <" in m for m in messages), method
+    assert any("Executing Slow.connection_lost() of <" in m for m in messages)
+    assert any("Executing SlowBuffered.connection_made()" in m for m in messages)
+    assert any("Executing the protocol factory <function " in m for m in messages)
+
+
+@pytest.mark.skipif(not accelerated, reason="asyncio names its own methods")
+def test_slow_datagram_protocol_is_named(ours, caplog):
+    class Datagrams(asyncio.DatagramProtocol):
+        def datagram_received(self, data, addr):
+            received.set_result(data)
+
+    async def main():
+        nonlocal received
+        received = ours.create_future()
+        transport, _ = await ours.create_datagram_endpoint(
+            Datagrams, local_addr=("127.0.0.1", 0)
+        )
+        transport.sendto(b"x", transport.get_extra_info("sockname"))
+        await received
+        transport.close()
+        await asyncio.sleep(0)
+
+    received = None
+    with caplog.at_level(logging.WARNING, "asyncio"):
+        ours.run_until_complete(main())
+    assert any(".Datagrams.datagram_received() of " in m for m in executed(caplog))
+
+
+def test_a_loop_that_is_closed_while_a_stack_is_taken(ours):
+    def hook(frame, event, arg):
+        sys.setprofile(None)
+        ours.close()
+
+    for schedule in (ours.call_soon, ours.call_soon_threadsafe):
+        sys.setprofile(hook)
+        try:
+            with pytest.raises(RuntimeError, match="closed"):
+                schedule(print)
+        finally:
+            sys.setprofile(None)

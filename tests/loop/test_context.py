@@ -354,3 +354,28 @@ def test_the_keyword_in_any_string(loop):
         turns(loop, 3)
         assert sorted(seen) == ["base"] * 3 + ["own"] * 10
         seen.clear()
+
+
+def test_values_end_before_the_loop_sleeps(loop):
+    """A timer that keeps other values keeps none of the callback that ran last."""
+    value = Value()
+    gone = threading.Event()
+    weakref.finalize(value, gone.set)
+    one, other = contextvars.Context(), contextvars.Context()
+    one.run(var.set, value)
+    other.run(var.set, 1)
+    one.run(loop.call_soon, list)
+    timer = other.run(loop.call_later, 1000, list)
+    del one, value
+    seen = []
+
+    def watch():
+        seen.append(gone.wait(2))
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    timer.cancel()
+    assert seen == [True]
