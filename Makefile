@@ -9,6 +9,9 @@ T ?= tests
 WHEELS ?=
 RESULTS = benchmarks/results
 
+# How long each fuzzer runs.
+SECONDS ?= 60
+
 # FULL=1: the original benchmark's size.
 SIZE = $(if $(FULL),--count 5000 --tries 100)
 
@@ -19,7 +22,7 @@ ASAN_ENV = PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
     LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libstdc++.so)"
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test dev asan leaks lint docs wheels clean
+.PHONY: help bench test dev asan leaks fuzz lint docs wheels clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -47,6 +50,9 @@ asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 leaks: ## the leak tests on the debug build: memory flat over a million operations
 	@.ci/venv $(VENV)-debug debug test $(PYTHON)
 	$(VENV)-debug/bin/pytest -m leaks $(T)
+
+fuzz: ## the fuzzers of tests/c, each for SECONDS=60
+	$(PYTHON) tests/c/fuzz.py $(SECONDS)
 
 lint: ## ruff, mypy, clang-format, stubtest and the checks in tests/lint
 	@.ci/venv $(VENV)-lint debug test,lint $(PYTHON)

@@ -44,6 +44,8 @@ static int
 stash_feed(azs_zmtp_decoder *d, size_t n)
 {
     size_t have = stashed(d);
+    if (n == 0)
+        return 0;
     if (n > d->stash_capacity - d->stash_end) {
         if (d->stash_pos > 0) {
             memmove(d->stash, d->stash + d->stash_pos, have);
@@ -59,7 +61,7 @@ stash_feed(azs_zmtp_decoder *d, size_t n)
             d->stash_capacity = have + n;
         }
     }
-    azs_zmtp_copy(d->stash + d->stash_end, d->feed, n);
+    memcpy(d->stash + d->stash_end, d->feed, n);
     d->stash_end += n;
     d->feed += n;
     d->feed_size -= n;
@@ -107,13 +109,16 @@ static size_t
 take(azs_zmtp_decoder *d, uint8_t *to, size_t n)
 {
     size_t from_stash = stashed(d) < n ? stashed(d) : n;
-    azs_zmtp_copy(to, d->stash + d->stash_pos, from_stash);
-    d->stash_pos += from_stash;
-    n -= from_stash;
-    size_t from_feed = d->feed_size < n ? d->feed_size : n;
-    azs_zmtp_copy(to + from_stash, d->feed, from_feed);
-    d->feed += from_feed;
-    d->feed_size -= from_feed;
+    if (from_stash > 0) {
+        memcpy(to, d->stash + d->stash_pos, from_stash);
+        d->stash_pos += from_stash;
+    }
+    size_t from_feed = d->feed_size < n - from_stash ? d->feed_size : n - from_stash;
+    if (from_feed > 0) {
+        memcpy(to + from_stash, d->feed, from_feed);
+        d->feed += from_feed;
+        d->feed_size -= from_feed;
+    }
     return from_stash + from_feed;
 }
 

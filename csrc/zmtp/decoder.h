@@ -47,7 +47,7 @@ typedef struct {
     size_t body_size;            /* 0: none is under way */
     unsigned body_flags;
 
-    uint64_t max_size; /* of a body */
+    uint64_t max_size; /* of a body; may be set anew between frames */
 } azs_zmtp_decoder;
 
 /* `max_size`: the largest body that is accepted; beyond PTRDIFF_MAX none is. */

@@ -33,10 +33,10 @@ def environment():
     return {name: value for name, value in os.environ.items() if name not in drop}
 
 
-def build(target, sources, flags=(), cc=None):
+def build(target, sources, flags=(), cc=None, rooms=ROOMS):
     """The program `target` from `sources` and the rooms' own."""
-    rooms = sorted(path for room in ROOMS for path in (CSRC / room).glob("*.c"))
-    command = [*(cc or compiler()), *FLAGS, *flags, "-o", target, *sources, *rooms]
+    below = sorted(path for room in rooms for path in (CSRC / room).glob("*.c"))
+    command = [*(cc or compiler()), *FLAGS, *flags, "-o", target, *sources, *below]
     command += ["-ldl"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment())
     if done.returncode != 0:

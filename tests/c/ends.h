@@ -11,8 +11,9 @@ typedef struct {
     azs_zmtp_config config;
     azs_zmtp_handshake hs;
     azs_zmtp_decoder decoder;
-    int decision; /* what the user says: 200, or another status */
-    int error;    /* the first one */
+    uint8_t *room; /* of a large frame under way */
+    int decision;  /* what the user says: 200, or another status */
+    int error;     /* the first one */
 
     uint8_t *out; /* to be sent to the other end */
     size_t out_size;
