@@ -281,8 +281,6 @@ curve_receive(azs_zmtp_handshake *hs, const azs_zmtp_command *command,
     azs_zmtp_command_kind kind = command->kind;
     uint8_t *body = frame->body;
     int err;
-    if (hs->sends)
-        return azs_zmtp_handshake_fail(hs, AZS_ZMTP_FAULT_UNEXPECTED_COMMAND);
     if (as_server && hs->step == HELLO && kind == AZS_ZMTP_HELLO) {
         err = receive_hello(hs, body, frame->size);
         hs->step = WELCOME;

@@ -5,8 +5,8 @@
 void
 azs_zmtp_decoder_init(azs_zmtp_decoder *d, uint64_t max_size)
 {
-    *d =
-        (azs_zmtp_decoder){.max_size = max_size < PTRDIFF_MAX ? max_size : PTRDIFF_MAX};
+    *d = (azs_zmtp_decoder){0};
+    azs_zmtp_decoder_limit(d, max_size);
 }
 
 static void
@@ -147,6 +147,28 @@ next_of_body(azs_zmtp_decoder *d, azs_zmtp_frame *frame)
     return AZS_ZMTP_FRAME;
 }
 
+/* A frame that lies whole in the feed, with nothing before it, as almost all do:
+ * true, or false where it is for the long way to tell. */
+static inline bool
+next_in_place(azs_zmtp_decoder *d, azs_zmtp_frame *frame)
+{
+    uint8_t *at = d->feed;
+    if (stashed(d) > 0 || d->feed_size < 2)
+        return false;
+    size_t header_size = azs_zmtp_header_size(at[0]);
+    if (d->feed_size < header_size)
+        return false;
+    uint64_t size;
+    azs_zmtp_header_get(at, &frame->flags, &size);
+    if (size > d->feed_size - header_size || size > d->max_size)
+        return false;
+    frame->body = at + header_size;
+    frame->size = (size_t)size;
+    d->feed = frame->body + size;
+    d->feed_size -= header_size + (size_t)size;
+    return true;
+}
+
 int
 azs_zmtp_decoder_next(azs_zmtp_decoder *d, azs_zmtp_frame *frame)
 {
@@ -154,6 +176,8 @@ azs_zmtp_decoder_next(azs_zmtp_decoder *d, azs_zmtp_frame *frame)
         return next_of_body(d, frame);
     if (d->stash_pos == d->stash_end)
         d->stash_pos = d->stash_end = 0; /* the frame handed out is done with */
+    if (azs_likely(next_in_place(d, frame)))
+        return AZS_ZMTP_FRAME;
     if (stashed(d) + d->feed_size == 0)
         return starved(d);
     uint8_t *at;
@@ -171,10 +195,8 @@ azs_zmtp_decoder_next(azs_zmtp_decoder *d, azs_zmtp_frame *frame)
     if (azs_unlikely(body_size > d->max_size))
         return -EMSGSIZE;
     size_t size = (size_t)body_size;
-    /* No overflow: each side is below PTRDIFF_MAX plus the header's size. */
-    bool whole = stashed(d) > 0 ? stashed(d) >= header_size + size
-                                : d->feed_size >= header_size + size;
-    if (!whole && size >= AZS_ZMTP_ROOM_MIN) {
+    /* The sum is no overflow: max_size is PTRDIFF_MAX at most. */
+    if (size >= AZS_ZMTP_ROOM_MIN && stashed(d) < header_size + size) {
         skip(d, header_size);
         d->body_size = size;
         d->body_flags = flags;

@@ -47,11 +47,18 @@ typedef struct {
     size_t body_size;            /* 0: none is under way */
     unsigned body_flags;
 
-    uint64_t max_size; /* of a body; may be set anew between frames */
+    uint64_t max_size; /* of a body; at most PTRDIFF_MAX */
 } azs_zmtp_decoder;
 
 /* `max_size`: the largest body that is accepted; beyond PTRDIFF_MAX none is. */
 void azs_zmtp_decoder_init(azs_zmtp_decoder *d, uint64_t max_size);
+
+/* Another limit, between two frames: a handshake's is not that of traffic. */
+static inline void
+azs_zmtp_decoder_limit(azs_zmtp_decoder *d, uint64_t max_size)
+{
+    d->max_size = max_size < PTRDIFF_MAX ? max_size : PTRDIFF_MAX;
+}
 
 /* Frees what is kept. The room stays the caller's. */
 void azs_zmtp_decoder_clear(azs_zmtp_decoder *d);

@@ -57,8 +57,6 @@ plain_receive(azs_zmtp_handshake *hs, const azs_zmtp_command *command,
     (void)frame;
     bool as_server = hs->config->as_server;
     int err;
-    if (hs->sends)
-        return azs_zmtp_handshake_fail(hs, AZS_ZMTP_FAULT_UNEXPECTED_COMMAND);
     if (as_server && hs->step == HELLO && command->kind == AZS_ZMTP_HELLO)
         return plain_receive_hello(hs, command);
     if (!as_server && hs->step == WELCOME && command->kind == AZS_ZMTP_WELCOME) {

@@ -155,10 +155,11 @@ TEST(curve_wrong_server_key)
     end_clear(&server);
 }
 
-/* A vouch that was made for another server: libzmq does not look at it. */
-TEST(curve_vouch_for_another_server)
+/* A vouch for another server, at which libzmq does not look, or for another
+ * connection's key. */
+static void
+check_vouch_is_refused(bool another_server)
 {
-    NEED_LIBSODIUM();
     end client = curve_end(false), server = curve_end(true);
     end_start(&client);
     end_start(&server);
@@ -177,7 +178,10 @@ TEST(curve_vouch_for_another_server)
     azs_zmtp_frame frame = {welcome + 2, server.out_size - 2, AZS_ZMTP_COMMAND};
     CHECK_INT(azs_zmtp_handshake_receive(&client.hs, &frame), 0);
     free(welcome);
-    client.config.server_key[0] ^= 1; /* and the vouch is for somebody else */
+    if (another_server)
+        client.config.server_key[0] ^= 1;
+    else
+        client.hs.short_public[0] ^= 1;
     uint8_t *initiate = malloc(azs_zmtp_handshake_room(&client.hs));
     int n = azs_zmtp_handshake_send(&client.hs, initiate);
     frame = (azs_zmtp_frame){initiate, (size_t)n, AZS_ZMTP_COMMAND};
@@ -186,6 +190,13 @@ TEST(curve_vouch_for_another_server)
     free(initiate);
     end_clear(&client);
     end_clear(&server);
+}
+
+TEST(curve_vouch_must_be_for_this_connection)
+{
+    NEED_LIBSODIUM();
+    check_vouch_is_refused(true);
+    check_vouch_is_refused(false);
 }
 
 TEST(curve_decided)
@@ -349,6 +360,14 @@ TEST(curve_message_forged_truncated_or_out_of_order)
     CHECK_INT(frame.flags, 0);
     CHECK_MEM(frame.body, frame.size, "hello", 5);
     free(copy);
+    /* A peer that seals nothing at all: not even flags. */
+    uint8_t nonce[AZS_ZMTP_NONCE_SIZE];
+    memcpy(out[0], out[3], 16);
+    out[0][15] = 200;
+    azs_zmtp_nonce_put(nonce, "CurveZMQMESSAGEC", 200);
+    CHECK_INT(libsodium()->secretbox(out[0] + 16, out[1], 0, nonce, s.client.key), 0);
+    CHECK_INT(open_copy(&s.server, out[0], 32, 0, &fault), -EPROTO);
+    CHECK_INT(fault, AZS_ZMTP_FAULT_MESSAGE);
     s.client.sent = UINT64_MAX;
     CHECK_INT(azs_zmtp_curve_seal(&s.client, 0, NULL, 0, out[0]), -EPROTO);
 }
