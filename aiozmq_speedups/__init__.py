@@ -1,13 +1,16 @@
 """asyncio and ZeroMQ at C speed."""
 
+from __future__ import annotations
+
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
-from aiozmq_speedups._version import __version__, version, version_info
-
+TYPE_CHECKING = False  # not by typing, which takes as long as all the rest
 if TYPE_CHECKING:
+    from typing import Any
+
     from aiozmq_speedups._ext import EpollSelector
     from aiozmq_speedups._policy import EventLoopPolicy, ZmqEventLoopPolicy
+    from aiozmq_speedups._version import __version__, version, version_info
     from aiozmq_speedups.core import (
         SocketEvent,
         ZmqMonitor,
@@ -66,11 +69,14 @@ _MODULE_OF = {
     "ZmqStreamClosed": "stream",
     "ZmqStreamProtocol": "stream",
     "ZmqTransport": "interface",
+    "__version__": "_version",
     "create_zmq_connection": "core",
     "create_zmq_stream": "stream",
     "install": "loop",
     "new_event_loop": "loop",
     "run": "loop",
+    "version": "_version",
+    "version_info": "_version",
 }
 _SUBMODULES = {"core", "interface", "loop", "selector", "stream", "zmq_asyncio"}
 

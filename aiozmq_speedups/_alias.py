@@ -13,13 +13,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from importlib.abc import Loader, MetaPathFinder
-from typing import TYPE_CHECKING, Any
 
+# Without typing and importlib.abc, as it is imported at the start of each Python that
+# AIOZMQ_SPEEDUPS_RUN=1 is for.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType
+    from typing import Any
 
 __all__ = ["install_alias"]
 
@@ -38,7 +40,7 @@ def _target_name(alias: str, name: str) -> str | None:
     return None
 
 
-class _AliasLoader(Loader):
+class _AliasLoader:
     """Hands out a module that its own loader has loaded, or loads now."""
 
     def __init__(self, target: str) -> None:
@@ -65,7 +67,7 @@ class _AliasLoader(Loader):
         return code
 
 
-class _AliasFinder(MetaPathFinder):
+class _AliasFinder:
     def __init__(self, alias: str) -> None:
         self.alias = alias
         self._searching = False
@@ -86,7 +88,7 @@ class _AliasFinder(MetaPathFinder):
             return None
         spec = importlib.util.spec_from_loader(
             fullname,
-            _AliasLoader(name),
+            _AliasLoader(name),  # type: ignore[arg-type]
             origin=found.origin,
             is_package=found.submodule_search_locations is not None,
         )

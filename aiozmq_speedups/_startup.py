@@ -7,19 +7,18 @@ spawned. Nothing is imported before the program asks for it.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
-import warnings
-from importlib.abc import Loader, MetaPathFinder
-from typing import TYPE_CHECKING, Any
 
 from aiozmq_speedups._alias import install_alias
 
+TYPE_CHECKING = False  # as in _alias
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import ModuleType
+    from typing import Any
 
 __all__ = ["start", "start_by_environment"]
 
@@ -47,7 +46,7 @@ def start_by_environment() -> None:
         start()
 
 
-class _AsyncioFinder(MetaPathFinder):
+class _AsyncioFinder:
     """Sees asyncio's import, and puts our loop there when it has been executed."""
 
     def find_spec(
@@ -62,12 +61,13 @@ class _AsyncioFinder(MetaPathFinder):
             if finder is not self:
                 spec = finder.find_spec(fullname, path, target)
                 if spec is not None and spec.loader is not None:
-                    spec.loader = _AsyncioLoader(spec.loader)
+                    loader: Any = _AsyncioLoader(spec.loader)
+                    spec.loader = loader
                     return spec
         return None
 
 
-class _AsyncioLoader(Loader):
+class _AsyncioLoader:
     def __init__(self, own: Loader) -> None:
         self._own = own
 
@@ -90,6 +90,8 @@ def _take_asyncio() -> None:
 
 def _tell_of_other_loops() -> None:
     """Warn, once, of a program that makes asyncio's own loop by its name."""
+    import functools
+    import warnings
     from asyncio.base_events import BaseEventLoop
 
     from aiozmq_speedups.loop import Loop

@@ -201,8 +201,8 @@ def test_the_environment_variable(value, options, is_ours):
 def test_the_environment_variable_loads_nothing_by_itself():
     code = (
         "import sys\n"
-        "print([n for n in ('asyncio', 'zmq', 'aiozmq_speedups.loop', 'uvloop')"
-        " if n in sys.modules])\n"
+        "names = 'asyncio', 'importlib.resources', 'typing', 'uvloop', 'zmq'\n"
+        "print([name for name in names if name in sys.modules])\n"
         "import asyncio.events, importlib\n"
         "print(asyncio.__spec__.loader is asyncio.__loader__)\n"
         "assert importlib.reload(asyncio) is asyncio"
