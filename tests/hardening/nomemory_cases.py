@@ -317,7 +317,7 @@ def rpc(alive):
             raise KeyError
 
     class Spec:
-        is_coroutine, min_args, max_args = False, 0, 2
+        is_coroutine, min_args, max_args = False, 0, 6
 
     packer = SimpleNamespace(packb=Packer().pack, unpackb=unpackb)
     client = Client()

@@ -51,7 +51,7 @@ else:
     import _xxsubinterpreters as interpreters
     make = lambda: interpreters.create(isolated=False)
     run = interpreters.run_string
-import aiozmq_speedups, asyncio
+import aiozmq_speedups._ext, asyncio
 inner = {inner!r}.format(path=aiozmq_speedups._ext.core.__file__)
 run_main = lambda: aiozmq_speedups.run(asyncio.sleep(0, "main"))
 for _ in range(3):
@@ -82,7 +82,7 @@ def test_interpreters_come_and_go():
 
 COPIES = """
 import gc, importlib.util, socket
-import aiozmq_speedups
+import aiozmq_speedups._ext
 path = aiozmq_speedups._ext.core.__file__
 a, b = socket.socketpair()
 
