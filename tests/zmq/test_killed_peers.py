@@ -194,6 +194,11 @@ class Peers:
             rcvhwm=HWM,
             sndbuf=KERNEL_BUFFER,
             rcvbuf=KERNEL_BUFFER,
+            # Not 0: libzmq (4.3.5) aborts the process, with pyzmq alone as well, where
+            # a socket that does not linger is closed as its killed peer's connection
+            # breaks inside a message ("Resource temporarily unavailable", clean_pipes
+            # in session_base.cpp): its session can no longer read the rest of it.
+            linger=100,
         )
         self.end = await self.end_class.open(
             zmq_type, zmq_sock=sock, reconnect_interval=0.01, **where
