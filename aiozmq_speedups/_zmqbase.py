@@ -28,7 +28,7 @@ from aiozmq_speedups._zmqmonitor import (
 )
 from aiozmq_speedups.interface import ZmqTransport
 from aiozmq_speedups.log import logger
-from aiozmq_speedups.util import _EndpointsSet
+from aiozmq_speedups.util import _EndpointsSet, find_endpoint
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -95,8 +95,9 @@ class _BaseTransport(ZmqTransport):
         _low_water: int
         _high_water: int
         _extra: dict[str, Any]
-        _bindings: set[str]
-        _connections: set[str]
+        # Endpoints by their names in libzmq, and the other names that they were given.
+        _bindings: dict[str, set[str]]
+        _connections: dict[str, set[str]]
         _subscriptions: set[bytes]
         _monitor: _BaseTransport | None
         _process_token: _Process
@@ -119,8 +120,8 @@ class _BaseTransport(ZmqTransport):
 
     def _init_cold(self, zmq_sock: _Socket, zmq_type: int) -> None:
         self._extra = {"zmq_socket": zmq_sock, "zmq_type": zmq_type}
-        self._bindings = set()
-        self._connections = set()
+        self._bindings = {}
+        self._connections = {}
         self._subscriptions = set()
         self._monitor = None
         self._process_token = _Process.current
@@ -324,7 +325,7 @@ class _BaseTransport(ZmqTransport):
         def operation(zmq_sock: _Socket) -> str:
             zmq_sock.bind(endpoint)
             real_endpoint: str = self.getsockopt(zmq.LAST_ENDPOINT)
-            self._bindings.add(real_endpoint)
+            self._bindings.setdefault(real_endpoint, set()).add(endpoint)
             return real_endpoint
 
         return self._done(operation, endpoint)
@@ -332,7 +333,7 @@ class _BaseTransport(ZmqTransport):
     def unbind(self, endpoint: str) -> Awaitable[None]:
         def operation(zmq_sock: _Socket) -> None:
             zmq_sock.unbind(endpoint)
-            self._bindings.discard(endpoint)
+            self._forget_endpoint(endpoint)
 
         return self._done(operation, endpoint)
 
@@ -342,7 +343,7 @@ class _BaseTransport(ZmqTransport):
     def connect(self, endpoint: str) -> Awaitable[str]:
         def operation(zmq_sock: _Socket) -> str:
             zmq_sock.connect(endpoint)
-            self._connections.add(endpoint)
+            self._connections[endpoint] = set()
             return endpoint
 
         return self._done(operation, endpoint)
@@ -350,7 +351,7 @@ class _BaseTransport(ZmqTransport):
     def disconnect(self, endpoint: str) -> Awaitable[None]:
         def operation(zmq_sock: _Socket) -> None:
             zmq_sock.disconnect(endpoint)
-            self._connections.discard(endpoint)
+            self._forget_endpoint(endpoint)
 
         return self._done(operation, endpoint)
 
@@ -391,6 +392,12 @@ class _BaseTransport(ZmqTransport):
             hub.protocol_events = mask
 
     def _check_monitor(self) -> None:
+    def _forget_endpoint(self, endpoint: str) -> None:
+        """zmq_unbind(3) and zmq_disconnect(3) are one in libzmq: they end whatever has
+        that name, or for TCP the address that it stands for."""
+        for endpoints in (self._bindings, self._connections):
+            endpoints.pop(find_endpoint(endpoints, endpoint), None)
+
         if zmq.zmq_version_info() < (4,) or zmq.pyzmq_version_info() < (14, 4):
             raise NotImplementedError(
                 "Socket monitor requires libzmq >= 4 and pyzmq >= 14.4, "

@@ -133,7 +133,10 @@ class ZmqTransport(BaseTransport):
         raise NotImplementedError
 
     def unbind(self, endpoint: str) -> Awaitable[None]:
-        """Stop accepting at *endpoint*, as :meth:`bind` returned it. A coroutine.
+        """Stop accepting at *endpoint*. A coroutine.
+
+        :param endpoint: as :meth:`bind` got or returned it; for TCP any name of its
+            address (which is looked up, as libzmq does, where it is no other).
 
         :raise OSError: on an error of libzmq.
         :raise TypeError: where *endpoint* is not a str.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import socket
+from collections.abc import Collection, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
@@ -38,3 +39,35 @@ class _EndpointsSet(AbstractSet[T]):
         return "{" + ", ".join(shown) + "}"
 
     __str__ = __repr__
+
+
+def find_endpoint(endpoints: Mapping[str, Collection[str]], name: str) -> str:
+    """Which of *endpoints*, each with the other names that it has, *name* stands for.
+
+    *name* itself where none does.
+    """
+    if name in endpoints:
+        return name
+    for endpoint, names in endpoints.items():
+        if name in names:
+            return endpoint
+    addresses = _tcp_addresses(name)
+    if addresses:
+        for endpoint in endpoints:
+            if not addresses.isdisjoint(_tcp_addresses(endpoint)):
+                return endpoint
+    return name
+
+
+def _tcp_addresses(endpoint: str) -> set[tuple[str, str]]:
+    """The (address, port) pairs that a TCP endpoint may stand for."""
+    scheme, _, address = endpoint.partition("://")
+    host, _, port = address.rpartition(":")
+    if scheme != "tcp" or ";" in address:  # "source;target"
+        return set()
+    try:
+        # libzmq has just asked for the same.
+        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return set()
+    return {(str(info[4][0]).removeprefix("::ffff:"), port) for info in found}

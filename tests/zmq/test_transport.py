@@ -1018,6 +1018,56 @@ def test_reading_while_writing_is_blocked(run):
 
 @pytest.mark.parametrize("option", [zmq.ROUTER_MANDATORY])
 def test_router_that_refuses_is_retried(run, option):
+@pytest.mark.parametrize(
+    "name, ending",
+    [
+        ("localhost", "localhost"),
+        ("localhost", "127.0.0.1"),
+        ("127.0.0.1", "localhost"),
+        ("*", "*"),
+    ],
+)
+def test_unbind_by_another_name(run, name, ending):
+    """libzmq looks names up: what it ends is forgotten, by whatever name it was."""
+
+    async def go():
+        tr, pr = await open_transport(zmq.DEALER)
+        with raw_socket(zmq.DEALER) as free:
+            port = free.bind_to_random_port("tcp://127.0.0.1")
+            free.unbind(free.last_endpoint)
+        real = await tr.bind(f"tcp://{name}:{port}")
+        assert real != f"tcp://{name}:{port}" or name == "127.0.0.1"
+        other = await tr.bind("tcp://127.0.0.1:*")
+        assert tr.bindings() == {real, other}
+        await tr.unbind(f"tcp://{ending}:{port}")
+        assert tr.bindings() == {other}
+        with pytest.raises(OSError):
+            await tr.unbind(real)
+        await tr.unbind(other)
+        assert not tr.bindings()
+        tr.abort()
+        await pr.lost
+
+    run(go())
+
+
+def test_disconnect_by_another_name(run):
+    async def go():
+        tr, pr = await open_transport(
+            zmq.DEALER, connect=["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]
+        )
+        tr.setsockopt(zmq.LINGER, 0)
+        await tr.disconnect("tcp://localhost:1")
+        assert tr.connections() == {"tcp://127.0.0.1:2"}
+        # One call in libzmq.
+        await tr.unbind("tcp://127.0.0.1:2")
+        assert not tr.connections()
+        tr.abort()
+        await pr.lost
+
+    run(go())
+
+
     async def go():
         router = raw_socket(zmq.ROUTER, sndhwm=3, sndbuf=4096)
         router.setsockopt(option, 1)
