@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import reprlib
 import weakref
 from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
@@ -59,6 +60,15 @@ class _Process:
     """Told apart by identity: a forked child gets another instance."""
 
     current: _Process
+class _Frames(list[Any]):
+    """A message in an exception handler's context: a log shows the beginning."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return reprlib.repr(list(self))
+
+
 
 
 def _new_process() -> None:
@@ -208,6 +218,20 @@ class _BaseTransport(ZmqTransport):
     def _schedule_linger(self) -> asyncio.TimerHandle | None:
         """Bounds by the linger time how long close() waits for the buffer."""
         assert self._loop is not None
+    def _report_refused(self, exc: OSError, message: Iterable[Any]) -> None:
+        """Tells of one message that libzmq refused; the transport goes on."""
+        if self._loop is None:
+            return  # it has ended meanwhile
+        self._loop.call_exception_handler(
+            {
+                "message": "A message cannot be sent by a zmq socket transport",
+                "exception": exc,
+                "zmq_message": _Frames(message),
+                "transport": self,
+                "protocol": self._protocol,
+            }
+        )
+
         try:
             milliseconds = int(self.getsockopt(zmq.LINGER))
         except OSError:

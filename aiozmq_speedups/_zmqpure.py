@@ -13,11 +13,17 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from aiozmq_speedups._zmqbase import (
-    _EVENTS,
     _BaseTransport,
     _os_error,
     _Protocol,
     _Socket,
+)
+from aiozmq_speedups._zmqsock import (
+    MESSAGE_ERRORS,
+    get_events,
+    message_size,
+    receive,
+    send,
 )
 
 if TYPE_CHECKING:
@@ -25,8 +31,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
     from collections.abc import Iterable
 
-# One turn of a transport ends after this many messages or bytes, so that a
-# flood does not keep the rest of the loop waiting.
+# One turn of a transport ends after this many messages or bytes, the frames' overhead
+# among them, so that a flood does not keep the rest of the loop waiting.
 _BUDGET_MESSAGES = 128
 _BUDGET_BYTES = 1024 * 1024
 
@@ -147,7 +153,7 @@ class _PyZmqTransport(_BaseTransport):
     def _process(self) -> bool:
         """Receives, then sends. True where there is more to do at once."""
         settled = False
-        if self._can_receive and not self._paused and not self._closing:
+        if self._wants_messages():
             ended = self._drain()
             if ended is None:
                 # Out of budget: the next turn looks at everything.
@@ -159,28 +165,38 @@ class _PyZmqTransport(_BaseTransport):
             if not self._flush():
                 return True
             settled = False
-        if settled or self._sock is None or self._fd < 0:
+        # A send that ended with EAGAIN has looked for room: ZMQ_FD will tell of more.
+        # So where no message is wanted, nothing is left to look at.
+        if settled or self._sock is None or self._fd < 0 or not self._wants_messages():
             return False
         return self._recheck()
 
+    def _wants_messages(self) -> bool:
+        return self._can_receive and not self._paused and not self._closing
+
     def _recheck(self) -> bool:
+        """Asks for messages after a call that may have taken their command."""
         assert self._sock is not None
         try:
-            events: Any = self._sock.getsockopt(_EVENTS)
+            events = get_events(self._sock)
         except zmq.ZMQError as exc:
             if exc.errno == errno.EINTR:
                 return True
             self._fatal_zmq_error(exc, "Fatal read error on zmq socket transport")
             return False
-        if events & zmq.POLLIN and not self._paused and not self._closing:
+        if events & zmq.POLLIN:
             return True
-        if self._buffer and events & zmq.POLLOUT:
-            if self._zmq_type not in _POLLOUT_IS_CONSTANT:
-                return True
-            # ZMQ_FD wakes us when room comes, but the command may have been
-            # taken just now.
-            if self._retry is None:
-                self._retry = self._schedule_retry()
+        if not self._buffer:
+            return False
+        if self._zmq_type not in _POLLOUT_IS_CONSTANT:
+            return bool(events & zmq.POLLOUT)
+        # The look may have taken the command that there is room. Only a send tells.
+        if not self._flush() or not self._buffer:
+            return True
+        # libzmq may have taken commands in that send, too, if it had not for a
+        # millisecond: who looks once more takes the next one. So a timer does.
+        if self._retry is None:
+            self._retry = self._schedule_retry()
         return False
 
     def _drain(self) -> bool | None:
@@ -190,7 +206,7 @@ class _PyZmqTransport(_BaseTransport):
         count = size = 0
         while count < _BUDGET_MESSAGES and size < _BUDGET_BYTES:
             try:
-                data = self._sock.recv_multipart(zmq.DONTWAIT)
+                data = receive(self._sock)
             except zmq.ZMQError as exc:
                 if exc.errno == errno.EAGAIN:
                     return True
@@ -205,8 +221,7 @@ class _PyZmqTransport(_BaseTransport):
                 self._fatal_error(exc, "Fatal read error on zmq socket transport")
                 return False
             count += 1
-            for frame in data:
-                size += len(frame)
+            size += message_size(data)
             # It may close, pause, or close the zmq socket underneath.
             self._protocol.msg_received(data)
             if self._paused or self._closing or self._sock is None:
@@ -221,13 +236,18 @@ class _PyZmqTransport(_BaseTransport):
                 return False
             sent_size, data = self._buffer[0]
             assert self._sock is not None
+            refused = None
             try:
-                self._sock.send_multipart(data, zmq.DONTWAIT)
+                send(self._sock, data)
             except zmq.ZMQError as exc:
                 if exc.errno in (errno.EAGAIN, errno.EINTR):
                     return exc.errno == errno.EAGAIN
-                self._fatal_zmq_error(exc, "Fatal write error on zmq socket transport")
-                return True
+                if exc.errno not in MESSAGE_ERRORS:
+                    self._fatal_zmq_error(
+                        exc, "Fatal write error on zmq socket transport"
+                    )
+                    return True
+                refused = _os_error(exc)
             except Exception as exc:
                 self._fatal_error(exc, "Fatal write error on zmq socket transport")
                 return True
@@ -235,6 +255,8 @@ class _PyZmqTransport(_BaseTransport):
             self._buffer_size -= sent_size
             count += 1
             size += sent_size
+            if refused is not None:
+                self._report_refused(refused, data)
             self._maybe_resume_protocol()
         if self._closing and not self._conn_lost:
             self._schedule_connection_lost(None)
@@ -246,7 +268,6 @@ class _PyZmqTransport(_BaseTransport):
         if not data:
             return
         parts: list[Any] = list(data)
-        size = 0
         for i, part in enumerate(parts):
             if not isinstance(part, bytes):
                 if not isinstance(part, (bytearray, memoryview)):
@@ -254,8 +275,7 @@ class _PyZmqTransport(_BaseTransport):
                         f"data argument must be iterable of byte-ish ({data!r})"
                     )
                 # The caller may change it while it waits.
-                parts[i] = part = bytes(part)
-            size += len(part)
+                parts[i] = bytes(part)
         if not parts:
             return
         if self._is_forked():
@@ -271,8 +291,13 @@ class _PyZmqTransport(_BaseTransport):
         if not self._buffer:
             assert self._sock is not None
             try:
-                self._sock.send_multipart(parts, zmq.DONTWAIT)
+                send(self._sock, parts)
             except zmq.ZMQError as exc:
+                if exc.errno in MESSAGE_ERRORS:
+                    if self._can_receive:
+                        self._arm()
+                    self._report_refused(_os_error(exc), parts)
+                    return
                 if exc.errno not in (errno.EAGAIN, errno.EINTR):
                     self._fatal_zmq_error(
                         exc, "Fatal write error on zmq socket transport"
@@ -287,9 +312,16 @@ class _PyZmqTransport(_BaseTransport):
                 return
             if self._can_receive:
                 self._arm()
+        size = message_size(parts)
         self._buffer.append((size, parts))
         self._buffer_size += size
         self._maybe_pause_protocol()
+
+    def _take_queue(self) -> list[Any]:
+        taken = [data for _, data in self._buffer]
+        self._buffer.clear()
+        self._buffer_size = 0
+        return taken
 
     def get_write_buffer_size(self) -> int:
         return self._buffer_size

@@ -39,6 +39,13 @@ class ZmqTransport(BaseTransport):
         ``bytes`` are kept as they are; other buffers are copied before this
         method returns.
 
+        Where libzmq refuses this one message, the loop's exception handler gets
+        it, as a list of frames in ``context["zmq_message"]``, with the OSError in
+        ``context["exception"]``, and the transport goes on: EHOSTUNREACH (the peer
+        is not there: ROUTER with ``zmq.ROUTER_MANDATORY``, STREAM), EFSM (a second
+        request of a REQ, an answer of a REP that was not asked), EINVAL (several
+        frames where the type has one). Other errors end the transport.
+
         After the transport has closed the message is dropped, and from the
         sixth time on a warning is logged.
         """
@@ -49,9 +56,14 @@ class ZmqTransport(BaseTransport):
 
         No more messages are received. The socket's ``zmq.LINGER`` option, as
         it is now, bounds the wait: what is still in the buffer then is lost,
-        with a warning. What libzmq has taken but not yet sent is subject to
-        the same option. In the end the
-        protocol's ``connection_lost(None)`` is called, exactly once.
+        with a warning. In the end the protocol's ``connection_lost(None)`` is
+        called, exactly once.
+
+        That does not say that the messages have left: libzmq sends what it has
+        taken in a thread of its own, for as long as the same option says. The
+        loop's ``close()`` waits for it, up to ``close_timeout``; another loop
+        (asyncio's, uvloop) does not, but the end of the process does, for a
+        second. What a peer has got only the peer can tell.
         """
         raise NotImplementedError
 
@@ -85,7 +97,9 @@ class ZmqTransport(BaseTransport):
     def set_write_buffer_limits(
         self, high: int | None = None, low: int | None = None
     ) -> None:
-        """Set the water marks of the write buffer, in bytes of payload.
+        """Set the water marks of the write buffer, in bytes.
+
+        They count as :meth:`get_write_buffer_size` does.
 
         The protocol's ``pause_writing()`` is called when the buffer grows
         over *high*, its ``resume_writing()`` when it has shrunk to *low* or
@@ -101,8 +115,9 @@ class ZmqTransport(BaseTransport):
         raise NotImplementedError
 
     def get_write_buffer_size(self) -> int:
-        """Return the bytes of payload that wait in the transport.
+        """Return how much waits in the transport, in bytes.
 
+        That is the payload, and 64 for each frame, so that empty ones count, too.
         What libzmq has taken into its own queues is not counted.
         """
         raise NotImplementedError

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Unpack
 
+from ._zmqsock import message_size
 from .core import create_zmq_connection
 from .interface import ZmqProtocol, ZmqTransport
 
@@ -45,7 +46,8 @@ async def create_zmq_stream(
     :param loop: the running loop by default.
     :param zmq_sock: a socket to use instead of a new one.
     :param high_read: bytes waiting to be read above which reading pauses;
-        64 KiB or ``4 * low_read`` by default.
+        64 KiB or ``4 * low_read`` by default. Each frame counts 64 beside its payload,
+        here and in the marks below.
     :param low_read: bytes at which it resumes; ``high_read // 4`` by default.
     :param high_write: bytes waiting to be sent above which ``drain`` waits.
     :param low_write: bytes at which it waits no longer.
@@ -193,7 +195,12 @@ class ZmqStream:
         self._open_transport().write(msg)
 
     def close(self) -> None:
-        """Closes the stream and its socket. Harmless when repeated."""
+        """Closes the stream and its socket. Harmless when repeated.
+
+        What was written is sent still: see :meth:`ZmqTransport.close`. To wait for
+        that, close the loop, or have the peer answer: neither that :meth:`read` raises
+        ZmqStreamClosed nor that :meth:`drain` returns tells of it.
+        """
         if self._transport is not None:
             self._transport.close()
 
@@ -212,6 +219,8 @@ class ZmqStream:
 
     async def drain(self) -> None:
         """Waits while more is waiting to be sent than the water marks allow.
+
+        What libzmq has taken counts as sent.
 
         :raises ConnectionResetError: the stream has been closed.
         """
@@ -285,8 +294,7 @@ class ZmqStream:
         """Adds a received message and wakes the reader. Private."""
         assert not self._closing, "feed_msg after feed_closing"
 
-        # Counting at least one keeps a flood of empty messages within the marks.
-        msg_len = sum(map(len, msg)) or 1
+        msg_len = message_size(msg)
         self._queue.append((msg_len, msg))
         self._queue_len += msg_len
 

@@ -84,6 +84,7 @@
     X(_transport_fatal)                                                                \
     X(_waiter)                                                                         \
     X(_wakeup)                                                                         \
+    X(_report_refused)                                                                 \
     X(_warn_lost_write)                                                                \
     X(_watch_release)                                                                  \
     X(add_done_callback)                                                               \

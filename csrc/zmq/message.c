@@ -205,7 +205,7 @@ frame_bytes(const azs_libzmq *zmq, zmq_msg_t *msg, size_t size, azs_spare *spare
 
 int
 azs_zmq_recv(const azs_libzmq *zmq, void *handle, azs_spare *spare, PyObject **message,
-             size_t *size, azs_spare *lent)
+             Py_ssize_t *size, azs_spare *lent)
 {
     enum { INLINE_FRAMES = 8 };
     PyObject *inline_frames[INLINE_FRAMES];
@@ -215,7 +215,6 @@ azs_zmq_recv(const azs_libzmq *zmq, void *handle, azs_spare *spare, PyObject **m
     int result = 0;
     zmq_msg_t msg;
     zmq->msg_init(&msg);
-    *size = 0;
     lent->bytes = NULL;
     /* No Python code runs before the last frame is here (a collection might close
      * the socket): bytes objects and PyMem do not start the collector. */
@@ -245,10 +244,10 @@ azs_zmq_recv(const azs_libzmq *zmq, void *handle, azs_spare *spare, PyObject **m
         if (azs_unlikely(frame == NULL))
             goto fail;
         frames[count++] = frame;
-        *size += frame_size;
         if (azs_likely(!zmq->msg_more(&msg)))
             break;
     }
+    *size = azs_zmq_message_size(frames, count);
     list = PyList_New(count);
     if (azs_unlikely(list == NULL))
         goto fail;

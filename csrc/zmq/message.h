@@ -12,6 +12,19 @@ enum { AZS_ZERO_COPY_SIZE = 64 * 1024 };
  * has kept the frame. Smaller ones cost malloc() little. */
 enum { AZS_ZMQ_SPARE_MIN = 32 * 1024, AZS_ZMQ_SPARE_MAX = 4 * 1024 * 1024 };
 
+/* What a frame counts in buffers, budgets and water marks beside its payload: the
+ * size of libzmq's zmq_msg_t. aiozmq_speedups/_zmqsock.py has the same. */
+enum { AZS_ZMQ_FRAME_OVERHEAD = sizeof(zmq_msg_t) };
+
+static inline Py_ssize_t
+azs_zmq_message_size(PyObject *const *frames, Py_ssize_t nframes)
+{
+    Py_ssize_t size = nframes * AZS_ZMQ_FRAME_OVERHEAD;
+    for (Py_ssize_t i = 0; i < nframes; i++)
+        size += PyBytes_GET_SIZE(frames[i]);
+    return size;
+}
+
 /* Objects whose memory libzmq was given, and those it has finished with.
  *
  * libzmq says so in its own thread, which must never take the GIL: it pushes
@@ -44,12 +57,12 @@ int azs_zmq_send(const azs_libzmq *zmq, void *handle, azs_zmq_release *release,
                  bool *zero_copy);
 
 /* Receives one message without blocking. 0 with a new list in *message and its
- * payload's size in *size; or libzmq's errno; or -1 with an exception, the
+ * azs_zmq_message_size() in *size; or libzmq's errno; or -1 with an exception, the
  * message being lost.
  *
  * *lent is the first large frame, with a reference of its own, or has no bytes. To
  * be given back to `spare` when the list is gone. */
 int azs_zmq_recv(const azs_libzmq *zmq, void *handle, azs_spare *spare,
-                 PyObject **message, size_t *size, azs_spare *lent);
+                 PyObject **message, Py_ssize_t *size, azs_spare *lent);
 
 #endif

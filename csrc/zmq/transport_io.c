@@ -17,8 +17,8 @@
 #include "py/errors.h"
 #include "zmq/monitor.h"
 
-/* A turn ends after this many messages or bytes: a flood must not keep the rest
- * of the loop waiting. */
+/* A turn ends after this many messages or bytes, the frames' overhead among them: a
+ * flood must not keep the rest of the loop waiting. */
 enum { BUDGET_MESSAGES = 128, BUDGET_BYTES = 1024 * 1024 };
 
 #define READ_ERROR  "Fatal read error on zmq socket transport"
@@ -113,15 +113,6 @@ maybe_resume(ZmqTransportObject *self)
 
 /* ---- the queue ---- */
 
-static Py_ssize_t
-message_size(PyObject *const *parts, Py_ssize_t nparts)
-{
-    Py_ssize_t size = 0;
-    for (Py_ssize_t i = 0; i < nparts; i++)
-        size += PyBytes_GET_SIZE(parts[i]);
-    return size;
-}
-
 static inline PyObject *const *
 tuple_items(PyObject *tuple)
 {
@@ -179,6 +170,32 @@ fail_closed(ZmqTransportObject *self, const char *message)
     return fail_with_errno(self, ENOTSOCK, message);
 }
 
+/* Errors of zmq_msg_send(3) that concern one message, not the socket: a peer that is
+ * not there (ZMQ_ROUTER_MANDATORY, STREAM), several frames where the type has one, a
+ * request or an answer out of turn. */
+static inline bool
+is_message_error(int err)
+{
+    return err == EHOSTUNREACH || err == EINVAL || err == AZS_ZMQ_EFSM;
+}
+
+/* Tells the loop's exception handler of `message`, a tuple, that libzmq refused for
+ * `err`. 0, or -1 with what the handler raised. */
+static int
+report_refused(ZmqTransportObject *self, int err, PyObject *message)
+{
+    azs_libzmq_set_error(libzmq_of(self), err);
+    PyObject *exc = azs_exc_take();
+    PyObject *args[] = {(PyObject *)self, exc, message};
+    PyObject *res =
+        PyObject_VectorcallMethod(self->st->str__report_refused, args, 3, NULL);
+    Py_DECREF(exc);
+    if (res == NULL)
+        return -1;
+    Py_DECREF(res);
+    return 0;
+}
+
 /* Hands `message` to the protocol: what that returned, or NULL with an exception.
  * It may do anything: close, abort, pause, close the zmq socket, replace itself,
  * run this loop's callbacks. */
@@ -207,7 +224,7 @@ done:
 static outcome
 drain(ZmqTransportObject *self)
 {
-    size_t bytes = 0;
+    Py_ssize_t bytes = 0;
     bool looked_later = self->looks_later;
     self->looks_later = false;
     for (int n = 0; n < BUDGET_MESSAGES && bytes < BUDGET_BYTES; n++) {
@@ -216,7 +233,7 @@ drain(ZmqTransportObject *self)
             return usable < 0 ? FAILED : fail_closed(self, READ_ERROR);
         PyObject *message;
         azs_spare lent;
-        size_t size;
+        Py_ssize_t size;
         int err = azs_zmq_recv(libzmq_of(self), self->handle, &self->st->zmq->spare,
                                &message, &size, &lent);
         if (err != 0) {
@@ -282,15 +299,20 @@ flush(ZmqTransportObject *self)
             return UNSETTLED;
         if (err == EINTR)
             return MORE;
-        if (err != 0)
+        if (err != 0 && !is_message_error(err))
             return fail_with_errno(self, err, WRITE_ERROR);
-        if (azs_likely(self->own_loop != NULL))
-            self->own_loop->stats.zmq_messages_sent++;
         azs_ring_pop(&self->queue);
-        Py_ssize_t size = message_size(parts, nparts);
+        Py_ssize_t size = azs_zmq_message_size(parts, nparts);
         self->queue_bytes -= size;
         bytes += size;
+        int reported = 0;
+        if (azs_unlikely(err != 0))
+            reported = report_refused(self, err, message);
+        else if (azs_likely(self->own_loop != NULL))
+            self->own_loop->stats.zmq_messages_sent++;
         Py_DECREF(message);
+        if (reported < 0)
+            return FAILED;
         /* Finalizers of the frames and resume_writing may abort or write. */
         if (zero_copy && azs_zmq_transport_watch_release(self) < 0)
             return FAILED;
@@ -302,7 +324,7 @@ flush(ZmqTransportObject *self)
     return UNSETTLED;
 }
 
-/* Asks libzmq about both directions at once. */
+/* Asks libzmq for messages after a call that may have taken their command. */
 static outcome
 recheck(ZmqTransportObject *self)
 {
@@ -316,24 +338,32 @@ recheck(ZmqTransportObject *self)
             return MORE;
         return fail_with_errno(self, errno, READ_ERROR);
     }
-    if ((events & ZMQ_POLLIN) && !self->paused && !self->closing)
+    if (events & ZMQ_POLLIN)
         return MORE;
-    if (self->queue.count > 0 && (events & ZMQ_POLLOUT)) {
-        if (!self->pollout_constant)
-            return MORE;
-        /* It said no a moment ago. Room will be signalled, unless the command
-         * was taken since; so somebody looks again a little later. */
-        if (azs_zmq_transport_schedule_retry(self) < 0)
-            return FAILED;
-    }
-    return SETTLED;
+    if (self->queue.count == 0)
+        return SETTLED;
+    if (!self->pollout_constant)
+        return events & ZMQ_POLLOUT ? MORE : SETTLED;
+    /* The look may have taken the command that there is room. Only a send tells. */
+    outcome sent = flush(self);
+    if (sent != UNSETTLED || self->queue.count == 0)
+        return sent == UNSETTLED ? MORE : sent;
+    /* libzmq may have taken commands in that send, too, if it had not for a
+     * millisecond: who looks once more takes the next one. So a timer does. */
+    return azs_zmq_transport_schedule_retry(self) < 0 ? FAILED : SETTLED;
+}
+
+static inline bool
+wants_messages(const ZmqTransportObject *self)
+{
+    return self->can_receive && !self->paused && !self->closing;
 }
 
 static outcome
 receive_and_send(ZmqTransportObject *self)
 {
     outcome result = UNSETTLED;
-    if (azs_likely(self->can_receive && !self->paused && !self->closing)) {
+    if (azs_likely(wants_messages(self))) {
         result = drain(self);
         if (result == FAILED)
             return FAILED;
@@ -345,7 +375,9 @@ receive_and_send(ZmqTransportObject *self)
         if (result == SETTLED)
             result = UNSETTLED;
     }
-    if (result == UNSETTLED && is_watched(self))
+    /* A send that ended with EAGAIN has looked for room: ZMQ_FD will tell of more. So
+     * where no message is wanted, nothing is left to look at. */
+    if (result == UNSETTLED && wants_messages(self) && is_watched(self))
         result = recheck(self);
     return result;
 }
@@ -465,6 +497,7 @@ write_parts(ZmqTransportObject *self, PyObject *const *parts, Py_ssize_t nparts,
             PyObject *owned)
 {
     bool zero_copy = false;
+    int refused = 0; /* an errno */
     self->wrote = true;
     if (azs_likely(self->queue.count == 0)) {
         int err = azs_zmq_send(libzmq_of(self), self->handle, self->st->zmq->release,
@@ -476,13 +509,24 @@ write_parts(ZmqTransportObject *self, PyObject *const *parts, Py_ssize_t nparts,
                 return -1;
             return zero_copy ? azs_zmq_transport_watch_release(self) : 0;
         }
-        if (err != EAGAIN && err != EINTR)
+        if (err != EAGAIN && err != EINTR && !is_message_error(err))
             return fail_with_errno(self, err, WRITE_ERROR) == FAILED ? -1 : 0;
+        if (is_message_error(err))
+            refused = err;
     }
-    Py_ssize_t size = message_size(parts, nparts);
+    Py_ssize_t size = azs_zmq_message_size(parts, nparts);
     PyObject *message = owned != NULL ? Py_NewRef(owned) : tuple_of(parts, nparts);
     if (message == NULL)
         return -1;
+    if (azs_unlikely(refused != 0)) {
+        int result = report_refused(self, refused, message);
+        Py_DECREF(message);
+        return result < 0 || !self->can_receive ? result : azs_zmq_transport_arm(self);
+    }
+    if (azs_unlikely(self->conn_lost > 0 || self->loop == NULL)) {
+        Py_DECREF(message); /* a finalizer, as tuple_of() collected, ended us */
+        return 0;
+    }
     if (queue_push_steal(self, message, size) < 0)
         return -1;
     if (self->can_receive && azs_zmq_transport_arm(self) < 0)

@@ -60,6 +60,29 @@ ZmqTransport__abandon(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
     return NONE_OR_NULL(azs_zmq_transport_abandon(self));
 }
 
+PyDoc_STRVAR(take_queue_doc,
+             "_take_queue($self, /)\n--\n\n"
+             "Empty the buffer; the messages, a list of tuples of bytes.");
+
+static PyObject *
+ZmqTransport__take_queue(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    PyObject *taken = PyList_New(0);
+    if (taken == NULL)
+        return NULL;
+    while (self->queue.count > 0) {
+        PyObject *message = (PyObject *)azs_ring_at(&self->queue, 0);
+        if (PyList_Append(taken, message) < 0) {
+            Py_DECREF(taken); /* the rest is there still */
+            return NULL;
+        }
+        azs_ring_pop(&self->queue);
+        Py_DECREF(message);
+    }
+    self->queue_bytes = 0;
+    return taken;
+}
+
 PyDoc_STRVAR(call_connection_lost_doc, "_call_connection_lost($self, exc, /)\n--\n\n"
                                        "The last callback, from the loop.");
 
@@ -133,7 +156,7 @@ ZmqTransport_resume_reading(ZmqTransportObject *self, PyObject *Py_UNUSED(ignore
 
 PyDoc_STRVAR(get_write_buffer_size_doc,
              "get_write_buffer_size($self, /)\n--\n\n"
-             "The bytes of payload that wait in the transport.");
+             "How much waits: see ZmqTransport.get_write_buffer_size.");
 
 static PyObject *
 ZmqTransport_get_write_buffer_size(ZmqTransportObject *self,
@@ -261,6 +284,7 @@ static PyMethodDef transport_methods[] = {
      METH_NOARGS, maybe_pause_protocol_doc},
     {"_force_close", (PyCFunction)ZmqTransport__force_close, METH_O, force_close_doc},
     {"_abandon", (PyCFunction)ZmqTransport__abandon, METH_NOARGS, abandon_doc},
+    {"_take_queue", (PyCFunction)ZmqTransport__take_queue, METH_NOARGS, take_queue_doc},
     {"_call_connection_lost", (PyCFunction)ZmqTransport__call_connection_lost, METH_O,
      call_connection_lost_doc},
     {"_arm", (PyCFunction)ZmqTransport__arm, METH_NOARGS, arm_doc},

@@ -61,6 +61,11 @@ class Recorder(ZmqProtocol):
         return self.messages
 
 
+def size_of(*frames):
+    """What a message counts in a buffer: libzmq's overhead is 64 bytes a frame."""
+    return sum(map(len, frames)) + 64 * len(frames)
+
+
 async def open_transport(zmq_type, factory=Recorder, **kwargs):
     return await create_zmq_connection(factory, zmq_type, **kwargs)
 

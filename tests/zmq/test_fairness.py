@@ -32,7 +32,7 @@ class Flood(Recorder):
 
 
 @contextlib.asynccontextmanager
-async def flood(messages, size):
+async def flood(messages, message):
     """Both ends, once messages go to and fro."""
     async with pair(zmq.PAIR, zmq.PAIR, factory1=Flood, factory2=Flood) as (
         transport,
@@ -40,7 +40,7 @@ async def flood(messages, size):
     ):
         ends = [protocols[0], protocols[2]]
         for _ in range(messages):
-            transport.write([b"x" * size])
+            transport.write(message)
         await ends[0].until(lambda: ends[0].count >= 10 * BUDGET_MESSAGES)
         yield ends
 
@@ -50,13 +50,17 @@ async def flood(messages, size):
 TURN = 2
 
 
-@pytest.mark.parametrize("size, most", [(1, BUDGET_MESSAGES), (100_000, 11)])
-def test_a_flood_delays_a_timer_by_no_more_than_the_budget(run, size, most):
+@pytest.mark.parametrize(
+    "message, most",
+    [([b"x"], BUDGET_MESSAGES), ([b"x" * 100_000], 11), ([b""] * 500, 33)],
+    ids=["messages", "bytes", "frames"],
+)
+def test_a_flood_delays_a_timer_by_no_more_than_the_budget(run, message, most):
     """One that is due is called in the next turn, after what was ready before it."""
 
     async def go():
         loop = asyncio.get_running_loop()
-        async with flood(16 * most, size) as ends:
+        async with flood(16 * most, message) as ends:
             for _ in range(30):
                 before = [end.count for end in ends]
                 fired = loop.create_future()
@@ -76,7 +80,7 @@ def test_a_flood_lets_callbacks_run(run):
     """call_soon() waits for one turn of each socket."""
 
     async def go():
-        async with flood(16 * BUDGET_MESSAGES, 1) as ends:
+        async with flood(16 * BUDGET_MESSAGES, [b"x"]) as ends:
             for _ in range(200):
                 before = [end.count for end in ends]
                 await asyncio.sleep(0)

@@ -6,7 +6,7 @@ import contextlib
 import pytest
 import zmq
 import zmq.asyncio
-from helpers import open_transport
+from helpers import close, open_transport
 
 pytestmark = pytest.mark.usefixtures("errors")
 
@@ -138,6 +138,40 @@ def test_close_while_waiting(run):
             for receiver in receivers:
                 with pytest.raises(asyncio.CancelledError):
                     await receiver
+
+    run(go())
+
+
+class Reversing(zmq.Socket):
+    """What a subclass does to messages is its own calls' business."""
+
+    def recv(self, *args, **kwargs):
+        return super().recv(*args, **kwargs)[::-1]
+
+    def send(self, data, *args, **kwargs):
+        return super().send(data[::-1], *args, **kwargs)
+
+
+@pytest.mark.parametrize("cls", [zmq.asyncio.Socket, Reversing])
+def test_under_a_transport(run, transport_kind, cls):
+    """The transport uses the socket below: no future, nothing overridden, comes in."""
+
+    async def go():
+        context = zmq.Context.instance()
+        server, server_p = await open_transport(
+            zmq.ROUTER, zmq_sock=cls(context, zmq.ROUTER), bind="tcp://127.0.0.1:*"
+        )
+        client, client_p = await open_transport(
+            zmq.DEALER,
+            zmq_sock=cls(context, zmq.DEALER),
+            connect=list(server.bindings()),
+        )
+        client.write([b"ques", b"tion"])
+        ((identity, *question),) = await server_p.received(1)
+        assert question == [b"ques", b"tion"]
+        server.write([identity, b"answer"])
+        assert await client_p.received(1) == [[b"answer"]]
+        await close(server, client)
 
     run(go())
 

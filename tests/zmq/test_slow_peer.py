@@ -11,7 +11,7 @@ import os
 import pytest
 import zmq
 from children import Child
-from helpers import Recorder, close, open_transport, raw_socket
+from helpers import Recorder, close, open_transport, raw_socket, size_of
 
 from aiozmq_speedups import _ext
 from aiozmq_speedups.stream import create_zmq_stream
@@ -167,7 +167,7 @@ def test_how_much_waits(run):
             sender.send_until_paused(numbers)
             sent = next(numbers)
             # Messages of the same length, once they have four digits.
-            in_buffer = HIGH_WATER // (4 + len(PAYLOAD)) + 1
+            in_buffer = HIGH_WATER // size_of(b"1000", PAYLOAD) + 1
             assert sent == 2 * HWM + in_buffer
             await asyncio.sleep(0.01)
             assert sender.paused

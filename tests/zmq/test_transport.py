@@ -7,12 +7,13 @@ import errno
 import gc
 import logging
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zmq
-from helpers import Recorder, close, open_transport, pair, raw_socket
+from helpers import Recorder, close, open_transport, pair, raw_socket, size_of
 
-from aiozmq_speedups import core
+from aiozmq_speedups import _zmqbase, core
 from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
 
 pytestmark = pytest.mark.usefixtures("errors", "transport_kind")
@@ -226,15 +227,16 @@ def test_queued_buffers_are_snapshots(run):
 def test_write_buffer_and_water_marks(run):
     async def go():
         tr, pr = await open_transport(zmq.PUSH)
-        tr.set_write_buffer_limits(high=10, low=4)
-        assert tr.get_write_buffer_limits() == (4, 10)
+        high = size_of(b"12345", b"67890")
+        tr.set_write_buffer_limits(high, low=4)
+        assert tr.get_write_buffer_limits() == (4, high)
         tr.write([b"12345", b"67890"])
-        assert tr.get_write_buffer_size() == 10
+        assert tr.get_write_buffer_size() == high
         assert pr.calls == ["connection_made"]  # at the mark is not over it
         tr.write([b"1"])
         tr.write([b"1"])
         assert pr.calls[1:] == ["pause_writing"]
-        assert tr.get_write_buffer_size() == 12
+        assert tr.get_write_buffer_size() == high + 2 * size_of(b"1")
         peer, peer_p = await open_transport(zmq.PULL, bind="tcp://127.0.0.1:*")
         await tr.connect(*peer.bindings())
         assert await peer_p.received(3) == [[b"12345", b"67890"], [b"1"], [b"1"]]
@@ -259,9 +261,10 @@ def test_set_write_buffer_limits(run):
         with pytest.raises(TypeError):
             tr.set_write_buffer_limits(high="x")
         assert tr.get_write_buffer_limits() == (15, 60)
-        tr.write([b"123456"])
+        tr.set_write_buffer_limits(high=size_of(b"", b""))
+        tr.write([b"", b""])
         assert "pause_writing" not in pr.calls
-        tr.set_write_buffer_limits(high=5)
+        tr.set_write_buffer_limits(high=size_of(b"", b"") - 1)
         assert "pause_writing" in pr.calls
         tr.abort()
         await pr.lost
@@ -397,14 +400,16 @@ def test_linger_bounds_close(run, caplog, milliseconds):
         tr.setsockopt(zmq.LINGER, milliseconds)
         tr.write([b"lost"])
         tr.close()
-        assert tr.get_write_buffer_size() == 4
+        assert tr.get_write_buffer_size() == size_of(b"lost")
         assert await asyncio.wait_for(pr.lost, 10) is None
         assert tr.get_write_buffer_size() == 0
         assert pr.calls == ["connection_made", "connection_lost"]
 
     run(go())
     (record,) = caplog.records
-    assert "4 bytes that no peer took within the linger time" in record.getMessage()
+    assert "1 messages (4 bytes) that no peer took within the linger time" in (
+        record.getMessage()
+    )
 
 
 def test_linger_after_the_peer_is_gone(run, caplog):
@@ -418,14 +423,14 @@ def test_linger_after_the_peer_is_gone(run, caplog):
         await tr.enable_monitor(zmq.EVENT_DISCONNECTED)
         await close(peer)
         await pr.until(lambda: pr.events)
-        while tr.get_write_buffer_size() < 100:
+        while tr.get_write_buffer_size() < 100 * size_of(b"m"):
             tr.write([b"m"])
         tr.setsockopt(zmq.LINGER, 50)
         tr.close()
         assert await asyncio.wait_for(pr.lost, 10) is None
 
     run(go())
-    assert "100 bytes that no peer took" in caplog.text
+    assert "100 messages (100 bytes) that no peer took" in caplog.text
 
 
 def test_linger_without_limit_waits(run):
@@ -435,7 +440,7 @@ def test_linger_without_limit_waits(run):
         tr.write([b"kept"])
         tr.close()
         await asyncio.sleep(0.05)
-        assert tr.get_write_buffer_size() == 4
+        assert tr.get_write_buffer_size() == size_of(b"kept")
         assert not pr.lost.done()
         tr.abort()
         await pr.lost
@@ -615,14 +620,135 @@ def test_a_write_error_is_fatal(run, errors):
     run(go())
 
 
-def test_a_second_request_of_a_req_is_fatal(run, errors):
+def check_refused(errors, transport, number, *messages):
+    """The exception handler got each message that libzmq refused, with the reason."""
+    assert [c["zmq_message"] for c in errors] == [list(m) for m in messages]
+    for context in errors:
+        assert context["exception"].errno == number
+        assert context["transport"] is transport
+        assert context["protocol"] is transport.get_protocol()
+        assert len(repr(context["zmq_message"])) < 200
+    errors.clear()
+    assert not transport.is_closing()
+
+
+def test_a_message_out_of_turn_is_refused(run, errors):
     async def go():
-        async with pair(zmq.REP, zmq.REQ) as (_, _, req, req_p):
+        async with pair(zmq.REP, zmq.REQ) as (rep, rep_p, req, req_p):
             req.write([b"1"])
             req.write([b"2"])
-            exc = await req_p.lost
-            assert isinstance(exc, OSError) and exc.errno == zmq.EFSM
-            errors.clear()
+            check_refused(errors, req, zmq.EFSM, [b"2"])
+            rep.write([b"answer", b"to nothing"])
+            check_refused(errors, rep, zmq.EFSM, [b"answer", b"to nothing"])
+            assert await rep_p.received(1) == [[b"1"]]
+            rep.write([b"answer"])
+            assert await req_p.received(1) == [[b"answer"]]
+
+    run(go())
+
+
+@pytest.mark.parametrize("zmq_type", [zmq.ROUTER, zmq.STREAM])
+def test_a_message_to_a_peer_that_is_not_there_is_refused(run, errors, zmq_type):
+    async def go():
+        sock = raw_socket(zmq_type)
+        if zmq_type == zmq.ROUTER:
+            sock.router_mandatory = True
+        tr, pr = await open_transport(zmq_type, zmq_sock=sock, bind="tcp://127.0.0.1:*")
+        (endpoint,) = tr.bindings()
+        with raw_socket(zmq.DEALER if zmq_type == zmq.ROUTER else zmq.STREAM) as peer:
+            peer.connect(endpoint)
+            if zmq_type == zmq.ROUTER:
+                peer.send(b"hello")
+            [(who, _), *_] = await pr.received(1)
+            messages = [[b"nobody", b"x" * 1000], [b"\0none", b""]]
+            for message in messages:
+                tr.write(message)
+                tr.write([who, b"after it"])
+            check_refused(errors, tr, errno.EHOSTUNREACH, *messages)
+            received = b""
+            while received.count(b"after it") < 2:
+                received += b"".join(peer.recv_multipart())
+        await close(tr)
+
+    run(go())
+
+
+def test_a_refused_message_of_the_buffer(run, errors):
+    """A peer leaves while messages to it wait; the others' messages are sent."""
+
+    async def go():
+        sock = raw_socket(zmq.ROUTER, sndhwm=5)
+        sock.router_mandatory = True
+        tr, pr = await open_transport(
+            zmq.ROUTER, zmq_sock=sock, bind="inproc://refused-in-the-buffer"
+        )
+        slow, other = peers = [raw_socket(zmq.DEALER, rcvhwm=5) for _ in range(2)]
+        for name, peer in zip([b"slow", b"other"], peers, strict=True):
+            peer.routing_id = name
+            peer.connect("inproc://refused-in-the-buffer")
+            peer.send(b"hello")
+        await pr.received(2)
+        while tr.get_write_buffer_size() == 0:
+            tr.write([b"slow", b"x"])
+        tr.write([b"slow", b"y"])
+        tr.write([b"other", b"z"])
+        slow.close()
+        while not other.poll(0):
+            await asyncio.sleep(0.001)
+        assert other.recv() == b"z"
+        check_refused(errors, tr, errno.EHOSTUNREACH, [b"slow", b"x"], [b"slow", b"y"])
+        assert tr.get_write_buffer_size() == 0
+        other.close()
+        await close(tr)
+
+    run(go())
+
+
+@pytest.mark.parametrize("case", ["PUB", "XPUB", "ROUTER", "paused ROUTER"])
+def test_room_is_noticed_without_a_timer(run, errors, monkeypatch, case):
+    """Of those whose ZMQ_EVENTS does not tell of it: seen where a send is refused."""
+    monkeypatch.setattr(_zmqbase, "_RETRY_SECONDS", 3600)
+    count = 3000
+
+    async def go():
+        kind = getattr(zmq, case.split()[-1])
+        sock = raw_socket(kind, sndhwm=10)
+        sock.setsockopt(
+            zmq.ROUTER_MANDATORY if kind == zmq.ROUTER else zmq.XPUB_NODROP, 1
+        )
+        tr, _ = await open_transport(kind, zmq_sock=sock, bind="tcp://127.0.0.1:*")
+        (endpoint,) = tr.bindings()
+        peer = raw_socket(
+            zmq.DEALER if kind == zmq.ROUTER else zmq.SUB, rcvhwm=10, rcvtimeo=10_000
+        )
+        with peer, ThreadPoolExecutor(1) as executor:
+            if kind == zmq.ROUTER:
+                peer.routing_id = b"peer"
+            else:
+                peer.subscribe(b"")
+            peer.connect(endpoint)
+            # Connected, and subscribed, when the first message gets through.
+            while not peer.poll(0):
+                tr.write([b"peer", b"begin"])
+                await asyncio.sleep(0.001)
+                errors.clear()
+            if case in ("XPUB", "paused ROUTER"):
+                tr.pause_reading()
+            for i in range(count):
+                tr.write([b"peer", b"%d" % i])
+
+            def receive():
+                while (last := peer.recv_multipart()[-1]) == b"begin":
+                    pass
+                for i in range(count):
+                    assert last == b"%d" % i
+                    if i < count - 1:
+                        last = peer.recv_multipart()[-1]
+
+            received = asyncio.get_running_loop().run_in_executor(executor, receive)
+            await received
+        tr.abort()
+        await asyncio.sleep(0)
 
     run(go())
 
@@ -892,6 +1018,56 @@ def test_invalid_endpoints_argument(run, name):
     run(go())
 
 
+@pytest.mark.parametrize(
+    "name, ending",
+    [
+        ("localhost", "localhost"),
+        ("localhost", "127.0.0.1"),
+        ("127.0.0.1", "localhost"),
+        ("*", "*"),
+    ],
+)
+def test_unbind_by_another_name(run, name, ending):
+    """libzmq looks names up: what it ends is forgotten, by whatever name it was."""
+
+    async def go():
+        tr, pr = await open_transport(zmq.DEALER)
+        with raw_socket(zmq.DEALER) as free:
+            port = free.bind_to_random_port("tcp://127.0.0.1")
+            free.unbind(free.last_endpoint)
+        real = await tr.bind(f"tcp://{name}:{port}")
+        assert real != f"tcp://{name}:{port}" or name == "127.0.0.1"
+        other = await tr.bind("tcp://127.0.0.1:*")
+        assert tr.bindings() == {real, other}
+        await tr.unbind(f"tcp://{ending}:{port}")
+        assert tr.bindings() == {other}
+        with pytest.raises(OSError):
+            await tr.unbind(real)
+        await tr.unbind(other)
+        assert not tr.bindings()
+        tr.abort()
+        await pr.lost
+
+    run(go())
+
+
+def test_disconnect_by_another_name(run):
+    async def go():
+        tr, pr = await open_transport(
+            zmq.DEALER, connect=["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]
+        )
+        tr.setsockopt(zmq.LINGER, 0)
+        await tr.disconnect("tcp://localhost:1")
+        assert tr.connections() == {"tcp://127.0.0.1:2"}
+        # One call in libzmq.
+        await tr.unbind("tcp://127.0.0.1:2")
+        assert not tr.connections()
+        tr.abort()
+        await pr.lost
+
+    run(go())
+
+
 def test_bind_twice(run):
     async def go():
         tr, _ = await open_transport(zmq.PULL, bind="tcp://127.0.0.1:*")
@@ -1018,56 +1194,6 @@ def test_reading_while_writing_is_blocked(run):
 
 @pytest.mark.parametrize("option", [zmq.ROUTER_MANDATORY])
 def test_router_that_refuses_is_retried(run, option):
-@pytest.mark.parametrize(
-    "name, ending",
-    [
-        ("localhost", "localhost"),
-        ("localhost", "127.0.0.1"),
-        ("127.0.0.1", "localhost"),
-        ("*", "*"),
-    ],
-)
-def test_unbind_by_another_name(run, name, ending):
-    """libzmq looks names up: what it ends is forgotten, by whatever name it was."""
-
-    async def go():
-        tr, pr = await open_transport(zmq.DEALER)
-        with raw_socket(zmq.DEALER) as free:
-            port = free.bind_to_random_port("tcp://127.0.0.1")
-            free.unbind(free.last_endpoint)
-        real = await tr.bind(f"tcp://{name}:{port}")
-        assert real != f"tcp://{name}:{port}" or name == "127.0.0.1"
-        other = await tr.bind("tcp://127.0.0.1:*")
-        assert tr.bindings() == {real, other}
-        await tr.unbind(f"tcp://{ending}:{port}")
-        assert tr.bindings() == {other}
-        with pytest.raises(OSError):
-            await tr.unbind(real)
-        await tr.unbind(other)
-        assert not tr.bindings()
-        tr.abort()
-        await pr.lost
-
-    run(go())
-
-
-def test_disconnect_by_another_name(run):
-    async def go():
-        tr, pr = await open_transport(
-            zmq.DEALER, connect=["tcp://127.0.0.1:1", "tcp://127.0.0.1:2"]
-        )
-        tr.setsockopt(zmq.LINGER, 0)
-        await tr.disconnect("tcp://localhost:1")
-        assert tr.connections() == {"tcp://127.0.0.1:2"}
-        # One call in libzmq.
-        await tr.unbind("tcp://127.0.0.1:2")
-        assert not tr.connections()
-        tr.abort()
-        await pr.lost
-
-    run(go())
-
-
     async def go():
         router = raw_socket(zmq.ROUTER, sndhwm=3, sndbuf=4096)
         router.setsockopt(option, 1)
