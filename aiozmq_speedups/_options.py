@@ -27,9 +27,9 @@ class ZmqOptions(TypedDict, total=False):
     #: taken, and what waits in the transport's buffer for libzmq to take it. 0 drops
     #: them, ``math.inf`` waits until the peer has them or the process ends. The
     #: default is 30, unless the context has a default of its own
-    #: (``context.linger = ...``, in milliseconds) or a ``zmq_sock`` is given. At the
-    #: end of the process nothing is waited for: ``context.term()`` waits for the
-    #: sockets that linger.
+    #: (``context.linger = ...``, in milliseconds) or a ``zmq_sock`` is given. The end
+    #: of the loop (``close_timeout`` of :class:`Loop`), and that of the process, wait a
+    #: second for it at most: ``context.term()`` waits for all the time.
     linger: float
     #: Messages that wait for one peer, or from one, before it blocks or drops; 0
     #: means no limit. libzmq's default is 1000.

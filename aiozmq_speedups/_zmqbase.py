@@ -11,12 +11,13 @@ import errno
 import os
 import reprlib
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import zmq
 
+from aiozmq_speedups._zmqlinger import sockets_of
 from aiozmq_speedups._zmqmonitor import (
     _DEFAULT_BACKLOG,
     SocketEvent,
@@ -43,6 +44,9 @@ _RETRY_SECONDS = 0.02
 
 _EVENTS = int(zmq.EVENTS)
 
+# These have no messages that their end could wait for; but a SUB its subscriptions.
+_RECEIVERS = frozenset((int(zmq.SUB), int(zmq.PULL)))
+
 
 def _os_error(exc: zmq.ZMQError) -> OSError:
     return OSError(exc.errno, exc.strerror)
@@ -56,10 +60,6 @@ def _not_a_socket() -> OSError:
 _by_fd: weakref.WeakValueDictionary[int, _BaseTransport] = weakref.WeakValueDictionary()
 
 
-class _Process:
-    """Told apart by identity: a forked child gets another instance."""
-
-    current: _Process
 class _Frames(list[Any]):
     """A message in an exception handler's context: a log shows the beginning."""
 
@@ -69,6 +69,10 @@ class _Frames(list[Any]):
         return reprlib.repr(list(self))
 
 
+class _Process:
+    """Told apart by identity: a forked child gets another instance."""
+
+    current: _Process
 
 
 def _new_process() -> None:
@@ -127,6 +131,7 @@ class _BaseTransport(ZmqTransport):
         def _maybe_pause_protocol(self) -> None: ...
         def _force_close(self, exc: BaseException | None) -> None: ...
         def _abandon(self) -> None: ...
+        def _take_queue(self) -> list[Any]: ...
 
     def _init_cold(self, zmq_sock: _Socket, zmq_type: int) -> None:
         self._extra = {"zmq_socket": zmq_sock, "zmq_type": zmq_type}
@@ -142,6 +147,8 @@ class _BaseTransport(ZmqTransport):
         loop = self._loop
         assert loop is not None
         self._claim_fd(loop)
+        if not isinstance(self._protocol, _Hub) and self._zmq_type not in _RECEIVERS:
+            sockets_of(loop).add(self._zmq_fd)
         loop.call_soon(self._protocol.connection_made, self)
         loop.call_soon(self._start)
         if waiter is not None:
@@ -211,13 +218,6 @@ class _BaseTransport(ZmqTransport):
     def _warn_lost_write(self) -> None:
         logger.warning("write to closed ZMQ socket.")
 
-    def _schedule_retry(self) -> asyncio.TimerHandle:
-        assert self._loop is not None
-        return self._loop.call_later(_RETRY_SECONDS, self._on_retry)
-
-    def _schedule_linger(self) -> asyncio.TimerHandle | None:
-        """Bounds by the linger time how long close() waits for the buffer."""
-        assert self._loop is not None
     def _report_refused(self, exc: OSError, message: Iterable[Any]) -> None:
         """Tells of one message that libzmq refused; the transport goes on."""
         if self._loop is None:
@@ -232,6 +232,13 @@ class _BaseTransport(ZmqTransport):
             }
         )
 
+    def _schedule_retry(self) -> asyncio.TimerHandle:
+        assert self._loop is not None
+        return self._loop.call_later(_RETRY_SECONDS, self._on_retry)
+
+    def _schedule_linger(self) -> asyncio.TimerHandle | None:
+        """Bounds by the linger time how long close() waits for the buffer."""
+        assert self._loop is not None
         try:
             milliseconds = int(self.getsockopt(zmq.LINGER))
         except OSError:
@@ -243,9 +250,12 @@ class _BaseTransport(ZmqTransport):
     def _on_linger(self) -> None:
         if not self._closing or self._loop is None:
             return
+        messages = self._take_queue()
         logger.warning(
-            "%d bytes that no peer took within the linger time of close() are lost: %s",
-            self.get_write_buffer_size(),
+            "%d messages (%d bytes) that no peer took within the linger time of "
+            "close() are lost: %s",
+            len(messages),
+            sum(len(frame) for message in messages for frame in message),
             repr(self),  # a kept record must not keep the transport
         )
         self._force_close(None)
@@ -382,6 +392,12 @@ class _BaseTransport(ZmqTransport):
     def connections(self) -> AbstractSet[str]:
         return _EndpointsSet(self._connections)
 
+    def _forget_endpoint(self, endpoint: str) -> None:
+        """zmq_unbind(3) and zmq_disconnect(3) are one in libzmq: they end whatever has
+        that name, or for TCP the address that it stands for."""
+        for endpoints in (self._bindings, self._connections):
+            endpoints.pop(find_endpoint(endpoints, endpoint), None)
+
     # -- Subscriptions --
 
     def _check_sub(self) -> None:
@@ -416,12 +432,6 @@ class _BaseTransport(ZmqTransport):
             hub.protocol_events = mask
 
     def _check_monitor(self) -> None:
-    def _forget_endpoint(self, endpoint: str) -> None:
-        """zmq_unbind(3) and zmq_disconnect(3) are one in libzmq: they end whatever has
-        that name, or for TCP the address that it stands for."""
-        for endpoints in (self._bindings, self._connections):
-            endpoints.pop(find_endpoint(endpoints, endpoint), None)
-
         if zmq.zmq_version_info() < (4,) or zmq.pyzmq_version_info() < (14, 4):
             raise NotImplementedError(
                 "Socket monitor requires libzmq >= 4 and pyzmq >= 14.4, "

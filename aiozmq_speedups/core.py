@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import sys
 from collections.abc import Callable, Iterable
 from contextvars import Context
@@ -10,14 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import zmq
 
-from aiozmq_speedups import _ext
+from aiozmq_speedups import _ext, _zmqlinger
 from aiozmq_speedups._options import ZmqOptions, apply_options, check_options
 from aiozmq_speedups._zmqbase import (
     _BaseTransport,
+    _by_fd,
     _os_error,
     _Protocol,
     _Socket,
 )
+from aiozmq_speedups._zmqlinger import end_transports, others_sockets, sockets_of
 from aiozmq_speedups._zmqmonitor import SocketEvent, ZmqMonitor
 from aiozmq_speedups._zmqpure import _PyZmqTransport
 from aiozmq_speedups.loop import Loop
@@ -143,23 +146,40 @@ def _endpoints(value: _Endpoints, name: str) -> list[str]:
     return list(value)
 
 
-def _close_transports(loop: AbstractEventLoop) -> None:
-    """Close the sockets of a loop that is being closed.
+def _close_transports(loop: Any) -> None:
+    """Close the sockets of one of our loops, which is being closed."""
+    transports = list(loop._zmq_transports)
+    if not transports and loop._zmq_sockets is None:
+        return
+    sockets = sockets_of(loop)
+    try:
+        end_transports(transports, sockets, loop._close_timeout)
+    finally:
+        loop._zmq_sockets = None
+        sockets.close()
 
-    Protocols are not told, as in aiozmq: no callback can run any more. Each is
-    closed, then the first exception is raised: a socket's class may be the user's.
-    """
-    transports = list(getattr(loop, "_zmq_transports", ()))
-    failure = None
-    steps = [transport._end_monitoring for transport in transports]
-    steps += [transport._abandon for transport in transports]
-    for step in steps:
-        try:
-            step()
-        except BaseException as exc:
-            failure = failure or exc
-    if failure is not None:
-        raise failure
+
+def _at_exit() -> None:
+    """The end of the process: for loops that were not closed, or are not ours."""
+    loops: set[Any] = set()
+    others = []
+    for transport in list(_by_fd.values()):
+        loop = transport._loop
+        if loop is None or transport._is_forked():
+            continue
+        sockets = sockets_of(loop)
+        if loop.is_running():
+            sockets.discard(transport._zmq_fd)  # a daemon thread uses it
+        elif sockets is others_sockets():
+            others.append(transport)
+        else:
+            loops.add(loop)
+    for loop in loops:
+        _close_transports(loop)
+    end_transports(others, others_sockets(), _zmqlinger.CLOSE_TIMEOUT)
+
+
+atexit.register(_at_exit)
 
 
 if _ext.core is not None:

@@ -128,6 +128,14 @@ _SOURCE_TAKES_DEBUG = (
 _BUSY_POLL_MAX_US = 24 * 3600 * 1_000_000
 
 
+def _check_close_timeout(seconds: float) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"close_timeout must be a number of seconds, not {seconds!r}")
+    if not seconds >= 0:
+        raise ValueError(f"close_timeout must not be negative: {seconds!r}")
+    return seconds
+
+
 class _CorePoller:
     """Stands where asyncio keeps its selector: polling is the C core's."""
 
@@ -155,18 +163,23 @@ class _CorePoller:
 class _ZmqSockets:
     """The ZeroMQ part of both loops, accelerated and pure."""
 
+    _close_timeout = 1.0
+
     def __init__(
         self,
         *,
         zmq_context: zmq.Context[Any] | None = None,
         busy_poll_us: int = 0,
+        close_timeout: float = 1.0,
     ) -> None:
         super().__init__()
         self._zmq_context = zmq_context
         self._zmq_transports: set[Any] = set()  # kept by core.py
+        self._zmq_sockets: Any = None  # _zmqlinger.Sockets, once there is a transport
         self._zmq_watches: ZmqWatches | None = None
         try:
             self._set_busy_poll(operator.index(busy_poll_us))
+            self._close_timeout = _check_close_timeout(close_timeout)
         except BaseException:
             self.close()  # or __del__ warns that nobody did
             raise
@@ -260,7 +273,12 @@ class _ZmqSockets:
         return counts
 
     def close(self) -> None:
-        """Close the loop and the ZeroMQ sockets made on it; twice is harmless."""
+        """Close the loop and the ZeroMQ sockets made on it; twice is harmless.
+
+        Messages that were written and are not sent yet, of transports closed before as
+        well, are waited for: at most ``close_timeout`` seconds, and never longer than a
+        socket's linger time. What is lost all the same is logged. Ctrl-C ends the wait.
+        """
         try:
             if not self.is_running():  # type: ignore[attr-defined]
                 self._close_zmq()
@@ -698,7 +716,9 @@ class Loop(_ZmqSockets, _Base):
     in; None means ``zmq.Context.instance()``. With ``busy_poll_us`` an idle loop
     polls for that many microseconds before it sleeps: see :ref:`busy-polling`;
     TypeError where it is no int, ValueError where it is not from 0, the default
-    and off, to a day. Every method of
+    and off, to a day. ``close_timeout`` is how many seconds :meth:`close` waits for
+    messages of ZeroMQ sockets to be sent, ``math.inf`` for as long as the sockets'
+    linger times. Every method of
     :class:`asyncio.AbstractEventLoop` of the running Python version is there. A
     loop belongs to the thread that runs it; only call_soon_threadsafe() may be
     called from others.
@@ -711,6 +731,7 @@ class Loop(_ZmqSockets, _Base):
             *,
             zmq_context: zmq.Context[Any] | None = None,
             busy_poll_us: int = 0,
+            close_timeout: float = 1.0,
         ) -> None: ...
 
 
@@ -719,13 +740,18 @@ ZmqEventLoop = Loop
 
 
 def new_event_loop(
-    *, zmq_context: zmq.Context[Any] | None = None, busy_poll_us: int = 0
+    *,
+    zmq_context: zmq.Context[Any] | None = None,
+    busy_poll_us: int = 0,
+    close_timeout: float = 1.0,
 ) -> Loop:
     """A new loop; give it as ``loop_factory`` to :class:`asyncio.Runner`.
 
     The arguments are those of :class:`Loop`.
     """
-    return Loop(zmq_context=zmq_context, busy_poll_us=busy_poll_us)
+    return Loop(
+        zmq_context=zmq_context, busy_poll_us=busy_poll_us, close_timeout=close_timeout
+    )
 
 
 def run(
@@ -733,14 +759,21 @@ def run(
     *,
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    close_timeout: float | None = None,
 ) -> _T:
     """Run a coroutine on a new loop and close it: :func:`asyncio.run`.
 
     ``loop_factory`` makes the loop, :func:`new_event_loop` where it is None.
+    ``close_timeout`` is that of :class:`Loop`; ValueError where ``loop_factory`` is
+    given, too.
     """
     if events._get_running_loop() is not None:
         raise RuntimeError("run() cannot be called from a running event loop")
     factory = loop_factory or new_event_loop
+    if close_timeout is not None:
+        if loop_factory is not None:
+            raise ValueError("close_timeout is for the loop that run() makes itself")
+        factory = functools.partial(new_event_loop, close_timeout=close_timeout)
     with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
         return runner.run(main)
 

@@ -163,7 +163,11 @@ class Service(asyncio.AbstractServer):
             proto.transport.close()
 
     async def wait_closed(self) -> None:
-        """Waits until the transport is closed. Cancelling it only stops waiting."""
+        """Waits until the transport is closed. Cancelling it only stops waiting.
+
+        What was sent is in libzmq's hands then, which sends it in a thread of its own:
+        the end of the loop waits for that, see :meth:`ZmqTransport.close`.
+        """
         if self._proto.transport is None:
             return
         waiter = self._loop.create_future()
