@@ -109,9 +109,8 @@ class _BaseTransport(ZmqTransport):
         _low_water: int
         _high_water: int
         _extra: dict[str, Any]
-        # Endpoints by their names in libzmq, and the other names that they were given.
-        _bindings: dict[str, set[str]]
-        _connections: dict[str, set[str]]
+        _bindings: set[str]
+        _connections: set[str]
         _subscriptions: set[bytes]
         _monitor: _BaseTransport | None
         _process_token: _Process
@@ -135,8 +134,8 @@ class _BaseTransport(ZmqTransport):
 
     def _init_cold(self, zmq_sock: _Socket, zmq_type: int) -> None:
         self._extra = {"zmq_socket": zmq_sock, "zmq_type": zmq_type}
-        self._bindings = {}
-        self._connections = {}
+        self._bindings = set()
+        self._connections = set()
         self._subscriptions = set()
         self._monitor = None
         self._process_token = _Process.current
@@ -359,7 +358,7 @@ class _BaseTransport(ZmqTransport):
         def operation(zmq_sock: _Socket) -> str:
             zmq_sock.bind(endpoint)
             real_endpoint: str = self.getsockopt(zmq.LAST_ENDPOINT)
-            self._bindings.setdefault(real_endpoint, set()).add(endpoint)
+            self._bindings.add(real_endpoint)
             return real_endpoint
 
         return self._done(operation, endpoint)
@@ -377,7 +376,7 @@ class _BaseTransport(ZmqTransport):
     def connect(self, endpoint: str) -> Awaitable[str]:
         def operation(zmq_sock: _Socket) -> str:
             zmq_sock.connect(endpoint)
-            self._connections[endpoint] = set()
+            self._connections.add(endpoint)
             return endpoint
 
         return self._done(operation, endpoint)
@@ -396,7 +395,7 @@ class _BaseTransport(ZmqTransport):
         """zmq_unbind(3) and zmq_disconnect(3) are one in libzmq: they end whatever has
         that name, or for TCP the address that it stands for."""
         for endpoints in (self._bindings, self._connections):
-            endpoints.pop(find_endpoint(endpoints, endpoint), None)
+            endpoints.discard(find_endpoint(endpoints, endpoint))
 
     # -- Subscriptions --
 

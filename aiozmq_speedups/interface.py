@@ -150,8 +150,8 @@ class ZmqTransport(BaseTransport):
     def unbind(self, endpoint: str) -> Awaitable[None]:
         """Stop accepting at *endpoint*. A coroutine.
 
-        :param endpoint: as :meth:`bind` got or returned it; for TCP any name of its
-            address (which is looked up, as libzmq does, where it is no other).
+        :param endpoint: as :meth:`bind` returned it; for TCP any name of its address
+            (libzmq looks it up, and so does this method).
 
         :raise OSError: on an error of libzmq.
         :raise TypeError: where *endpoint* is not a str.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
@@ -41,16 +41,10 @@ class _EndpointsSet(AbstractSet[T]):
     __str__ = __repr__
 
 
-def find_endpoint(endpoints: Mapping[str, Collection[str]], name: str) -> str:
-    """Which of *endpoints*, each with the other names that it has, *name* stands for.
-
-    *name* itself where none does.
-    """
+def find_endpoint(endpoints: Collection[str], name: str) -> str:
+    """Which of *endpoints* *name* stands for; *name* itself where none is."""
     if name in endpoints:
         return name
-    for endpoint, names in endpoints.items():
-        if name in names:
-            return endpoint
     addresses = _tcp_addresses(name)
     if addresses:
         for endpoint in endpoints:
