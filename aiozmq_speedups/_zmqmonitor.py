@@ -221,7 +221,8 @@ class _Hub(ZmqProtocol):
                 zmq_sock.disable_monitor()
         except zmq.ZMQError:
             pass  # the user closed the socket, and libzmq the monitor with it
-        pair.abort()
+        finally:
+            pair.abort()
 
 
 def decode_event(data: list[bytes]) -> SocketEvent:

@@ -125,8 +125,12 @@ class _PyZmqTransport(_BaseTransport):
         assert self._loop is not None
         if self._loop.is_closed():
             return
-        self._loop.call_soon(self._on_armed)
         self._armed = True
+        try:
+            self._loop.call_soon(self._on_armed)
+        except BaseException:
+            self._armed = False
+            raise
 
     def _on_armed(self) -> None:
         self._armed = False
@@ -381,11 +385,15 @@ class _PyZmqTransport(_BaseTransport):
         if self._closing:
             return
         self._closing = True
-        self._disable_monitor()
-        if not self._buffer:
-            self._schedule_connection_lost(None)
-        elif self._loop is not None and not self._loop.is_closed():
-            self._linger = self._schedule_linger()
+        try:
+            self._disable_monitor()
+        finally:
+            # What that raises, Ctrl-C say, must not leave it closing for ever.
+            if not self._conn_lost and self._loop is not None:
+                if not self._buffer:
+                    self._schedule_connection_lost(None)
+                elif not self._loop.is_closed():
+                    self._linger = self._schedule_linger()
 
     def abort(self) -> None:
         self._force_close(None)

@@ -31,7 +31,9 @@ loop_is_closed(ZmqTransportObject *self)
         return 1;
     if (self->own_loop != NULL)
         return self->own_loop->closed;
-    PyObject *res = PyObject_CallMethod(self->loop, "is_closed", NULL);
+    PyObject *loop = Py_NewRef(self->loop); /* its code may end us */
+    PyObject *res = PyObject_CallMethod(loop, "is_closed", NULL);
+    Py_DECREF(loop);
     if (res == NULL)
         return -1;
     int closed = PyObject_IsTrue(res);
@@ -138,7 +140,9 @@ stop_watching(ZmqTransportObject *self)
     cancel_timer(&self->retry);
     cancel_timer(&self->linger);
     if (reading_fd && self->loop != NULL) {
-        PyObject *res = PyObject_CallMethod(self->loop, "remove_reader", "i", self->fd);
+        PyObject *loop = Py_NewRef(self->loop);
+        PyObject *res = PyObject_CallMethod(loop, "remove_reader", "i", self->fd);
+        Py_DECREF(loop);
         if (res == NULL && azs_zmq_transport_forgive_closed_loop(self) < 0)
             PyErr_WriteUnraisable((PyObject *)self);
         Py_XDECREF(res);
@@ -152,12 +156,13 @@ start_watching(ZmqTransportObject *self)
         if (azs_watcher_start(self->own_loop, &self->watcher, self->fd, EPOLLIN) < 0)
             return -1;
     } else {
+        PyObject *loop = Py_NewRef(self->loop); /* its code may end us */
         PyObject *on_fd = PyObject_GetAttrString((PyObject *)self, "_on_fd");
-        if (on_fd == NULL)
-            return -1;
-        PyObject *res =
-            PyObject_CallMethod(self->loop, "add_reader", "iO", self->fd, on_fd);
-        Py_DECREF(on_fd);
+        PyObject *res = NULL;
+        if (on_fd != NULL)
+            res = PyObject_CallMethod(loop, "add_reader", "iO", self->fd, on_fd);
+        Py_XDECREF(on_fd);
+        Py_DECREF(loop);
         if (res == NULL)
             return -1;
         Py_DECREF(res);
@@ -188,13 +193,16 @@ azs_zmq_transport_report(ZmqTransportObject *self, const char *message, PyObject
 {
     if (self->loop == NULL)
         return 0;
-    PyObject *report =
-        Py_BuildValue("{s:s,s:O,s:O,s:O}", "message", message, "exception", exc,
-                      "transport", (PyObject *)self, "protocol",
-                      self->protocol == NULL ? Py_None : self->protocol);
-    if (report == NULL)
-        return -1;
+    /* Held before a collection, which the dict may start, can end us. */
     PyObject *loop = Py_NewRef(self->loop);
+    PyObject *protocol = Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
+    PyObject *report =
+        Py_BuildValue("{s:s,s:O,s:O,s:N}", "message", message, "exception", exc,
+                      "transport", (PyObject *)self, "protocol", protocol);
+    if (report == NULL) {
+        Py_DECREF(loop);
+        return -1;
+    }
     PyObject *args[] = {loop, report};
     PyObject *res =
         PyObject_VectorcallMethod(self->st->str_call_exception_handler, args, 2, NULL);
@@ -252,14 +260,16 @@ azs_zmq_transport_lose(ZmqTransportObject *self, PyObject *exc)
     stop_watching(self);
     if (self->loop == NULL)
         return 0;
+    PyObject *loop = Py_NewRef(self->loop); /* its code may end us */
     PyObject *res = NULL;
     PyObject *callback =
         PyObject_GetAttrString((PyObject *)self, "_call_connection_lost");
     if (callback != NULL) {
-        PyObject *args[] = {self->loop, callback, exc == NULL ? Py_None : exc};
+        PyObject *args[] = {loop, callback, exc == NULL ? Py_None : exc};
         res = PyObject_VectorcallMethod(self->st->str_call_soon, args, 3, NULL);
         Py_DECREF(callback);
     }
+    Py_DECREF(loop);
     if (res != NULL) {
         Py_DECREF(res);
         return 0;
@@ -319,11 +329,19 @@ azs_zmq_transport_close(ZmqTransportObject *self)
     if (self->closing || self->loop == NULL)
         return 0;
     self->closing = true;
+    /* What that raises, Ctrl-C say, goes out; but it must not leave us closing for
+     * ever. */
+    PyObject *raised = NULL;
     if (call_own(self, self->st->str__disable_monitor) < 0)
-        return -1;
-    if (self->conn_lost > 0 || self->loop == NULL)
-        return 0;
-    if (self->queue.count > 0)
-        return schedule_linger(self);
-    return azs_zmq_transport_lose(self, NULL);
+        raised = azs_exc_take();
+    int result = 0;
+    if (self->conn_lost == 0 && self->loop != NULL)
+        result = self->queue.count > 0 ? schedule_linger(self)
+                                       : azs_zmq_transport_lose(self, NULL);
+    if (raised == NULL)
+        return result;
+    if (result < 0)
+        PyErr_Clear();
+    azs_exc_restore_steal(raised);
+    return -1;
 }

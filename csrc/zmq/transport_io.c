@@ -43,17 +43,21 @@ azs_zmq_transport_arm(ZmqTransportObject *self)
         return 0;
     if (azs_likely(self->own_loop != NULL))
         return azs_watcher_post(self->own_loop, &self->watcher, EPOLLIN);
+    PyObject *loop = Py_NewRef(self->loop); /* its code may end us, or run the turn */
     PyObject *on_armed = PyObject_GetAttr((PyObject *)self, self->st->str__on_armed);
-    if (on_armed == NULL)
-        return -1;
-    PyObject *args[] = {self->loop, on_armed};
-    PyObject *handle =
-        PyObject_VectorcallMethod(self->st->str_call_soon, args, 2, NULL);
-    Py_DECREF(on_armed);
-    if (handle == NULL)
-        return azs_zmq_transport_forgive_closed_loop(self);
-    Py_DECREF(handle);
+    PyObject *handle = NULL;
     self->armed = true;
+    if (on_armed != NULL) {
+        PyObject *args[] = {loop, on_armed};
+        handle = PyObject_VectorcallMethod(self->st->str_call_soon, args, 2, NULL);
+        Py_DECREF(on_armed);
+    }
+    Py_DECREF(loop);
+    if (handle == NULL) {
+        self->armed = false;
+        return azs_zmq_transport_forgive_closed_loop(self);
+    }
+    Py_DECREF(handle);
     return 0;
 }
 
@@ -122,9 +126,13 @@ tuple_items(PyObject *tuple)
 void
 azs_zmq_transport_clear_queue(ZmqTransportObject *self)
 {
+    /* A finalizer may write: what comes then is no part of this queue. */
+    azs_ring dropped = self->queue;
+    memset(&self->queue, 0, sizeof(self->queue));
     self->queue_bytes = 0;
-    while (self->queue.count > 0)
-        Py_DECREF((PyObject *)azs_ring_pop(&self->queue));
+    while (dropped.count > 0)
+        Py_DECREF((PyObject *)azs_ring_pop(&dropped));
+    azs_ring_free(&dropped);
 }
 
 /* Steals `message`, a tuple of bytes. 0, or -1 with MemoryError. */

@@ -452,6 +452,30 @@ def _fork_test(run):
     run(go())
 
 
+def test_a_monitor_fails_to_end(run):
+    """close() raises it, and closes all the same."""
+
+    class FailsOnce(zmq.Socket):
+        failed = False
+
+        def disable_monitor(self):
+            super().disable_monitor()
+            if not self.failed:
+                FailsOnce.failed = True
+                raise RuntimeError("disable_monitor")
+
+    async def go():
+        transport, protocol = await open_transport(
+            zmq.DEALER, zmq_sock=FailsOnce(zmq.Context.instance(), zmq.DEALER)
+        )
+        await transport.enable_monitor()
+        with pytest.raises(RuntimeError, match="disable_monitor"):
+            transport.close()
+        assert await protocol.lost is None
+
+    run(go())
+
+
 class Failing(zmq.Socket):
     """A user's class: its sockets close, and fail."""
 
