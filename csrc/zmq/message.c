@@ -205,7 +205,7 @@ frame_bytes(const azs_libzmq *zmq, zmq_msg_t *msg, size_t size, azs_spare *spare
 
 int
 azs_zmq_recv(const azs_libzmq *zmq, void *handle, azs_spare *spare, PyObject **message,
-             Py_ssize_t *size, azs_spare *lent)
+             size_t *size, azs_spare *lent)
 {
     enum { INLINE_FRAMES = 8 };
     PyObject *inline_frames[INLINE_FRAMES];
@@ -247,7 +247,7 @@ azs_zmq_recv(const azs_libzmq *zmq, void *handle, azs_spare *spare, PyObject **m
         if (azs_likely(!zmq->msg_more(&msg)))
             break;
     }
-    *size = azs_zmq_message_size(frames, count);
+    *size = (size_t)azs_zmq_message_size(frames, count);
     list = PyList_New(count);
     if (azs_unlikely(list == NULL))
         goto fail;

@@ -63,6 +63,6 @@ int azs_zmq_send(const azs_libzmq *zmq, void *handle, azs_zmq_release *release,
  * *lent is the first large frame, with a reference of its own, or has no bytes. To
  * be given back to `spare` when the list is gone. */
 int azs_zmq_recv(const azs_libzmq *zmq, void *handle, azs_spare *spare,
-                 PyObject **message, Py_ssize_t *size, azs_spare *lent);
+                 PyObject **message, size_t *size, azs_spare *lent);
 
 #endif

@@ -232,7 +232,7 @@ done:
 static outcome
 drain(ZmqTransportObject *self)
 {
-    Py_ssize_t bytes = 0;
+    size_t bytes = 0;
     bool looked_later = self->looks_later;
     self->looks_later = false;
     for (int n = 0; n < BUDGET_MESSAGES && bytes < BUDGET_BYTES; n++) {
@@ -241,7 +241,7 @@ drain(ZmqTransportObject *self)
             return usable < 0 ? FAILED : fail_closed(self, READ_ERROR);
         PyObject *message;
         azs_spare lent;
-        Py_ssize_t size;
+        size_t size;
         int err = azs_zmq_recv(libzmq_of(self), self->handle, &self->st->zmq->spare,
                                &message, &size, &lent);
         if (err != 0) {
