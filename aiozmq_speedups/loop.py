@@ -385,6 +385,16 @@ if _ext.core is not None:
                 return -1
             return -1 if old_fd == own_fd else old_fd
 
+        @property
+        def _nest_patched(self) -> bool:
+            """What nest_asyncio looks for before it replaces this class's methods,
+            by code that needs asyncio's own turn: no loop of the process would run."""
+            raise ValueError(
+                f"Can't patch loop of type {type(self)}: nested turns are not "
+                "supported. Await what is to be awaited, or run it in a thread of its "
+                "own (asyncio.to_thread(aiozmq_speedups.run, main()))"
+            )
+
         def _give_back_wakeup_fd(self) -> None:
             old_fd, self._outer_wakeup_fd = self._outer_wakeup_fd, -1
             if self._signal_handlers:
@@ -401,7 +411,10 @@ if _ext.core is not None:
                 old_fd = current  # a callback installed its own: it stays
             if old_fd != -1:
                 try:
-                    signal.set_wakeup_fd(old_fd)
+                    # Nobody can ask whether its owner wanted a warning. Most ask for
+                    # none, and a warning that is missing harms less than one that is
+                    # written to the program's stderr.
+                    signal.set_wakeup_fd(old_fd, warn_on_full_buffer=False)
                 except (ValueError, OSError):
                     pass  # its owner closed it meanwhile
 

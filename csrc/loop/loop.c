@@ -213,7 +213,10 @@ loop_turn(LoopObject *self)
             block = self->ready.count == 0 && !self->stopping;
         }
         if (block) {
-            timeout_ns = azs_timers_timeout(self, now_ns);
+            int64_t timers_ns = now_ns;
+            if (self->timers.count > 0 && azs_timers_now(self, &timers_ns) < 0)
+                return -1;
+            timeout_ns = azs_timers_timeout(self, timers_ns);
             /* Cancelled timers end there, and finalizers run. */
             if (azs_unlikely(self->ready.count > 0 || self->stopping))
                 timeout_ns = 0;
@@ -222,7 +225,8 @@ loop_turn(LoopObject *self)
             return -1;
         now_ns = azs_clock_ns();
     }
-    if (self->timers.count > 0 && azs_timers_move_due(self, now_ns) < 0)
+    if (self->timers.count > 0 &&
+        (azs_timers_now(self, &now_ns) < 0 || azs_timers_move_due(self, now_ns) < 0))
         return -1;
     /* Callbacks may add entries and, by way of another loop's run in the same
      * thread or a nested clear, take some away: the count is read again. */
@@ -672,16 +676,23 @@ PyDoc_STRVAR(loop_doc,
 "The event loop's C core: everything that runs once per callback, timer or\n"
 "descriptor event. aiozmq_speedups.Loop is the whole loop.");
 
+/* Notes whether the instance has a clock of its own. */
+static int
+loop_setattro(LoopObject *self, PyObject *name, PyObject *value)
+{
+    int res = PyObject_GenericSetAttr((PyObject *)self, name, value);
+    if (res == 0 && PyUnicode_Check(name) &&
+        PyUnicode_Compare(name, self->st->str_time) == 0)
+        self->time_set = value != NULL;
+    return res;
+}
+
 static PyType_Slot loop_slots[] = {
-    {Py_tp_doc, (void *)loop_doc},
-    {Py_tp_new, loop_new},
-    {Py_tp_dealloc, loop_dealloc},
-    {Py_tp_traverse, loop_traverse},
-    {Py_tp_clear, loop_clear},
-    {Py_tp_methods, loop_methods},
-    {Py_tp_members, loop_members},
-    {Py_tp_getset, loop_getset},
-    {0, NULL},
+    {Py_tp_doc, (void *)loop_doc},   {Py_tp_setattro, loop_setattro},
+    {Py_tp_new, loop_new},           {Py_tp_dealloc, loop_dealloc},
+    {Py_tp_traverse, loop_traverse}, {Py_tp_clear, loop_clear},
+    {Py_tp_methods, loop_methods},   {Py_tp_members, loop_members},
+    {Py_tp_getset, loop_getset},     {0, NULL},
 };
 
 static PyType_Spec azs_loop_spec = {
@@ -739,5 +750,6 @@ azs_loop_init(PyObject *mod, azs_state *st)
         azs_type_add_methods(st->loop_type, azs_sockop_connect_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_sockop_datagram_methods) < 0)
         return -1;
-    return 0;
+    st->loop_time = Py_XNewRef(_PyType_Lookup(st->loop_type, st->str_time));
+    return st->loop_time == NULL ? -1 : 0;
 }

@@ -27,6 +27,7 @@ struct LoopObject {
     bool debug;
     bool slow_reported; /* debug mode: the slow part of what runs has been told of */
     bool turning;       /* inside a turn: no re-entry */
+    bool time_set;      /* the instance has an attribute `time` */
     unsigned fork_generation; /* of the process that made the loop */
 
     azs_stats stats;
@@ -135,6 +136,25 @@ azs_loop_call_protocol(LoopObject *loop, PyObject *name, PyObject *const *args,
 void azs_loop_drop_snapshot(LoopObject *loop);
 
 /* ---- timer.c ---- */
+
+/* Is there another time() than the loop's own, on the instance or by a subclass? Tests
+ * have clocks of their own. */
+static inline bool
+azs_loop_has_own_time(const LoopObject *loop)
+{
+    return loop->time_set ||
+           _PyType_Lookup(Py_TYPE(loop), loop->st->str_time) != loop->st->loop_time;
+}
+
+/* *now_ns by what time() gives, if it is another's. 0, or -1 with what that raised. */
+int azs_timers_ask_time(LoopObject *loop, int64_t *now_ns);
+
+static inline int
+azs_timers_now(LoopObject *loop, int64_t *now_ns)
+{
+    return azs_unlikely(azs_loop_has_own_time(loop)) ? azs_timers_ask_time(loop, now_ns)
+                                                     : 0;
+}
 
 /* Adds to the heap, which takes a reference. 0, or -1 with MemoryError. */
 int azs_timers_add(LoopObject *loop, TimerHandleObject *timer);

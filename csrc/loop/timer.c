@@ -128,6 +128,30 @@ azs_timers_clear(LoopObject *loop)
     azs_heap_free(&loop->timers);
 }
 
+/* ---- another's clock ---- */
+
+/* time() in seconds. 0, or -1 with an exception. */
+static int
+ask_time(LoopObject *loop, double *seconds)
+{
+    PyObject *now = PyObject_CallMethodNoArgs((PyObject *)loop, loop->st->str_time);
+    if (now == NULL)
+        return -1;
+    *seconds = PyFloat_AsDouble(now);
+    Py_DECREF(now);
+    return *seconds == -1.0 && PyErr_Occurred() ? -1 : 0;
+}
+
+int
+azs_timers_ask_time(LoopObject *loop, int64_t *now_ns)
+{
+    double now;
+    if (ask_time(loop, &now) < 0)
+        return -1;
+    *now_ns = when_to_ns(now); /* as the timers': equal times are equal */
+    return 0;
+}
+
 /* ---- methods ---- */
 
 static PyObject *
@@ -191,6 +215,9 @@ Loop_call_later(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
         azs_loop_debug_check(self, args[1], "call_later", true) < 0)
         return NULL;
     double now = (double)azs_clock_ns() / 1e9;
+    if (azs_unlikely(azs_loop_has_own_time(self)) &&
+        (ask_time(self, &now) < 0 || azs_loop_check_usable(self) < 0))
+        return NULL;
     return timer_schedule(self, now + delay, args, nargs, context);
 }
 

@@ -141,6 +141,7 @@
     X(sock_sendto)                                                                     \
     X(sockname)                                                                        \
     X(throw)                                                                           \
+    X(time)                                                                            \
     X(trim)                                                                            \
     X(unpackb)
 
@@ -190,6 +191,7 @@
     X(zmq_async_frame)                                                                 \
     X(zmq_async_default_loop)                                                          \
     X(zmq_async_watch_release)                                                         \
+    X(loop_time)                                                                       \
     X(minus_one)                                                                       \
     X(rpc_no_kwargs)                                                                   \
     X(kwnames_resolve)             /* ("family", "type", "proto", "loop") */

@@ -1,6 +1,7 @@
 """Ctrl-C and other signals, as in asyncio: out of every kind of turn."""
 
 import asyncio
+import contextlib
 import functools
 import os
 import signal
@@ -182,6 +183,26 @@ def test_the_wakeup_descriptor_of_others_comes_back(loop):
         assert signal.set_wakeup_fd(old) == write
     finally:
         signal.set_wakeup_fd(-1)
+        os.close(read)
+        os.close(write)
+
+
+def test_the_wakeup_descriptor_of_others_comes_back_without_warnings(loop, capfd):
+    """Its owner may have asked for none where the buffer is full, as trio does."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    old_handler = signal.signal(signal.SIGUSR1, lambda *args: None)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    try:
+        loop.run_until_complete(asyncio.sleep(0))
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(write, bytes(4096))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert capfd.readouterr().err == ""
+    finally:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGUSR1, old_handler)
         os.close(read)
         os.close(write)
 
