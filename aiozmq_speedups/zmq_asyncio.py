@@ -80,10 +80,11 @@ else:
         def poll(self, timeout: float | None = None) -> list[tuple[Any, int]]:
             events = dict(super().poll(timeout))
             for socket, mask in self.sockets:
+                # A look takes libzmq's commands, whatever it is for.
                 if (
-                    mask & zmq.POLLIN
-                    and isinstance(socket, Socket)
+                    isinstance(socket, Socket)
                     and socket._io.looked()
+                    and mask & zmq.POLLIN
                 ):
                     events[socket] = events.get(socket, 0) | zmq.POLLIN
             return list(events.items())

@@ -16,10 +16,7 @@ io_of(PyObject *self, PyTypeObject *cls)
     if (azs_likely(io != NULL && Py_IS_TYPE(io, st->zmq_async_socket_type))) {
         if (azs_likely(((AsyncSocketObject *)io)->handle != NULL))
             return (AsyncSocketObject *)io;
-        PyObject *exc = azs_async_error(st, ENOTSOCK);
-        if (exc != NULL)
-            PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-        Py_XDECREF(exc);
+        azs_async_raise(st, ENOTSOCK);
     } else if (io != NULL) {
         PyErr_SetString(PyExc_TypeError, "the socket was not initialised");
     }
@@ -236,13 +233,17 @@ send_frames(PyObject *self, AsyncSocketObject *io, PyObject *const *parts,
             return NULL;
         PyObject *exc = azs_exc_take();
         op = azs_operation_new(io, AZS_SEND);
+        future = op == NULL ? NULL : op->future;
         if (op != NULL && azs_operation_fail(op, exc) < 0)
-            Py_CLEAR(op->future);
+            Py_CLEAR(future);
         Py_DECREF(exc);
-        return op == NULL ? NULL : op->future;
+        return future;
     }
-    /* The collector, set off by the tuple, may change the caller's list. */
+    /* The collector, set off by the tuple (Python 3.11), might change the list. */
+    int collects = PyGC_Disable();
     PyObject *message = PyTuple_New(nparts);
+    if (collects)
+        PyGC_Enable();
     if (message == NULL)
         return NULL;
     for (Py_ssize_t i = 0; i < nparts; i++)

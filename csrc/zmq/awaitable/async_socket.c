@@ -22,6 +22,15 @@ azs_async_error(azs_state *st, int err)
     return PyObject_CallFunction(st->zmq_async_error, "i", err);
 }
 
+void
+azs_async_raise(azs_state *st, int err)
+{
+    PyObject *exc = azs_async_error(st, err);
+    if (exc != NULL)
+        PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
+    Py_XDECREF(exc);
+}
+
 /* ---- queues ---- */
 
 void
@@ -58,30 +67,34 @@ static void
 leave_loop(AsyncSocketObject *self)
 {
     PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
-    PyObject *loop = self->loop, *kwargs = self->loop_kwargs, *retry = self->retry;
+    PyObject *loop = self->loop, *kwargs = self->loop_kwargs;
+    PyObject *handles[] = {self->retry, self->armed};
     LoopObject *own_loop = self->own_loop;
-    bool reading_fd = self->reading_fd;
-    int fd = self->own_fd >= 0 ? self->own_fd : self->fd, own_fd = self->own_fd;
-    self->loop = self->loop_kwargs = self->retry = NULL;
+    /* A forked child has its parent's epoll. */
+    bool reading_fd = self->reading_fd && self->fork_generation == azs_fork_generation;
+    int own_fd = self->own_fd;
+    self->loop = self->loop_kwargs = self->retry = self->armed = NULL;
     self->own_loop = NULL;
-    self->reading_fd = self->armed = false;
+    self->reading_fd = false;
     self->own_fd = -1;
     if (own_loop != NULL)
         azs_watcher_stop(own_loop, &self->watcher);
     if (reading_fd) {
         PyObject *res = PyObject_CallMethod(loop, "is_closed", NULL);
         if (res == Py_False)
-            Py_SETREF(res, PyObject_CallMethod(loop, "remove_reader", "i", fd));
+            Py_SETREF(res, PyObject_CallMethod(loop, "remove_reader", "i", own_fd));
         if (res == NULL)
             PyErr_WriteUnraisable(loop);
         Py_XDECREF(res);
     }
-    if (retry != NULL) {
-        PyObject *res = PyObject_CallMethodNoArgs(retry, self->st->str_cancel);
+    for (int i = 0; i < 2; i++) {
+        if (handles[i] == NULL)
+            continue;
+        PyObject *res = PyObject_CallMethodNoArgs(handles[i], self->st->str_cancel);
         if (res == NULL)
-            PyErr_WriteUnraisable(retry);
+            PyErr_WriteUnraisable(handles[i]);
         Py_XDECREF(res);
-        Py_DECREF(retry);
+        Py_DECREF(handles[i]);
     }
     if (own_fd >= 0)
         azs_sys_close(own_fd);
@@ -159,16 +172,25 @@ is_in_own_loop(const AsyncSocketObject *self)
 int
 azs_async_enter_loop(AsyncSocketObject *self)
 {
+    if (azs_unlikely(self->fork_generation != azs_fork_generation)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "the socket belongs to the parent process: a child of fork() "
+                        "needs a Context and sockets of its own");
+        return -1;
+    }
     if (azs_likely(is_in_own_loop(self)))
         return 0;
     PyObject *loop = running_loop(self);
     if (loop == NULL)
         return -1;
-    if (azs_likely(loop == self->loop)) {
-        Py_DECREF(loop);
-        return 0;
-    }
-    if (self->loop != NULL) {
+    PyObject *kwargs = NULL;
+    if (azs_likely(loop == self->loop))
+        goto done;
+    kwargs = PyDict_New();
+    if (kwargs == NULL || PyDict_SetItem(kwargs, self->st->str_loop, loop) < 0)
+        goto fail;
+    /* The loop that is left runs the user's code, which may use the socket. */
+    while (self->loop != NULL && self->loop != loop) {
         PyObject *old = Py_NewRef(self->loop);
         int closed = is_loop_closed(old);
         Py_DECREF(old);
@@ -185,18 +207,24 @@ azs_async_enter_loop(AsyncSocketObject *self)
         }
         leave_loop(self);
     }
-    PyObject *kwargs = PyDict_New();
-    if (kwargs == NULL || PyDict_SetItem(kwargs, self->st->str_loop, loop) < 0) {
-        Py_XDECREF(kwargs);
+    if (self->handle == NULL) {
+        azs_async_raise(self->st, ENOTSOCK);
         goto fail;
     }
-    Py_XSETREF(self->loop_kwargs, kwargs);
+    if (self->loop == loop)
+        goto done;
+    self->loop_kwargs = kwargs;
     self->own_loop = azs_loop_check(self->st, loop) ? (LoopObject *)loop : NULL;
-    Py_XSETREF(self->loop, loop);
+    self->loop = loop;
     self->received = 0;
     self->received_bytes = 0;
     return 0;
+done:
+    Py_XDECREF(kwargs);
+    Py_DECREF(loop);
+    return 0;
 fail:
+    Py_XDECREF(kwargs);
     Py_DECREF(loop);
     return -1;
 }
@@ -226,6 +254,10 @@ azs_async_watch(AsyncSocketObject *self)
 {
     if (azs_likely(azs_async_is_watched(self)))
         return 0;
+    if (azs_unlikely(self->loop == NULL)) { /* closed since it was entered */
+        azs_async_raise(self->st, ENOTSOCK);
+        return -1;
+    }
     if (self->own_loop != NULL) {
         if (azs_watcher_start(self->own_loop, &self->watcher, self->fd, EPOLLIN) < 0)
             return watch_duplicate(self);
@@ -237,24 +269,38 @@ azs_async_watch(AsyncSocketObject *self)
     if (fd < 0)
         return azs_set_errno(fd);
     PyObject *on_fd = PyObject_GetAttrString((PyObject *)self, "_on_fd");
-    PyObject *res = NULL;
+    PyObject *loop = Py_NewRef(self->loop), *res = NULL;
     if (on_fd != NULL)
-        res = PyObject_CallMethod(self->loop, "add_reader", "iO", fd, on_fd);
+        res = PyObject_CallMethod(loop, "add_reader", "iO", fd, on_fd);
     Py_XDECREF(on_fd);
-    if (res == NULL) {
-        azs_sys_close(fd);
-        return -1;
+    bool added = res != NULL;
+    Py_XDECREF(res);
+    if (azs_likely(added && self->loop == loop && !self->reading_fd)) {
+        self->own_fd = fd;
+        self->reading_fd = true;
+        Py_DECREF(loop);
+        return 0;
     }
-    Py_DECREF(res);
-    self->own_fd = fd;
-    self->reading_fd = true;
-    return 0;
+    /* The user's code in there may have closed the socket, or used it. */
+    if (added) {
+        res = PyObject_CallMethod(loop, "remove_reader", "i", fd);
+        if (res == NULL)
+            PyErr_WriteUnraisable(loop);
+        Py_XDECREF(res);
+    }
+    azs_sys_close(fd);
+    Py_DECREF(loop);
+    return added ? azs_async_watch(self) : -1;
 }
 
 int
 azs_async_arm(AsyncSocketObject *self)
 {
-    if (self->in_turn || self->armed || self->handle == NULL || !anything_waits(self) ||
+    if (azs_unlikely(self->in_turn)) {
+        self->looks_again = true;
+        return 0;
+    }
+    if (self->armed != NULL || self->handle == NULL || !anything_waits(self) ||
         !azs_async_is_watched(self))
         return 0;
     if (azs_likely(self->own_loop != NULL))
@@ -262,14 +308,18 @@ azs_async_arm(AsyncSocketObject *self)
     PyObject *on_armed = PyObject_GetAttrString((PyObject *)self, "_on_armed");
     if (on_armed == NULL)
         return -1;
-    PyObject *args[] = {self->loop, on_armed};
+    PyObject *loop = Py_NewRef(self->loop), *args[] = {loop, on_armed};
     PyObject *handle =
         PyObject_VectorcallMethod(self->st->str_call_soon, args, 2, NULL);
     Py_DECREF(on_armed);
+    bool is_left = self->loop != loop; /* meanwhile */
+    Py_DECREF(loop);
     if (handle == NULL)
         return -1;
-    Py_DECREF(handle);
-    self->armed = true;
+    if (is_left || self->armed != NULL)
+        Py_DECREF(handle); /* one turn more than is needed */
+    else
+        self->armed = handle;
     return 0;
 }
 
@@ -292,7 +342,7 @@ AsyncSocket__on_fd(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 AsyncSocket__on_armed(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
 {
-    self->armed = false;
+    Py_CLEAR(self->armed);
     return NONE_OR_NULL(azs_async_turn(self));
 }
 
@@ -316,10 +366,7 @@ AsyncSocket_poll(AsyncSocketObject *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "Oi:poll", &future, &events))
         return NULL;
     if (self->handle == NULL) {
-        PyObject *exc = azs_async_error(self->st, ENOTSOCK);
-        if (exc != NULL)
-            PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-        Py_XDECREF(exc);
+        azs_async_raise(self->st, ENOTSOCK);
         return NULL;
     }
     if (azs_async_enter_loop(self) < 0 || azs_async_watch(self) < 0)
@@ -380,6 +427,7 @@ asyncsocket_traverse(AsyncSocketObject *self, visitproc visit, void *arg)
     Py_VISIT(self->loop);
     Py_VISIT(self->loop_kwargs);
     Py_VISIT(self->retry);
+    Py_VISIT(self->armed);
     azs_operation_queue *queues[] = {&self->receives, &self->sends};
     for (int i = 0; i < 2; i++) {
         for (azs_operation *op = queues[i]->first; op != NULL; op = op->next)
@@ -416,8 +464,9 @@ asyncsocket_dealloc(AsyncSocketObject *self)
     azs_state *st = self->st;
     PyObject_GC_UnTrack(self);
     if (st != NULL) {
-        /* A loop that watched it would have a reference. */
-        assert(self->watcher.fd == -1 && !self->reading_fd);
+        /* Our loop, if it watched it, would have a reference. A foreign one drops what
+         * it has when it is closed, and nobody tells us. */
+        assert(self->watcher.fd == -1);
         asyncsocket_clear(self);
         AZS_LIVE(st, zmq_async_socket, -1);
     }

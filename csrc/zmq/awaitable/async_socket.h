@@ -33,11 +33,12 @@ struct AsyncSocketObject {
     PyObject *loop_kwargs; /* owned: {"loop": loop} */
     azs_watcher watcher;   /* of ZMQ_FD in own_loop */
     bool reading_fd;       /* foreign loops: add_reader is in effect */
-    bool armed;            /* foreign loops: _on_armed is scheduled */
+    PyObject *armed;       /* owned or NULL, foreign loops: Handle of _on_armed */
     bool in_turn;
-    int fd;          /* ZMQ_FD */
-    int own_fd;      /* a duplicate that is watched where ZMQ_FD is taken; else -1 */
-    PyObject *retry; /* owned or NULL: TimerHandle of the next try to send */
+    bool looks_again; /* something asked for a turn in this turn */
+    int fd;           /* ZMQ_FD */
+    int own_fd;       /* a duplicate that is watched where ZMQ_FD is taken; else -1 */
+    PyObject *retry;  /* owned or NULL: TimerHandle of the next try to send */
 
     /* Fairness: what was received without a turn of the loop in between. */
     int received;
@@ -72,13 +73,14 @@ azs_async_is_watched(const AsyncSocketObject *self)
 /* ---- async_take.c ---- */
 
 /* What the receive `op` asks for, if it is there. 0 with *item filled in and the size
- * of its payload; libzmq's errno; -1 with an exception. */
+ * of its payload; libzmq's errno; ECANCELED where `op` ended in there, and the message
+ * is in the stash; -1 with an exception. */
 int azs_async_take(AsyncSocketObject *self, azs_operation *op, azs_stashed *item,
                    size_t *size);
 
-/* The bytes that a receive has put into the user's buffer, for the stash: new
- * reference; NULL with an exception. */
-PyObject *azs_async_bytes_of_buffer(const azs_operation *op);
+/* The bytes of which recv_into() has put `size` into the user's buffer, args[0], for
+ * the stash: new reference; NULL with an exception. Steals both. */
+PyObject *azs_async_bytes_of_buffer_steal(PyObject *size, PyObject *args);
 
 /* ---- async_turn.c ---- */
 
@@ -118,8 +120,10 @@ void azs_async_unqueue(azs_operation *op);
 /* Has the loop look at the socket in the next turn, if anything waits. 0 or -1. */
 int azs_async_arm(AsyncSocketObject *self);
 
-/* A new exception of pyzmq for an errno; NULL with another one. */
+/* A new exception of pyzmq for an errno; NULL with another one. The second raises it.
+ */
 PyObject *azs_async_error(azs_state *st, int err);
+void azs_async_raise(azs_state *st, int err);
 
 int azs_async_init(PyObject *mod, azs_state *st);
 

@@ -79,15 +79,19 @@ is_bytes(const azs_operation *op)
 }
 
 PyObject *
-azs_async_bytes_of_buffer(const azs_operation *op)
+azs_async_bytes_of_buffer_steal(PyObject *size, PyObject *args)
 {
     Py_buffer view;
-    Py_ssize_t received = PyLong_AsSsize_t(op->message);
-    if (PyObject_GetBuffer(PyTuple_GET_ITEM(op->args, 0), &view, PyBUF_SIMPLE) < 0)
-        return NULL;
-    PyObject *bytes =
-        PyBytes_FromStringAndSize(view.buf, received < view.len ? received : view.len);
-    PyBuffer_Release(&view);
+    PyObject *bytes = NULL;
+    Py_ssize_t received = PyLong_AsSsize_t(size);
+    if (received >= 0 &&
+        PyObject_GetBuffer(PyTuple_GET_ITEM(args, 0), &view, PyBUF_SIMPLE) == 0) {
+        bytes = PyBytes_FromStringAndSize(view.buf,
+                                          received < view.len ? received : view.len);
+        PyBuffer_Release(&view);
+    }
+    Py_DECREF(size);
+    Py_DECREF(args);
     return bytes;
 }
 
@@ -98,12 +102,19 @@ copy_into_buffer(AsyncSocketObject *self, azs_operation *op, azs_stashed *item)
 {
     Py_buffer view;
     PyObject *frame = item->message, *size = NULL;
+    /* The buffer may run Python code, which may cancel the operation. */
+    PyObject *args = Py_NewRef(op->args);
     PyObject *nbytes = PyDict_GetItemString(op->kwargs, "nbytes");
     Py_ssize_t limit = nbytes == NULL ? 0 : PyLong_AsSsize_t(nbytes);
     if (limit == -1 && PyErr_Occurred())
         goto fail;
-    if (PyObject_GetBuffer(PyTuple_GET_ITEM(op->args, 0), &view, PyBUF_WRITABLE) < 0)
+    if (PyObject_GetBuffer(PyTuple_GET_ITEM(args, 0), &view, PyBUF_WRITABLE) < 0)
         goto fail;
+    if (op->done) {
+        PyBuffer_Release(&view);
+        Py_DECREF(args);
+        return 0; /* see azs_async_take() */
+    }
     if (limit < 0 || limit > view.len) {
         PyErr_Format(PyExc_ValueError, "nbytes=%zd does not fit a buffer of %zd bytes",
                      limit, view.len);
@@ -117,27 +128,36 @@ copy_into_buffer(AsyncSocketObject *self, azs_operation *op, azs_stashed *item)
     PyBuffer_Release(&view);
     if (size == NULL)
         goto fail;
+    Py_DECREF(args);
     Py_SETREF(item->message, size);
     return 0;
 fail:;
     PyObject *exc = azs_exc_take();
+    Py_DECREF(args);
     if (azs_stash_put_steal(&self->stash, *item) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
     azs_exc_restore_steal(exc);
     return -1;
 }
 
+static int take(AsyncSocketObject *self, azs_operation *op, azs_stashed *item,
+                size_t *size);
 static int take_call(AsyncSocketObject *self, azs_operation *op, azs_stashed *item);
 
 /* The message that the stash begins with, as `op` wants it. 0 with *item filled in;
  * -1 with an exception, the message being lost. */
 static int
-take_stashed(AsyncSocketObject *self, azs_operation *op, azs_stashed *item)
+take_stashed(AsyncSocketObject *self, azs_operation *op, azs_stashed *item,
+             size_t *size)
 {
     bool multipart = is_multipart(op), as_bytes = is_bytes(op);
     *item = azs_stash_pop(&self->stash);
     PyObject *message = item->message;
     item->message = NULL;
+    if (PyList_Check(message) && PyList_GET_SIZE(message) == 0) {
+        Py_DECREF(message); /* the user had it, and emptied it */
+        return take(self, op, item, size);
+    }
     if (!multipart) {
         if (PyList_Check(message)) {
             /* The first frame; what is left keeps its place. */
@@ -207,23 +227,29 @@ static int
 receive_multipart(AsyncSocketObject *self, PyObject **message, size_t *size)
 {
     azs_spare none = {NULL}, lent;
-    int err =
-        azs_zmq_recv(azs_async_libzmq(self), self->handle, &none, message, size, &lent);
-    if (err == 0)
-        Py_XDECREF(lent.bytes);
-    return err;
+    for (;;) {
+        if (azs_unlikely(self->handle == NULL))
+            return ENOTSOCK;
+        int err = azs_zmq_recv(azs_async_libzmq(self), self->handle, &none, message,
+                               size, &lent);
+        if (err == 0)
+            Py_XDECREF(lent.bytes);
+        if (azs_likely(err != EINTR))
+            return err;
+        if (PyErr_CheckSignals() < 0) /* a handler may close the socket */
+            return -1;
+    }
 }
 
-int
-azs_async_take(AsyncSocketObject *self, azs_operation *op, azs_stashed *item,
-               size_t *size)
+static int
+take(AsyncSocketObject *self, azs_operation *op, azs_stashed *item, size_t *size)
 {
     int err;
     *size = 0;
     if (azs_unlikely(self->handle == NULL))
         return ENOTSOCK;
     if (azs_unlikely(self->stash.count > 0))
-        return take_stashed(self, op, item);
+        return take_stashed(self, op, item, size);
     item->more = false;
     switch (op->kind) {
     case AZS_RECV:
@@ -247,6 +273,40 @@ azs_async_take(AsyncSocketObject *self, azs_operation *op, azs_stashed *item,
     return 0;
 }
 
+int
+azs_async_take(AsyncSocketObject *self, azs_operation *op, azs_stashed *item,
+               size_t *size)
+{
+    PyObject *args = op->kind == AZS_RECV_INTO ? Py_NewRef(op->args) : NULL;
+    int err = take(self, op, item, size);
+    if (azs_likely(err != 0 || !op->done)) {
+        Py_XDECREF(args);
+        return err;
+    }
+    /* The user's code in there, a buffer's or a signal's handler, has ended the
+     * operation: the message is the next one's. */
+    if (args != NULL && PyLong_Check(item->message))
+        item->message = azs_async_bytes_of_buffer_steal(item->message, args);
+    else
+        Py_XDECREF(args);
+    if (item->message == NULL)
+        return -1;
+    if (self->handle == NULL)
+        Py_DECREF(item->message);
+    else if (azs_stash_put_steal(&self->stash, *item) < 0)
+        return -1;
+    return ECANCELED;
+}
+
+/* Did the method, which somebody may have replaced, return what it is to? */
+static bool
+is_of_kind(const azs_operation *op, PyObject *message)
+{
+    if (op->kind == AZS_RECV_INTO)
+        return PyLong_CheckExact(message);
+    return PyList_CheckExact(message) == (op->kind == AZS_RECV_MULTIPART_CALL);
+}
+
 /* Receives by pyzmq's own method. 0, EAGAIN, or -1 with an exception. */
 static int
 take_call(AsyncSocketObject *self, azs_operation *op, azs_stashed *item)
@@ -262,6 +322,11 @@ take_call(AsyncSocketObject *self, azs_operation *op, azs_stashed *item)
             return -1;
         PyErr_Clear();
         return EAGAIN;
+    }
+    if (azs_unlikely(!is_of_kind(op, item->message))) {
+        PyErr_Format(PyExc_TypeError, "the socket's method returned %R", item->message);
+        Py_CLEAR(item->message);
+        return -1;
     }
     if (op->kind == AZS_RECV_INTO) {
         int more = 0;

@@ -11,10 +11,9 @@ enum { BUDGET_MESSAGES = 128, BUDGET_BYTES = 1024 * 1024 };
 enum { ZMQ_RCVTIMEO = 27, ZMQ_SNDTIMEO = 28 };
 
 static void
-enqueue(AsyncSocketObject *self, azs_operation *op, PyObject *owner)
+enqueue(AsyncSocketObject *self, azs_operation *op)
 {
     azs_operation_queue *queue = azs_async_queue(self, op);
-    op->owner = Py_NewRef(owner);
     op->prev = queue->last;
     op->next = NULL;
     if (queue->last != NULL)
@@ -62,13 +61,36 @@ start_timer(AsyncSocketObject *self, azs_operation *op, int option)
             0 ||
         timeout_ms < 0)
         return 0;
+    PyObject *loop = Py_NewRef(self->loop);
     PyObject *method = PyObject_GetAttrString(op->future, "_timed_out");
-    if (method == NULL)
-        return -1;
-    op->timer =
-        PyObject_CallMethod(self->loop, "call_later", "dO", timeout_ms * 1e-3, method);
-    Py_DECREF(method);
+    if (method != NULL)
+        op->timer =
+            PyObject_CallMethod(loop, "call_later", "dO", timeout_ms * 1e-3, method);
+    Py_XDECREF(method);
+    Py_DECREF(loop);
     return op->timer == NULL ? -1 : 0;
+}
+
+/* Has `op` wait in line. 1; 0 where it has ended already; -1 with an exception. */
+static int
+wait_in_line(AsyncSocketObject *self, azs_operation *op, PyObject *owner, int option)
+{
+    op->owner = Py_NewRef(owner);
+    if (start_timer(self, op, option) < 0)
+        return -1;
+    /* A foreign loop's code may have fired the timer, or closed the socket. */
+    if (azs_unlikely(op->done)) {
+        PyObject *timer = op->timer;
+        op->timer = NULL;
+        PyObject *res = PyObject_CallMethodNoArgs(timer, self->st->str_cancel);
+        Py_XDECREF(res);
+        Py_DECREF(timer);
+        return res == NULL ? -1 : 0;
+    }
+    if (azs_unlikely(self->handle == NULL))
+        return fail_operation(self, op, ENOTSOCK);
+    enqueue(self, op);
+    return 1;
 }
 
 /* ---- the operations ---- */
@@ -105,7 +127,9 @@ azs_async_receive_steal(AsyncSocketObject *self, azs_operation *op, PyObject *ow
             if (azs_operation_receive_steal(op, item.message, item.number, item.more) <
                 0)
                 goto fail;
-            if (azs_unlikely(self->sends.count > 0) && azs_async_arm(self) < 0)
+            /* It may have taken the word that there is room. */
+            if (azs_unlikely(self->sends.count > 0 || self->polls != NULL) &&
+                azs_async_arm(self) < 0)
                 goto fail;
             return future;
         }
@@ -115,15 +139,17 @@ azs_async_receive_steal(AsyncSocketObject *self, azs_operation *op, PyObject *ow
             return future;
         }
     }
-    if (start_timer(self, op, ZMQ_RCVTIMEO) < 0)
+    int waits = wait_in_line(self, op, owner, ZMQ_RCVTIMEO);
+    if (waits < 0)
         goto fail;
-    enqueue(self, op, owner);
+    if (waits == 0)
+        return future;
     bool was_watched = azs_async_is_watched(self);
     if (azs_async_watch(self) < 0)
         goto fail_queued;
     /* A first look has been, unless it was not this one's turn. */
-    if ((self->receives.count > 1 || self->sends.count > 0 || !was_watched ||
-         !within_budget(self)) &&
+    if ((self->receives.count > 1 || self->sends.count > 0 || self->polls != NULL ||
+         !was_watched || !within_budget(self)) &&
         azs_async_arm(self) < 0)
         goto fail_queued;
     return future;
@@ -165,11 +191,12 @@ send_parts(AsyncSocketObject *self, PyObject *const *parts, Py_ssize_t nparts)
     if (self->own_loop != NULL)
         self->own_loop->stats.zmq_messages_sent++;
     if (azs_unlikely(zero_copy && azs_clock_ns() >= self->st->zmq->release_due_ns)) {
-        PyObject *res =
-            PyObject_CallOneArg(self->st->zmq_async_watch_release, self->loop);
+        PyObject *loop = Py_NewRef(self->loop);
+        PyObject *res = PyObject_CallOneArg(self->st->zmq_async_watch_release, loop);
         if (res == NULL)
             PyErr_WriteUnraisable((PyObject *)self);
         Py_XDECREF(res);
+        Py_DECREF(loop);
     }
     if (azs_unlikely(azs_zmq_release_ready(release)))
         azs_zmq_release_drain(release);
@@ -184,12 +211,8 @@ azs_async_send_at_once(AsyncSocketObject *self, PyObject *const *parts,
         return NULL;
     int err = send_parts(self, parts, nparts);
     if (azs_unlikely(err != 0)) {
-        if (err > 0 && err != EAGAIN) {
-            PyObject *exc = azs_async_error(self->st, err);
-            if (exc != NULL)
-                PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
-            Py_XDECREF(exc);
-        }
+        if (err > 0 && err != EAGAIN)
+            azs_async_raise(self->st, err);
         return NULL;
     }
     return azs_async_arm(self) < 0 ? NULL : azs_operation_new_sent(self);
@@ -242,9 +265,11 @@ azs_async_send_steal(AsyncSocketObject *self, azs_operation *op, PyObject *owner
             return future;
         }
     }
-    if (start_timer(self, op, ZMQ_SNDTIMEO) < 0)
+    int waits = wait_in_line(self, op, owner, ZMQ_SNDTIMEO);
+    if (waits < 0)
         goto fail;
-    enqueue(self, op, owner);
+    if (waits == 0)
+        return future;
     if (azs_async_watch(self) < 0 || azs_async_arm(self) < 0) {
         azs_async_unqueue(op);
         goto fail;
@@ -410,10 +435,14 @@ schedule_retry(AsyncSocketObject *self)
     PyObject *loop = Py_NewRef(self->loop);
     PyObject *retry = PyObject_CallMethod(loop, "call_later", "dO", 0.002, on_retry);
     Py_DECREF(on_retry);
+    bool is_left = self->loop != loop; /* the user's code has closed the socket */
     Py_DECREF(loop);
     if (retry == NULL)
         return -1;
-    Py_XSETREF(self->retry, retry);
+    if (is_left)
+        Py_DECREF(retry);
+    else
+        Py_XSETREF(self->retry, retry);
     return 0;
 }
 
@@ -458,9 +487,10 @@ azs_async_turn(AsyncSocketObject *self)
         self->fork_generation != azs_fork_generation)
         return 0;
     self->in_turn = true;
+    self->looks_again = false;
     int res = serve(self);
     self->in_turn = false;
-    if (res == 0)
+    if (res == 0 && !self->looks_again)
         return 0;
     PyObject *exc = res < 0 ? azs_exc_take() : NULL;
     int err = azs_async_arm(self);

@@ -12,6 +12,8 @@
  */
 #include "zmq/awaitable/operation.h"
 
+#include <errno.h>
+
 #include "py/errors.h"
 
 enum { FREE_LIST_MAX = 256 };
@@ -41,6 +43,13 @@ azs_operation_new(AsyncSocketObject *core, azs_operation_kind kind)
     AZS_LIVE(st, zmq_operation, 1);
     op->st = azs_state_hold(st);
     op->kind = kind;
+    /* The user's code may have closed it since the loop was entered: an argument's,
+     * or a finalizer's. */
+    if (azs_unlikely(core->loop_kwargs == NULL)) {
+        azs_async_raise(st, ENOTSOCK);
+        Py_DECREF(future);
+        return NULL;
+    }
     op->loop_kwargs = Py_NewRef(core->loop_kwargs);
     op->core = (AsyncSocketObject *)Py_NewRef(core);
     return op;
@@ -74,20 +83,29 @@ azs_operation_make_real(azs_operation *op)
 {
     if (azs_likely(op->real))
         return 0;
+    PyObject *kwargs = op->loop_kwargs;
+    if (kwargs == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "the operation has been collected");
+        return -1;
+    }
+    bool was_done = op->done;
     op->real = true;
     if (!PyObject_GC_IsTracked(op->future))
         PyObject_GC_Track(op->future);
-    PyObject *kwargs = op->loop_kwargs;
     op->loop_kwargs = NULL;
     PyTypeObject *base = (PyTypeObject *)op->st->asyncio_future;
+    /* Asks the loop for its debug mode: the user's code. */
     int res = base->tp_init(op->future, op->st->no_args, kwargs);
     if (res < 0) {
+        PyObject *exc = azs_exc_take();
         op->loop_kwargs = kwargs;
         op->real = false;
+        base->tp_clear(op->future); /* what it has of the base already */
+        azs_exc_restore_steal(exc);
         return -1;
     }
     Py_DECREF(kwargs);
-    if (!op->done)
+    if (!was_done) /* where it is by now, the base knows */
         return 0;
     PyObject *result = op->result != NULL ? op->result : op->message;
     PyObject *args[] = {op->future, result == NULL ? Py_None : result};
@@ -127,17 +145,19 @@ azs_operation_give_back(azs_operation *op)
     azs_stashed item = {op->number, op->message, op->more};
     if (item.message == NULL || core == NULL)
         return 0;
-    if (op->kind == AZS_RECV_INTO) {
-        item.message = azs_async_bytes_of_buffer(op);
-        if (item.message == NULL)
-            return -1;
-        Py_DECREF(op->message); /* a number */
-    }
+    /* It leaves the operation first: a buffer of the user's may come here again. */
     op->core = NULL;
     op->message = NULL;
     op->returned = true;
     int res = 0;
-    if (core->handle == NULL)
+    if (op->kind == AZS_RECV_INTO) {
+        PyObject *args = op->args;
+        op->args = NULL;
+        item.message = azs_async_bytes_of_buffer_steal(item.message, args);
+    }
+    if (item.message == NULL)
+        res = -1;
+    else if (core->handle == NULL)
         Py_DECREF(item.message); /* closed, and its stash dropped */
     else
         res = azs_stash_put_steal(&core->stash, item);
@@ -192,6 +212,20 @@ keep_result(azs_operation *op, PyObject *result)
         Py_XSETREF(op->result, Py_NewRef(result));
 }
 
+/* An exception was refused (StopIteration, before Python 3.12): the one that says so
+ * takes its place, lest the Future stay pending. Keeps the current exception. */
+static void
+fail_instead(azs_operation *op)
+{
+    PyObject *exc = azs_exc_take();
+    PyObject *args[] = {op->future, exc};
+    PyObject *set = PyObject_Vectorcall(op->st->future_set_exception, args, 2, NULL);
+    if (set == NULL)
+        PyErr_Clear(); /* it is done, and a callback could not be scheduled */
+    Py_XDECREF(set);
+    azs_exc_restore_steal(exc);
+}
+
 /* Ends the operation with what asyncio.Future's own `method` gets: set_result or
  * set_exception. The caller holds a reference to the future. 0 or -1. */
 int
@@ -211,18 +245,11 @@ azs_operation_end(azs_operation *op, PyObject *method, PyObject *arg)
         PyObject *set = PyObject_Vectorcall(method, args, 2, NULL);
         Py_XDECREF(set);
         res = set == NULL ? -1 : 0;
+        if (azs_unlikely(res < 0) && method == op->st->future_set_exception)
+            fail_instead(op);
     }
     drop_request(op);
-    if (op->waits == NULL)
-        return res;
-    PyObject *exc = res < 0 ? azs_exc_take() : NULL;
-    int woken = azs_operation_wake_waits(op);
-    if (exc == NULL)
-        return woken;
-    if (woken < 0)
-        PyErr_Clear();
-    azs_exc_restore_steal(exc);
-    return -1;
+    return azs_operation_wake_waits(op) < 0 ? -1 : res;
 }
 
 int
@@ -247,6 +274,21 @@ azs_operation_fail(azs_operation *op, PyObject *exc)
     return res;
 }
 
+/* After cancel() has failed: was it no more than that a callback could not be
+ * scheduled? Keeps the current exception. */
+static bool
+is_cancelled(azs_operation *op)
+{
+    PyObject *exc = azs_exc_take();
+    PyObject *args[] = {op->future};
+    PyObject *res = PyObject_Vectorcall(op->st->future_cancelled, args, 1, NULL);
+    if (res == NULL)
+        PyErr_Clear();
+    Py_XDECREF(res);
+    azs_exc_restore_steal(exc);
+    return res == Py_True;
+}
+
 /* cancel(*args, **kwargs) of asyncio.Future: what it returned. */
 PyObject *
 azs_operation_cancel(azs_operation *op, PyObject *const *args, Py_ssize_t nargs,
@@ -256,7 +298,7 @@ azs_operation_cancel(azs_operation *op, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     PyObject *res =
         PyObject_Vectorcall(op->st->future_cancel, args, (size_t)nargs, kwnames);
-    if (res != Py_True || op->done)
+    if (res == Py_False || op->done || (res == NULL && !is_cancelled(op)))
         return res;
     op->done = true;
     azs_async_unqueue(op);
@@ -282,6 +324,7 @@ azs_operation_receive_steal(azs_operation *op, PyObject *message, uint64_t numbe
 {
     PyObject *future = Py_NewRef(op->future);
     int res;
+    assert(!op->done && op->core != NULL);
     op->message = message;
     op->number = number;
     op->more = more;

@@ -33,6 +33,7 @@ struct azs_operation {
     PyObject *args, *kwargs; /* owned with `call` */
     PyObject *timer;         /* owned or NULL: TimerHandle of RCVTIMEO, SNDTIMEO */
     OperationWait *waits;    /* borrowed: they leave this when they end */
+    size_t sleepers;         /* how many have slept and not ended */
     struct azs_operation *next,
         *prev;       /* in the socket's queue, which owns a reference */
     uint64_t number; /* of `message` */
@@ -144,7 +145,8 @@ PyObject *azs_operation_outcome(azs_operation *op);
 /* Returns `value`, which is stolen, from an iterator. Always NULL. */
 PyObject *azs_operation_return_steal(azs_state *st, PyObject *value);
 
-/* Wakes whoever awaits the operation. 0, or -1 with the last one's exception. */
+/* Wakes whoever awaits the operation. 0, or -1 with the first exception, which may be
+ * the one that was set before. */
 int azs_operation_wake_waits(azs_operation *op);
 
 int azs_operation_wait_init(PyObject *mod, azs_state *st);

@@ -103,10 +103,21 @@ set_by_user(PyObject *self, PyObject *arg, bool exception)
         return NULL;
     PyObject *method =
         exception ? op->st->future_set_exception : op->st->future_set_result;
-    if (!op->done) {
-        int res = azs_operation_end(op, method, arg);
+    PyObject *value = NULL;
+    /* What is no exception ends nothing. */
+    if (!exception || PyExceptionInstance_Check(arg))
+        value = Py_NewRef(arg);
+    else if (PyExceptionClass_Check(arg) && !op->done)
+        value = PyObject_CallNoArgs(arg);
+    if (value == NULL && PyErr_Occurred())
+        return NULL;
+    if (value != NULL && !op->done &&
+        (!exception || PyExceptionInstance_Check(value))) {
+        int res = azs_operation_end(op, method, value);
+        Py_DECREF(value);
         return res < 0 ? NULL : Py_NewRef(Py_None);
     }
+    Py_XDECREF(value);
     PyObject *args[] = {self, arg};
     return PyObject_Vectorcall(method, args, 2, NULL);
 }
@@ -172,13 +183,15 @@ Operation__load(PyObject *self, PyObject *load)
     azs_operation *loaded = azs_operation_new(op->core, op->kind);
     if (loaded == NULL)
         return NULL;
-    PyObject *message = op->message;
+    PyObject *message = op->message, *future = loaded->future;
     op->message = NULL;
     op->returned = true;
+    loaded->args = op->args; /* of recv_into(): the buffer */
+    op->args = NULL;
     loaded->load = Py_NewRef(load);
     if (azs_operation_receive_steal(loaded, message, op->number, op->more) < 0)
-        Py_CLEAR(loaded->future);
-    return loaded->future;
+        Py_CLEAR(future);
+    return future;
 }
 
 PyDoc_STRVAR(timed_out_doc,

@@ -14,6 +14,7 @@ struct OperationWait {
     PyObject *waiter;    /* owned or NULL: a WaiterObject of our loop, else a Future */
     OperationWait *next; /* in op->waits, if `linked` */
     bool linked;
+    bool slept; /* counted in op->sleepers */
 };
 
 /* ---- waiters ---- */
@@ -48,7 +49,6 @@ waiter_is_cancelled(azs_state *st, PyObject *waiter)
 {
     if (azs_likely(is_own_waiter(st, waiter)))
         return ((WaiterObject *)waiter)->state == AZS_WAITER_CANCELLED;
-    /* An exact asyncio.Future or a foreign loop's: never the user's code. */
     PyObject *res = PyObject_CallMethodNoArgs(waiter, st->str_cancelled);
     if (res == NULL)
         PyErr_Clear();
@@ -69,20 +69,29 @@ wait_unlink(OperationWait *self)
     self->linked = false;
 }
 
-/* Wakes whoever awaits the operation; an exception is the last one's. 0 or -1. */
 int
 azs_operation_wake_waits(azs_operation *op)
 {
-    int res = 0;
+    if (op->waits == NULL)
+        return 0;
+    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
+    bool failed = false;
     while (op->waits != NULL) {
         OperationWait *wait = op->waits;
         wait_unlink(wait);
-        PyObject *waiter = Py_XNewRef(wait->waiter);
-        if (waiter != NULL && waiter_wake(op->st, waiter) < 0)
-            res = -1;
-        Py_XDECREF(waiter);
+        PyObject *waiter = Py_NewRef(wait->waiter);
+        if (waiter_wake(op->st, waiter) < 0) {
+            failed = true;
+            if (exc == NULL)
+                exc = azs_exc_take();
+            else
+                PyErr_Clear();
+        }
+        Py_DECREF(waiter);
     }
-    return res;
+    if (exc != NULL)
+        azs_exc_restore_steal(exc);
+    return failed ? -1 : 0;
 }
 
 bool
@@ -92,9 +101,20 @@ azs_operation_is_abandoned(const azs_operation *op)
         return true;
     if (op->waits == NULL || op->shared)
         return false;
-    for (OperationWait *wait = op->waits; wait != NULL; wait = wait->next) {
-        if (!waiter_is_cancelled(op->st, wait->waiter))
+    /* A foreign loop's Future may be the user's: what it is asked may end waits. */
+    OperationWait *wait = (OperationWait *)Py_NewRef(op->waits);
+    while (wait != NULL) {
+        PyObject *waiter = Py_NewRef(wait->waiter);
+        bool cancelled = waiter_is_cancelled(op->st, waiter);
+        bool linked = wait->linked;
+        Py_DECREF(waiter);
+        OperationWait *next = (OperationWait *)Py_XNewRef(wait->next);
+        Py_DECREF(wait);
+        if (!cancelled || !linked) {
+            Py_XDECREF(next);
             return false;
+        }
+        wait = next;
     }
     return true;
 }
@@ -136,7 +156,9 @@ azs_operation_outcome(azs_operation *op)
                 op->result = op->message;
                 op->message = NULL;
             }
-            azs_operation_take(op);
+            PyObject *result = Py_NewRef(op->result);
+            azs_operation_take(op); /* the socket's end, maybe: finalizers */
+            return result;
         }
         return Py_NewRef(op->result == NULL ? Py_None : op->result);
     }
@@ -148,10 +170,14 @@ static PyObject *
 wait_start(OperationWait *self)
 {
     azs_operation *op = self->op;
-    PyObject *waiter;
+    PyObject *waiter, *old;
+    if (azs_unlikely(self->future == NULL))
+        goto ended;
     LoopObject *own_loop = op->core == NULL ? NULL : op->core->own_loop;
     if (azs_likely(own_loop != NULL)) {
+        Py_INCREF(own_loop);
         waiter = (PyObject *)azs_waiter_new(own_loop);
+        Py_DECREF(own_loop);
         if (waiter != NULL)
             ((WaiterObject *)waiter)->blocking = true;
     } else {
@@ -170,18 +196,30 @@ wait_start(OperationWait *self)
     }
     if (waiter == NULL)
         return NULL;
-    Py_XSETREF(self->waiter, Py_NewRef(waiter));
-    if (op->done) { /* meanwhile: the next call finds out */
+    if (azs_unlikely(self->future == NULL)) {
+        Py_DECREF(waiter);
+        goto ended;
+    }
+    if (!self->slept) {
+        self->slept = true;
+        op->sleepers++;
+    }
+    old = self->waiter;
+    self->waiter = Py_NewRef(waiter);
+    if (azs_unlikely(op->done)) { /* meanwhile: the next call finds out */
         if (waiter_wake(self->st, waiter) < 0)
             Py_CLEAR(waiter);
-        return waiter;
-    }
-    if (!self->linked) {
+    } else if (!self->linked) {
         self->next = op->waits;
         op->waits = self;
         self->linked = true;
     }
+    Py_XDECREF(old);
     return waiter;
+
+ended: /* by the user's code that made the waiter */
+    PyErr_SetString(PyExc_RuntimeError, "the await was closed as it began");
+    return NULL;
 }
 
 /* After the sleep, before the operation is done: what woke the task? 0 to sleep
@@ -213,6 +251,10 @@ static void
 wait_end(OperationWait *self)
 {
     wait_unlink(self);
+    if (self->slept) {
+        self->slept = false;
+        self->op->sleepers--;
+    }
     PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
     PyObject *future = self->future, *waiter = self->waiter;
     self->future = self->waiter = NULL;
@@ -279,7 +321,7 @@ wait_leave(OperationWait *self, bool cancelled)
 {
     azs_operation *op = self->op;
     wait_unlink(self);
-    if (op->waits != NULL)
+    if (op->sleepers > (size_t)self->slept)
         return 0;
     if (op->done)
         return op->shared || !azs_operation_is_receive(op)
