@@ -143,7 +143,7 @@ handle_fill(HandleObject *self, LoopObject *loop, PyObject *callback,
     self->context = context;
     self->loop = (LoopObject *)Py_NewRef(loop);
     self->nargs = 0;
-    self->cancelled = self->scheduled = false;
+    self->cancelled = self->scheduled = self->threadsafe = false;
     self->shared = shared;
     self->source_traceback = self->repr = self->weakrefs = NULL;
     if (azs_unlikely(context == NULL))
@@ -542,6 +542,8 @@ PyDoc_STRVAR(cancel_doc,
 static PyObject *
 Handle_cancel(HandleObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (self->threadsafe)
+        azs_wakeup_wait_for(self);
     if (azs_handle_cancel(self) < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -554,6 +556,8 @@ PyDoc_STRVAR(cancelled_doc,
 static PyObject *
 Handle_cancelled(HandleObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (self->threadsafe)
+        azs_wakeup_wait_for(self);
     return PyBool_FromLong(self->cancelled);
 }
 

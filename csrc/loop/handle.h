@@ -18,7 +18,8 @@ typedef struct {
     int32_t nargs;
     bool cancelled;
     bool is_timer;
-    bool scheduled; /* timers: in the loop's heap, which then owns a ref */
+    bool threadsafe; /* of call_soon_threadsafe(), since Python 3.14: see wakeup.c */
+    bool scheduled;  /* timers: in the loop's heap, which then owns a ref */
     /* `context` is a snapshot that nobody enters, common to many handles: the
      * callback runs in a copy, and so does whoever asks for the Context. */
     bool shared;

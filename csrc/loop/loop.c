@@ -161,6 +161,14 @@ run_watcher(LoopObject *self, azs_watcher *watcher)
     return 0;
 }
 
+static inline int
+run_handle(LoopObject *self, HandleObject *handle)
+{
+    return azs_unlikely(self->debug && !handle->cancelled)
+               ? run_handle_debug(self, handle)
+               : azs_handle_run(handle);
+}
+
 /* Runs one entry of the ready queue, whose reference it takes over. */
 static inline int
 run_entry(LoopObject *self, uintptr_t entry)
@@ -174,10 +182,10 @@ run_entry(LoopObject *self, uintptr_t entry)
         return res;
     }
     HandleObject *handle = (HandleObject *)entry;
-    if (azs_unlikely(self->debug && !handle->cancelled))
-        res = run_handle_debug(self, handle);
+    if (azs_unlikely(handle->threadsafe))
+        res = azs_wakeup_run(self, handle, run_handle);
     else
-        res = azs_handle_run(handle);
+        res = run_handle(self, handle);
     Py_DECREF(handle);
     return res;
 }
@@ -661,6 +669,7 @@ loop_dealloc(LoopObject *self)
     self->closed = true;
     loop_clear(self);
     azs_wakeup_close(&self->wakeup);
+    azs_wakeup_free(&self->wakeup);
     azs_ring_free(&self->ready);
     free(self->scratch);
     azs_spare_clear(&self->spare);

@@ -9,6 +9,8 @@ int
 azs_wakeup_init(azs_wakeup *wakeup)
 {
     wakeup->sleeping = false;
+    wakeup->running = NULL;
+    wakeup->lock = NULL;
     wakeup->efd = azs_sys_eventfd();
     return wakeup->efd < 0 ? wakeup->efd : 0;
 }
@@ -18,6 +20,44 @@ azs_wakeup_close(azs_wakeup *wakeup)
 {
     azs_sys_close(wakeup->efd);
     wakeup->efd = -1;
+}
+
+void
+azs_wakeup_free(azs_wakeup *wakeup)
+{
+    if (wakeup->lock != NULL)
+        PyThread_free_lock(wakeup->lock);
+    wakeup->lock = NULL;
+}
+
+int
+azs_wakeup_run(LoopObject *loop, HandleObject *handle,
+               int (*run)(LoopObject *loop, HandleObject *handle))
+{
+    azs_wakeup *wakeup = &loop->wakeup;
+    /* Whoever waits holds it for a moment, and without the GIL. */
+    PyThread_acquire_lock(wakeup->lock, WAIT_LOCK);
+    wakeup->running = handle;
+    wakeup->runner = PyThread_get_thread_ident();
+    int res = run(loop, handle);
+    wakeup->running = NULL;
+    PyThread_release_lock(wakeup->lock);
+    return res;
+}
+
+void
+azs_wakeup_wait_for(HandleObject *handle)
+{
+    azs_wakeup *wakeup = &handle->loop->wakeup;
+    while (wakeup->running == handle && wakeup->runner != PyThread_get_thread_ident()) {
+        PyThread_type_lock lock = wakeup->lock;
+        LoopObject *loop = (LoopObject *)Py_NewRef(handle->loop);
+        Py_BEGIN_ALLOW_THREADS
+        PyThread_acquire_lock(lock, WAIT_LOCK);
+        PyThread_release_lock(lock);
+        Py_END_ALLOW_THREADS
+        Py_DECREF(loop);
+    }
 }
 
 PyDoc_STRVAR(call_soon_threadsafe_doc,
@@ -49,6 +89,11 @@ Loop_call_soon_threadsafe(LoopObject *self, PyObject *const *args, Py_ssize_t na
     HandleObject *handle = azs_handle_new(self, args[0], args + 1, nargs - 1, context);
     if (handle == NULL)
         return NULL;
+#if PY_VERSION_HEX >= 0x030E0000
+    if (azs_unlikely(self->wakeup.lock == NULL))
+        self->wakeup.lock = PyThread_allocate_lock();
+    handle->threadsafe = self->wakeup.lock != NULL;
+#endif
     if (azs_ready_push_handle(self, handle) < 0) {
         Py_DECREF(handle);
         return NULL;

@@ -9,11 +9,28 @@
 typedef struct {
     int efd;       /* -1 while closed */
     bool sleeping; /* the loop waits, or is about to, and was not woken yet */
+    /* Since Python 3.14 cancel() and cancelled() of a handle that another thread runs
+     * wait for the end of its callback. The lock is held while one of them runs. */
+    HandleObject *running; /* borrowed: from the queue, whose reference the turn has */
+    unsigned long runner;  /* the thread that runs it */
+    PyThread_type_lock lock; /* owned; NULL until it is needed */
 } azs_wakeup;
 
 /* 0 or -errno. */
 int azs_wakeup_init(azs_wakeup *wakeup);
 
 void azs_wakeup_close(azs_wakeup *wakeup);
+
+/* Frees what outlives close(). */
+void azs_wakeup_free(azs_wakeup *wakeup);
+
+/* Runs a handle of call_soon_threadsafe() by `run`; others may wait for its end. 0, or
+ * -1 with an exception. */
+int azs_wakeup_run(LoopObject *loop, HandleObject *handle,
+                   int (*run)(LoopObject *loop, HandleObject *handle));
+
+/* In another thread than that which runs the handle: waits until its callback has
+ * ended, with the GIL released. */
+void azs_wakeup_wait_for(HandleObject *handle);
 
 #endif

@@ -1,7 +1,9 @@
 """Other threads: nothing they queue is lost, and wrong use is refused."""
 
 import asyncio
+import sys
 import threading
+import time
 
 import pytest
 from two_loops import KINDS, loop
@@ -239,3 +241,29 @@ def test_the_last_reference_goes_in_another_thread():
     del loop
     [thread] = start(holder.clear)
     thread.join()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="since Python 3.14")
+@pytest.mark.parametrize("method", ["cancel", "cancelled"])
+def test_a_handle_that_runs_is_waited_for(loop, method):
+    """From another thread, until its callback has ended; its own does not wait."""
+    order = []
+    started = threading.Event()
+
+    def callback():
+        handle.cancelled()
+        started.set()
+        time.sleep(0.05)
+        order.append("ran")
+
+    def other():
+        started.wait(10)
+        getattr(handle, method)()
+        order.append("returned")
+        loop.call_soon_threadsafe(loop.stop)
+
+    handle = loop.call_soon_threadsafe(callback)
+    [thread] = start(other)
+    loop.run_forever()
+    thread.join()
+    assert order == ["ran", "returned"]
