@@ -16,6 +16,7 @@
 #include "net/server.h"
 #include "net/stream.h"
 #include "net/udp.h"
+#include "py/coro.h"
 #include "rpc/rpc.h"
 #include "zmq/awaitable/operation.h"
 #include "zmq/transport.h"
@@ -59,6 +60,7 @@ module_free(void *mod)
     azs_waiter_free_list_clear(st);
     azs_readop_free_list_clear(st);
     azs_operation_free_list_clear(st);
+    azs_coro_free_list_clear(st);
 #define X(field) Py_CLEAR(st->field);
     AZS_STATE_TYPES(X)
     AZS_STATE_OBJECTS(X)

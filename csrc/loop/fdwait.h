@@ -14,8 +14,8 @@
  * - A kept registration is used again only for the very same socket object (a
  *   weak reference tells), so a descriptor number that was closed and used
  *   again is registered again.
- * - A wait begins only where the kernel has said EAGAIN since the last event, or
- *   where a stream socket's last read was short and no event since (`drained`).
+ * - A wait begins only where the kernel has said EAGAIN since the last event. That a
+ *   read was short says less: with SO_RCVLOWAT what comes then may be no event.
  * - Whatever the user does behind our back, dup2() onto the descriptor say,
  *   a wait that rests on a kept registration has epoll asked to look again once
  *   the loop has been idle for a moment.
@@ -35,12 +35,5 @@ int azs_wait_start(LoopObject *loop, azs_watcher *wait, int fd, uint32_t directi
 /* Ends a wait, on its way to on_ready included; harmless where there is none.
  * Drops the loop's reference to the owner: the caller needs one of its own. */
 void azs_wait_stop(LoopObject *loop, azs_watcher *wait);
-
-/* A read of a stream socket returned less than it had room for: nothing is left
- * to read, and any news will be an event. */
-void azs_wait_set_drained(LoopObject *loop, int fd, PyObject *file);
-
-/* True where that holds still, so that another read would only say EAGAIN. */
-bool azs_wait_is_drained(const LoopObject *loop, int fd, const PyObject *file);
 
 #endif

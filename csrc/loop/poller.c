@@ -475,10 +475,8 @@ wait_start_registering(LoopObject *loop, azs_watcher *wait, int fd, uint32_t dir
             EPOLLET | (in ? WAIT_IN : 0) | (entry->out_wait != NULL ? WAIT_OUT : 0);
     }
     PyObject *old_file = entry->file, *old_object = fd_take_object(entry);
-    if (!fd_is_of(entry, file))
-        entry->more_than_data = false;
     entry->file = ref;
-    entry->drained = entry->unwanted = false;
+    entry->unwanted = false;
     int err = fd_sync(&loop->poller, fd, entry, true);
     if (err < 0) {
         (void)fd_take_wait(entry, writer);
@@ -553,23 +551,6 @@ azs_wait_stop(LoopObject *loop, azs_watcher *wait)
     Py_DECREF(wait->owner);
 }
 
-void
-azs_wait_set_drained(LoopObject *loop, int fd, PyObject *file)
-{
-    azs_fd *entry = fd_lookup(&loop->poller, fd);
-    if (entry != NULL && (entry->kept & EPOLLIN) && !entry->more_than_data &&
-        fd_is_of(entry, file))
-        entry->drained = true;
-}
-
-bool
-azs_wait_is_drained(const LoopObject *loop, int fd, const PyObject *file)
-{
-    const azs_poller *poller = &loop->poller;
-    return fd >= 0 && fd < poller->nfds && poller->fds[fd].drained &&
-           poller->fds[fd].kept && fd_is_of(&poller->fds[fd], file);
-}
-
 /* Queues a wait that is over. 0, or -1 with MemoryError. */
 static int
 wait_fire(LoopObject *loop, azs_fd *entry, bool writer, uint32_t events)
@@ -586,9 +567,6 @@ wait_fire(LoopObject *loop, azs_fd *entry, bool writer, uint32_t events)
 static int
 dispatch_kept(LoopObject *loop, int fd, azs_fd *entry, uint32_t events)
 {
-    entry->drained = false;
-    if (events & ~(uint32_t)(EPOLLIN | EPOLLOUT))
-        entry->more_than_data = true;
     bool fired = false;
     if (entry->in_wait != NULL && (events & ~(uint32_t)EPOLLOUT)) {
         if (wait_fire(loop, entry, false, events) < 0)

@@ -25,8 +25,6 @@ typedef struct {
     uint32_t registered; /* what the kernel was told; 0 where not in epoll */
     bool dirty;          /* in the poller's dirty list */
     bool unverified;     /* in the poller's unverified list */
-    bool drained;        /* see azs_wait_set_drained */
-    bool more_than_data; /* an event said error, hang-up or urgent data */
     bool unwanted;       /* an event found nobody waiting */
 } azs_fd;
 

@@ -103,8 +103,13 @@ static int
 sockop_on_ready(azs_watcher *wait, uint32_t events)
 {
     SockOpObject *self = azs_container_of(wait, SockOpObject, wait);
-    return self->waiter == NULL ? 0
-                                : azs_waiter_wake_or_post(self->waiter, wait, events);
+    if (self->waiter == NULL)
+        return 0;
+    /* To call soon is Python code in debug mode, which may end the operation. */
+    WaiterObject *waiter = (WaiterObject *)Py_NewRef(self->waiter);
+    int res = azs_waiter_wake_or_post(waiter, wait, events);
+    Py_DECREF(waiter);
+    return res;
 }
 
 /* Begins to wait for the fd; sets `waiter`. 0 or -1. */
@@ -124,21 +129,18 @@ sockop_wait(SockOpObject *self)
     return 0;
 }
 
-/* Goes on after the wait. 0 or -1. */
-static int
-sockop_resume(SockOpObject *self)
+/* Goes on after the wait: as azs_waiter_resume(). */
+static PySendResult
+sockop_resume(SockOpObject *self, PyObject **result)
 {
-    if (azs_unlikely(self->waiter->state == AZS_WAITER_PENDING)) {
-        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
-        return -1;
+    PySendResult outcome = azs_waiter_resume(self->waiter, result);
+    if (azs_likely(outcome == PYGEN_RETURN)) {
+        Py_CLEAR(self->waiter);
+        /* The driver may have woken it before the fd was ready. */
+        if (self->kind->drop == NULL)
+            azs_wait_stop(self->loop, &self->wait);
     }
-    if (azs_waiter_check(self->waiter) < 0)
-        return -1;
-    Py_CLEAR(self->waiter);
-    /* The driver may have woken it before the fd was ready. */
-    if (self->kind->drop == NULL)
-        azs_wait_stop(self->loop, &self->wait);
-    return 0;
+    return outcome;
 }
 
 /* Awaits a coroutine that the attempt asked for. Steals it. 0 or -1. */
@@ -270,7 +272,7 @@ sockop_send(SockOpObject *self, PyObject *arg, PyObject **result)
             sockop_debug_check(self) < 0)
             outcome = PYGEN_ERROR;
     } else if (azs_likely(self->waiter != NULL)) {
-        outcome = sockop_resume(self) < 0 ? PYGEN_ERROR : PYGEN_RETURN;
+        outcome = sockop_resume(self, result);
     } else {
         PyObject *value = NULL;
         outcome = PyIter_Send(self->awaiting, arg, &value);
@@ -310,7 +312,7 @@ SockOp_send(SockOpObject *self, PyObject *arg)
 {
     PyObject *result;
     PySendResult outcome = sockop_send(self, arg, &result);
-    return outcome == PYGEN_RETURN ? azs_coro_raise_steal(result) : result;
+    return outcome == PYGEN_RETURN ? azs_coro_return_steal(self->st, result) : result;
 }
 
 /* The value of the current StopIteration, which is cleared; new reference, or
@@ -365,7 +367,7 @@ SockOp_throw(SockOpObject *self, PyObject *const *args, Py_ssize_t nargs)
             outcome = sockop_advance(self, &result);
     }
     outcome = sockop_leave(self, outcome);
-    return outcome == PYGEN_RETURN ? azs_coro_raise_steal(result) : result;
+    return outcome == PYGEN_RETURN ? azs_coro_return_steal(self->st, result) : result;
 }
 
 PyDoc_STRVAR(close_doc,
@@ -417,6 +419,41 @@ sockop_get_awaiting(SockOpObject *self, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+sockop_get_suspended(SockOpObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->state == AZS_SOCKOP_SUSPENDED && !self->running);
+}
+
+/* asyncio's method that it stands for: new reference, or NULL without an exception. */
+static PyObject *
+sockop_function(const SockOpObject *self)
+{
+    PyObject *cls = self->st->base_selector_event_loop;
+    PyObject *func = PyObject_GetAttrString(cls, self->kind->name);
+    if (func == NULL)
+        PyErr_Clear();
+    return func;
+}
+
+static PyObject *
+sockop_get_code(SockOpObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *func = sockop_function(self);
+    PyObject *code = azs_coro_code(func);
+    Py_XDECREF(func);
+    return code;
+}
+
+static PyObject *
+sockop_get_frame(SockOpObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *func = self->state == AZS_SOCKOP_FINISHED ? NULL : sockop_function(self);
+    PyObject *frame = azs_coro_frame(func);
+    Py_XDECREF(func);
+    return frame;
+}
+
+static PyObject *
 sockop_repr(SockOpObject *self)
 {
     return PyUnicode_FromFormat("<coroutine object Loop.%s at %p>", self->kind->name,
@@ -448,17 +485,30 @@ sockop_clear(SockOpObject *self)
     return 0;
 }
 
+/* As a coroutine, it says so where it is dropped before it began. */
+static void
+sockop_finalize(SockOpObject *self)
+{
+    if (self->state == AZS_SOCKOP_CREATED)
+        azs_coro_warn_unawaited((PyObject *)self);
+}
+
 static void
 sockop_dealloc(SockOpObject *self)
 {
     azs_state *st = self->st;
+    if (azs_unlikely(self->state == AZS_SOCKOP_CREATED) &&
+        PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+        return; /* resurrected */
     assert(self->wait.fd == -1 && !self->wait.queued);
     AZS_DEALLOC_BEGIN(self, sockop_dealloc);
     sockop_drop(self);
     AZS_LIVE(st, sockop, -1);
     LoopObject *loop = self->loop;
     azs_free_list *list = &st->free_sockops;
-    if (azs_likely(list->count < FREE_LIST_MAX)) {
+    /* A finalizer runs once in an object's life: this one may have had it. */
+    if (azs_likely(list->count < FREE_LIST_MAX &&
+                   !PyObject_GC_IsFinalized((PyObject *)self))) {
         PyTypeObject *type = Py_TYPE(self);
         self->loop = list->head;
         list->head = (void *)self;
@@ -488,6 +538,10 @@ static PyGetSetDef sockop_getset[] = {
     {"__name__", (getter)sockop_get_name, NULL, NULL, NULL},
     {"__qualname__", (getter)sockop_get_qualname, NULL, NULL, NULL},
     {"cr_await", (getter)sockop_get_awaiting, NULL, NULL, NULL},
+    {"cr_code", (getter)sockop_get_code, NULL, NULL, NULL},
+    {"cr_frame", (getter)sockop_get_frame, NULL, NULL, NULL},
+    {"cr_suspended", (getter)sockop_get_suspended, NULL, NULL, NULL},
+    {"__class__", azs_coro_get_class, NULL, NULL, NULL},
     {NULL},
 };
 
@@ -498,6 +552,7 @@ static PyType_Slot sockop_slots[] = {
     {Py_tp_doc, (void *)sockop_doc},   {Py_tp_dealloc, sockop_dealloc},
     {Py_tp_traverse, sockop_traverse}, {Py_tp_clear, sockop_clear},
     {Py_tp_repr, sockop_repr},         {Py_tp_iternext, sockop_iternext},
+    {Py_tp_iter, azs_coro_iter},       {Py_tp_finalize, sockop_finalize},
     {Py_tp_methods, sockop_methods},   {Py_tp_members, sockop_members},
     {Py_tp_getset, sockop_getset},     {Py_am_await, sockop_await_self},
     {Py_am_send, sockop_send},         {0, NULL},
@@ -557,5 +612,7 @@ azs_sockop_check_layout(azs_state *st, PyObject *sock)
 int
 azs_sockop_init(PyObject *mod, azs_state *st)
 {
+    if (azs_coro_init(mod, st) < 0)
+        return -1;
     return azs_type_add(mod, &st->sockop_type, &azs_sockop_spec, NULL, false);
 }

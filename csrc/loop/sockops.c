@@ -90,42 +90,21 @@ azs_sockop_as_socket(PyObject *res, PyObject **result)
 /* ---- receiving ---- */
 
 /* recv(2) without waiting, even if the socket is a blocking one: *n is the number
- * of bytes, or the outcome is not DONE. Knows afterwards where nothing is left. */
+ * of bytes, or the outcome is not DONE. */
 static azs_sockop_outcome
 sockop_recv(SockOpObject *op, void *buf, size_t size, ssize_t *n)
 {
     for (;;) {
-        const azs_socket *sock = azs_sockop_socket(op);
-        bool cut = false;
-        if (sock->family == AF_UNIX) {
-            /* A read ends at a message that carries descriptors, whatever is
-             * behind it; they are dropped then, and it says so (unix(7)). */
-            struct iovec iov = {.iov_base = buf, .iov_len = size};
-            struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-            *n = recvmsg(sock->fd, &msg, MSG_DONTWAIT);
-            cut = msg.msg_flags & MSG_CTRUNC;
-        } else {
-            *n = recv(sock->fd, buf, size, MSG_DONTWAIT);
-        }
+        *n = recv(azs_sockop_socket(op)->fd, buf, size, MSG_DONTWAIT);
         if (azs_likely(*n >= 0)) {
             if (azs_likely(*n > 0))
                 azs_stats_received(&op->loop->stats, (size_t)*n);
-            /* Not at the end of the stream: that does not go away. */
-            if (*n > 0 && (size_t)*n < size && !cut && sock->type == SOCK_STREAM &&
-                (sock->proto == 0 || sock->proto == IPPROTO_TCP))
-                azs_wait_set_drained(op->loop, sock->fd, op->sock);
             return AZS_SOCKOP_DONE;
         }
         azs_sockop_outcome outcome = azs_sockop_failed();
         if (outcome != AZS_SOCKOP_DONE)
             return outcome;
     }
-}
-
-static inline bool
-sockop_nothing_to_read(const SockOpObject *op)
-{
-    return azs_wait_is_drained(op->loop, azs_sockop_socket(op)->fd, op->sock);
 }
 
 /* Receives into a new bytes object: *data, of `size` bytes at most. */
@@ -162,16 +141,14 @@ sockop_recv_bytes(SockOpObject *op, Py_ssize_t size, PyObject **data)
 static azs_sockop_outcome
 attempt_recv(SockOpObject *op, PyObject **result)
 {
-    if (sockop_nothing_to_read(op))
-        return AZS_SOCKOP_WAIT;
     return sockop_recv_bytes(op, azs_sockop_size_arg(op->args[0]), result);
 }
 
 static const azs_sockop_kind recv_kind = {"sock_recv", attempt_recv, EPOLLIN};
 
 PyDoc_STRVAR(sock_recv_doc,
-"sock_recv($self, sock, nbytes)\n--\n\n"
-"Receive up to `nbytes` bytes from a non-blocking socket; b'' at end of file.\n\n"
+"sock_recv($self, sock, n)\n--\n\n"
+"Receive up to `n` bytes from a non-blocking socket; b'' at end of file.\n\n"
 "A coroutine; one that is cancelled has received nothing\n"
 "(asyncio loop.sock_recv).");
 
@@ -187,8 +164,6 @@ Loop_sock_recv(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
 static azs_sockop_outcome
 attempt_recv_into(SockOpObject *op, PyObject **result)
 {
-    if (sockop_nothing_to_read(op))
-        return AZS_SOCKOP_WAIT;
     /* Not held while waiting: it may be resized then, as in asyncio. */
     Py_buffer view;
     if (PyObject_GetBuffer(op->args[0], &view, PyBUF_WRITABLE) < 0) {

@@ -136,8 +136,9 @@ azs_waiter_wake_or_post(WaiterObject *self, azs_watcher *watcher, uint32_t event
     return -1;
 }
 
-int
-azs_waiter_check(WaiterObject *self)
+/* 0, or -1 with the exception that it was ended with or InvalidStateError. */
+static int
+waiter_check(WaiterObject *self)
 {
     if (azs_likely(self->state == AZS_WAITER_DONE && self->exception == NULL))
         return 0;
@@ -146,6 +147,20 @@ azs_waiter_check(WaiterObject *self)
     else
         PyErr_SetObject((PyObject *)Py_TYPE(self->exception), self->exception);
     return -1;
+}
+
+PySendResult
+azs_waiter_resume(WaiterObject *self, PyObject **result)
+{
+    if (azs_likely(self->state != AZS_WAITER_PENDING))
+        return waiter_check(self) < 0 ? PYGEN_ERROR : PYGEN_RETURN;
+    if (self->blocking) {
+        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
+        return PYGEN_ERROR;
+    }
+    self->blocking = true;
+    *result = Py_NewRef(self);
+    return PYGEN_NEXT;
 }
 
 static int
@@ -218,7 +233,7 @@ PyDoc_STRVAR(result_doc,
 static PyObject *
 Waiter_result(WaiterObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (azs_waiter_check(self) < 0)
+    if (waiter_check(self) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -232,7 +247,7 @@ Waiter_exception(WaiterObject *self, PyObject *Py_UNUSED(ignored))
 {
     if (self->state == AZS_WAITER_DONE)
         return Py_NewRef(self->exception != NULL ? self->exception : Py_None);
-    (void)azs_waiter_check(self);
+    (void)waiter_check(self);
     return NULL;
 }
 
@@ -324,6 +339,13 @@ Waiter_add_done_callback(WaiterObject *self, PyObject *const *args, Py_ssize_t n
         return NULL;
     if (nargs > 1) {
         PyErr_SetString(PyExc_TypeError, "add_done_callback() takes one argument");
+        return NULL;
+    }
+    if (context != NULL && !PyContext_CheckExact(context)) {
+        /* call_soon() would refuse it, again and again. */
+        PyErr_Format(PyExc_TypeError,
+                     "context must be a contextvars.Context or None, got %.200s",
+                     Py_TYPE(context)->tp_name);
         return NULL;
     }
     context = context != NULL ? Py_NewRef(context) : PyContext_CopyCurrent();

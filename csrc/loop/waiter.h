@@ -33,9 +33,11 @@ int azs_waiter_wake(WaiterObject *self);
  * posted with `events`, to make it in the next turn. */
 int azs_waiter_wake_or_post(WaiterObject *self, azs_watcher *watcher, uint32_t events);
 
-/* 0 where it was woken; -1 with the exception that it was ended with, CancelledError
- * for cancel(), or with InvalidStateError where it is pending. */
-int azs_waiter_check(WaiterObject *self);
+/* What a coroutine that waits for it does when it is resumed, as Future.__await__ in C.
+ * PYGEN_RETURN: goes on. PYGEN_NEXT: nobody has woken it, it yields the waiter again,
+ * in *result, if that was taken; else PYGEN_ERROR with RuntimeError. PYGEN_ERROR with
+ * the exception that it was ended with, CancelledError for cancel(). */
+PySendResult azs_waiter_resume(WaiterObject *self, PyObject **result);
 
 int azs_waiter_init(PyObject *mod, azs_state *st);
 

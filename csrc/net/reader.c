@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "net/readbuf.h"
 #include "net/readop.h"
 #include "net/writer.h"
 #include "py/type.h"
@@ -38,16 +39,6 @@ azs_reader_buffer(azs_state *st, PyObject *dict)
     return NULL;
 }
 
-int
-azs_reader_append(PyObject *buffer, const char *data, size_t len)
-{
-    Py_ssize_t old = PyByteArray_GET_SIZE(buffer);
-    if (PyByteArray_Resize(buffer, old + (Py_ssize_t)len) < 0)
-        return -1;
-    memcpy(PyByteArray_AS_STRING(buffer) + old, data, len);
-    return 0;
-}
-
 /* _limit in *limit, clipped. 0 or -1. */
 static int
 reader_limit(azs_state *st, PyObject *dict, Py_ssize_t *limit)
@@ -61,9 +52,8 @@ reader_limit(azs_state *st, PyObject *dict, Py_ssize_t *limit)
     return *limit == -1 && PyErr_Occurred() ? -1 : 0;
 }
 
-/* 1, 0 or -1. */
-static int
-is_true(PyObject *dict, PyObject *name)
+int
+azs_reader_is_true(PyObject *dict, PyObject *name)
 {
     PyObject *value = azs_reader_get(dict, name);
     if (value == NULL || value == Py_True || value == Py_False)
@@ -97,7 +87,7 @@ azs_reader_respect_limit(azs_state *st, PyObject *dict, PyObject *buffer)
     if (azs_likely(limit > PY_SSIZE_T_MAX / 2 ||
                    PyByteArray_GET_SIZE(buffer) <= 2 * limit))
         return 0;
-    int paused = is_true(dict, st->str__paused);
+    int paused = azs_reader_is_true(dict, st->str__paused);
     if (paused == 0) {
         int called = call_transport(st, dict, st->str_pause_reading);
         if (called > 0)
@@ -110,7 +100,7 @@ azs_reader_respect_limit(azs_state *st, PyObject *dict, PyObject *buffer)
 int
 azs_reader_resume(azs_state *st, PyObject *dict)
 {
-    int paused = is_true(dict, st->str__paused);
+    int paused = azs_reader_is_true(dict, st->str__paused);
     if (azs_likely(paused == 0))
         return 0;
     if (paused < 0 || PyDict_SetItem(dict, st->str__paused, Py_False) < 0)
@@ -121,7 +111,7 @@ azs_reader_resume(azs_state *st, PyObject *dict)
 int
 azs_reader_maybe_resume(azs_state *st, PyObject *dict, PyObject *buffer)
 {
-    int paused = is_true(dict, st->str__paused);
+    int paused = azs_reader_is_true(dict, st->str__paused);
     if (azs_likely(paused == 0))
         return 0;
     Py_ssize_t limit;
@@ -166,38 +156,55 @@ done:
     return res;
 }
 
-int
-azs_reader_feed(azs_state *st, PyObject *protocol, const char *data, size_t len)
+/* The reader behind the transport's protocol: as azs_weakref_get(). */
+static int
+feed_find(StreamObject *stream, PyObject **out)
 {
-    PyObject *reader, *dict = NULL, *buffer = NULL;
-    int res = reader_of(st, protocol, &reader);
-    if (res < 0)
-        return -1;
-    if (res == 0)
-        return 1; /* the reader is gone: asyncio drops the data too */
-    res = -1;
-    if ((PyObject *)Py_TYPE(reader) != st->stream_reader) {
-        res = 0;
-        goto done;
-    }
-    dict = azs_reader_dict(reader);
-    PyObject *eof = dict == NULL ? NULL : azs_reader_get(dict, st->str__eof);
-    buffer = eof == NULL ? NULL : azs_reader_get(dict, st->str__buffer);
-    if (buffer == NULL)
-        goto done;
-    Py_INCREF(buffer);
-    if (eof != Py_False || !PyByteArray_CheckExact(buffer)) {
-        res = 0;
-        goto done;
-    }
-    if (azs_reader_append(buffer, data, len) == 0 && azs_reader_wake(st, dict) == 0 &&
-        azs_reader_respect_limit(st, dict, buffer) == 0)
-        res = 1;
-done:
-    Py_XDECREF(buffer);
-    Py_XDECREF(dict);
-    Py_DECREF(reader);
+    if (azs_likely(stream->attached))
+        return azs_weakref_get(stream->reader_ref, out);
+    PyObject *protocol = Py_NewRef(stream->base.protocol);
+    int res = reader_of(stream->base.st, protocol, out);
+    Py_DECREF(protocol);
     return res;
+}
+
+int
+azs_feed_begin(azs_feed *feed, StreamObject *stream)
+{
+    azs_state *st = stream->base.st;
+    feed->dict = feed->buffer = NULL;
+    int res = feed_find(stream, &feed->reader);
+    if (azs_unlikely(res <= 0))
+        return res < 0 ? -1 : 1;
+    if ((PyObject *)Py_TYPE(feed->reader) != st->stream_reader)
+        return 0;
+    feed->dict = azs_reader_dict(feed->reader);
+    PyObject *eof =
+        feed->dict == NULL ? NULL : azs_reader_get(feed->dict, st->str__eof);
+    if (eof == NULL)
+        return -1;
+    if (eof != Py_False)
+        return 0; /* asyncio has its own answer to that */
+    feed->buffer = Py_XNewRef(azs_reader_get(feed->dict, st->str__buffer));
+    return feed->buffer == NULL ? -1 : PyByteArray_CheckExact(feed->buffer);
+}
+
+int
+azs_feed_done(azs_feed *feed, azs_state *st)
+{
+    if (azs_unlikely(feed->reader == NULL))
+        return 0;
+    if (azs_reader_wake(st, feed->dict) < 0)
+        return -1;
+    return azs_reader_respect_limit(st, feed->dict, feed->buffer);
+}
+
+void
+azs_feed_end(azs_feed *feed)
+{
+    Py_XDECREF(feed->buffer);
+    Py_XDECREF(feed->dict);
+    Py_XDECREF(feed->reader);
 }
 
 /* ---- methods of the instance ---- */
@@ -439,7 +446,7 @@ azs_reader_attach(StreamObject *stream, PyObject *protocol)
         if (stream->reader_ref == NULL)
             goto done;
     }
-    stream->hands_over = true;
+    stream->attached = true;
     res = 1;
     for (size_t i = 0; res >= 0 && i < AZS_ARRAY_LEN(reader_methods); i++)
         res = azs_reader_set_method(
@@ -486,6 +493,7 @@ azs_reader_init(PyObject *mod, azs_state *st)
     if (st->stream_reader == NULL || st->stream_reader_protocol == NULL ||
         azs_readop_init(mod, st) < 0 || azs_writer_init(mod, st) < 0)
         return -1;
+    azs_readbuf_init(st);
     PyObject *functions = class_functions(st);
     int original = functions == NULL ? -1 : are_of_asyncio(functions);
     if (original == 0)

@@ -17,10 +17,23 @@ bool azs_reader_serves(azs_state *st, PyObject *protocol);
  * the loop does not debug and nobody has replaced them. 0 or -1. */
 int azs_reader_attach(StreamObject *stream, PyObject *protocol);
 
-/* What protocol.data_received(data) would do. 1 where it is done, 0 where the
- * reader is of some other class or state and data_received must be called, -1
- * with an exception. */
-int azs_reader_feed(azs_state *st, PyObject *protocol, const char *data, size_t len);
+/* ---- what protocol.data_received() does ---- */
+
+typedef struct {
+    PyObject *reader; /* owned; NULL where it is gone: asyncio drops the data, too */
+    PyObject *dict;   /* owned: its __dict__ */
+    PyObject *buffer; /* owned: its _buffer */
+} azs_feed;
+
+/* Finds the reader that the stream feeds. 1, 0 where it is of some other class or state
+ * and data_received() must be called, -1 with an exception. May run Python code. To be
+ * followed by azs_feed_end() in any case. */
+int azs_feed_begin(azs_feed *feed, StreamObject *stream);
+
+/* Tells whoever reads, after data was added to the buffer. 0 or -1. */
+int azs_feed_done(azs_feed *feed, azs_state *st);
+
+void azs_feed_end(azs_feed *feed);
 
 /* ---- shared with the writer ---- */
 
@@ -63,8 +76,8 @@ azs_reader_get(PyObject *dict, PyObject *name)
 /* _buffer: borrowed; NULL with TypeError where it is no bytearray. */
 PyObject *azs_reader_buffer(azs_state *st, PyObject *dict);
 
-/* Appends to _buffer. 0 or -1. */
-int azs_reader_append(PyObject *buffer, const char *data, size_t len);
+/* Whether an attribute is true: 1, 0 or -1. */
+int azs_reader_is_true(PyObject *dict, PyObject *name);
 
 /* Wakes whoever reads, as StreamReader._wakeup_waiter. 0 or -1. */
 int azs_reader_wake(azs_state *st, PyObject *dict);

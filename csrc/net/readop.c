@@ -3,6 +3,7 @@
 #include <string.h>
 #include <structmember.h>
 
+#include "net/readbuf.h"
 #include "net/reader.h"
 #include "py/coro.h"
 #include "py/errors.h"
@@ -35,11 +36,9 @@ azs_readop_new(StreamObject *stream, PyObject *reader, azs_read_kind kind, Py_ss
     self->stream = (StreamObject *)Py_NewRef(stream);
     self->reader = Py_NewRef(reader);
     self->separator = Py_XNewRef(separator);
-    self->data = NULL;
     self->waiter = NULL;
     self->n = n;
     self->offset = 0;
-    self->look_again = false;
     self->kind = kind;
     self->state = AZS_READOP_CREATED;
     self->running = false;
@@ -65,43 +64,24 @@ readop_name(const ReadOpObject *self)
     return names[self->kind];
 }
 
-/* ---- the buffer ---- */
-
-/* Drops bytes from the front. 0 or -1: BufferError where a memoryview holds it. */
-static int
-discard(PyObject *buffer, Py_ssize_t n)
-{
-    return n == PyByteArray_GET_SIZE(buffer) ? PyByteArray_Resize(buffer, 0)
-                                             : PySequence_DelSlice(buffer, 0, n);
-}
-
-/* The first n bytes, which are dropped: new reference. */
-static PyObject *
-take(PyObject *buffer, Py_ssize_t n)
-{
-    PyObject *data = PyBytes_FromStringAndSize(PyByteArray_AS_STRING(buffer), n);
-    if (data != NULL && discard(buffer, n) < 0)
-        Py_CLEAR(data);
-    return data;
-}
+/* ---- the attempts: 1 with *result (new reference), 0 to wait, -1 ---- */
 
 /* Takes the first n bytes and lets the transport go on where that made room. */
 static PyObject *
 take_and_resume(ReadOpObject *self, PyObject *dict, PyObject *buffer, Py_ssize_t n)
 {
-    PyObject *data = take(buffer, n);
+    PyObject *data = azs_readbuf_take(self->st, buffer, n);
     if (data != NULL && azs_reader_maybe_resume(self->st, dict, buffer) < 0)
         Py_CLEAR(data);
     return data;
 }
 
-/* ---- the attempts: 1 with *result (new reference), 0 to wait, -1 ---- */
-
 /* Raises IncompleteReadError with all that is buffered, which is dropped. Always -1. */
 static int
 fail_incomplete(ReadOpObject *self, PyObject *buffer, PyObject *expected)
 {
-    PyObject *partial = take(buffer, PyByteArray_GET_SIZE(buffer));
+    PyObject *partial =
+        azs_readbuf_take(self->st, buffer, PyByteArray_GET_SIZE(buffer));
     if (partial == NULL)
         return -1;
     PyObject *args[] = {partial, expected};
@@ -127,27 +107,38 @@ fail_limit(ReadOpObject *self, const char *message, Py_ssize_t consumed)
     return -1;
 }
 
+/* Whether the end of the stream has come: 1, 0 or -1. */
 static int
-attempt_some(ReadOpObject *self, PyObject *dict, PyObject *buffer, bool eof,
-             PyObject **result)
+is_at_eof(ReadOpObject *self, PyObject *dict)
 {
+    return azs_reader_is_true(dict, self->st->str__eof);
+}
+
+static int
+attempt_some(ReadOpObject *self, PyObject *dict, PyObject *buffer, PyObject **result)
+{
+    /* As asyncio, it waits once: where another reader took what it was woken for,
+     * nothing is left for it. */
+    if (PyByteArray_GET_SIZE(buffer) == 0 && self->state == AZS_READOP_CREATED) {
+        int eof = is_at_eof(self, dict);
+        if (eof <= 0)
+            return eof;
+    }
     Py_ssize_t size = PyByteArray_GET_SIZE(buffer);
-    if (size == 0 && !eof)
-        return 0;
     *result = take_and_resume(self, dict, buffer, size < self->n ? size : self->n);
     return *result == NULL ? -1 : 1;
 }
 
 static int
-attempt_exactly(ReadOpObject *self, PyObject *dict, PyObject *buffer, bool eof,
-                PyObject **result)
+attempt_exactly(ReadOpObject *self, PyObject *dict, PyObject *buffer, PyObject **result)
 {
     if (PyByteArray_GET_SIZE(buffer) >= self->n) {
         *result = take_and_resume(self, dict, buffer, self->n);
         return *result == NULL ? -1 : 1;
     }
-    if (!eof)
-        return 0;
+    int eof = is_at_eof(self, dict);
+    if (eof <= 0)
+        return eof;
     PyObject *expected = PyLong_FromSsize_t(self->n);
     if (expected != NULL)
         fail_incomplete(self, buffer, expected);
@@ -167,8 +158,7 @@ find(const char *buf, Py_ssize_t size, Py_ssize_t from, const char *sep, Py_ssiz
 
 /* The same steps as StreamReader.readuntil(), whose comments say why. */
 static int
-attempt_until(ReadOpObject *self, PyObject *dict, PyObject *buffer, bool eof,
-              PyObject **result)
+attempt_until(ReadOpObject *self, PyObject *dict, PyObject *buffer, PyObject **result)
 {
     const char *sep = "\n";
     Py_ssize_t len = 1;
@@ -202,7 +192,8 @@ attempt_until(ReadOpObject *self, PyObject *dict, PyObject *buffer, bool eof,
                               "Separator is not found, and chunk exceed the limit",
                               self->offset);
     }
-    return eof ? fail_incomplete(self, buffer, Py_None) : 0;
+    int eof = is_at_eof(self, dict);
+    return eof > 0 ? fail_incomplete(self, buffer, Py_None) : eof;
 }
 
 /* readline() turns the errors of readuntil(b"\n") into a short line and a ValueError.
@@ -231,7 +222,7 @@ line_failed(ReadOpObject *self, PyObject *dict, PyObject **result)
     Py_INCREF(buffer);
     Py_ssize_t size = PyByteArray_GET_SIZE(buffer);
     bool found = n < size && PyByteArray_AS_STRING(buffer)[n] == '\n';
-    int res = discard(buffer, found ? n + 1 : size);
+    int res = azs_readbuf_discard(buffer, found ? n + 1 : size);
     if (res == 0)
         res = azs_reader_maybe_resume(st, dict, buffer);
     Py_DECREF(buffer);
@@ -254,17 +245,6 @@ done:
 static int
 attempt(ReadOpObject *self, PyObject *dict, PyObject **result)
 {
-    PyObject *eof_obj = azs_reader_get(dict, self->st->str__eof);
-    if (eof_obj == NULL)
-        return -1;
-    int eof = eof_obj == Py_True;
-    if (azs_unlikely(!eof && eof_obj != Py_False)) {
-        Py_INCREF(eof_obj);
-        eof = PyObject_IsTrue(eof_obj);
-        Py_DECREF(eof_obj);
-        if (eof < 0)
-            return -1;
-    }
     PyObject *buffer = azs_reader_buffer(self->st, dict);
     if (buffer == NULL)
         return -1;
@@ -272,14 +252,14 @@ attempt(ReadOpObject *self, PyObject *dict, PyObject **result)
     int res = -1;
     switch (self->kind) {
     case AZS_READ_SOME:
-        res = attempt_some(self, dict, buffer, eof, result);
+        res = attempt_some(self, dict, buffer, result);
         break;
     case AZS_READ_EXACTLY:
-        res = attempt_exactly(self, dict, buffer, eof, result);
+        res = attempt_exactly(self, dict, buffer, result);
         break;
     case AZS_READ_UNTIL:
     case AZS_READ_LINE:
-        res = attempt_until(self, dict, buffer, eof, result);
+        res = attempt_until(self, dict, buffer, result);
         break;
     }
     Py_DECREF(buffer);
@@ -316,152 +296,42 @@ begin_wait(ReadOpObject *self, PyObject *dict)
     }
     waiter->blocking = true;
     self->waiter = waiter;
-    if (azs_likely(self->stream->hands_over))
-        self->stream->read_op = self;
     return 0;
 }
 
-/* Leaves the places where it waited. An exception stays set. 0 or -1. */
+/* Takes its waiter out of the reader, if it is there still: whoever woke it did so, and
+ * another coroutine may wait by now (asyncio would forget that one). 0 or -1. */
 static int
-end_wait(ReadOpObject *self, PyObject *dict, bool handed)
+end_wait(ReadOpObject *self, PyObject *dict)
 {
-    if (self->stream->read_op == self)
-        self->stream->read_op = NULL;
     WaiterObject *waiter = self->waiter;
-    if (waiter == NULL)
-        return 0;
     self->waiter = NULL;
-    int res = 0;
-    /* Who hands data over has cleared it. */
-    if (!handed && dict != NULL &&
-        PyDict_GetItemWithError(dict, self->st->str__waiter) == (PyObject *)waiter)
-        res = PyDict_SetItem(dict, self->st->str__waiter, Py_None);
+    PyObject *name = self->st->str__waiter;
+    PyObject *now = PyDict_GetItemWithError(dict, name);
+    int res = now == NULL && PyErr_Occurred() ? -1 : 0;
+    if (now == (PyObject *)waiter)
+        res = PyDict_SetItem(dict, name, Py_None);
     Py_DECREF(waiter);
-    return res;
-}
-
-bool
-azs_readop_wants_object(const ReadOpObject *self, size_t expected)
-{
-    return self->kind == AZS_READ_SOME ||
-           (self->kind == AZS_READ_EXACTLY && (size_t)self->n >= expected / 2);
-}
-
-/* Wakes the task. 0 or -1. */
-static int
-readop_wake(ReadOpObject *self, PyObject *dict)
-{
-    WaiterObject *waiter = (WaiterObject *)Py_NewRef(self->waiter);
-    /* Without memory to wake it, it stays there for set_exception(). */
-    int res = azs_waiter_wake(waiter);
-    if (res == 0) {
-        if (self->stream->read_op == self)
-            self->stream->read_op = NULL;
-        res = PyDict_SetItem(dict, self->st->str__waiter, Py_None);
-    }
-    Py_DECREF(waiter);
-    return res;
-}
-
-/* Hands over the first n bytes; the buffer is empty. 0 or -1. */
-static int
-hand_over(ReadOpObject *self, const char *buf, size_t n, PyObject *data)
-{
-    assert(self->data == NULL);
-    if (data != NULL && (size_t)PyBytes_GET_SIZE(data) == n)
-        self->data = Py_NewRef(data);
-    else
-        self->data = PyBytes_FromStringAndSize(buf, (Py_ssize_t)n);
-    return self->data == NULL ? -1 : 0;
-}
-
-/* The general way: by the buffer. As azs_readop_feed. */
-static int
-feed_buffer(ReadOpObject *self, PyObject *dict, const char *buf, size_t len,
-            PyObject *data)
-{
-    azs_state *st = self->st;
-    PyObject *eof = azs_reader_get(dict, st->str__eof);
-    if (eof != Py_False)
-        return eof == NULL ? -1 : 0; /* asyncio has its own answer to that */
-    PyObject *buffer = azs_reader_buffer(st, dict);
-    if (buffer == NULL)
-        return -1;
-    Py_INCREF(buffer);
-    size_t n = (size_t)self->n, total = (size_t)PyByteArray_GET_SIZE(buffer) + len;
-    int res = -1;
-    if (total == len && self->kind <= AZS_READ_EXACTLY && n <= len) {
-        if (hand_over(self, buf, n, data) < 0)
-            goto done;
-        buf += n;
-        len -= n;
-    }
-    if (len > 0 && azs_reader_append(buffer, buf, len) < 0)
-        goto done;
-    if (self->kind != AZS_READ_EXACTLY || total >= n) {
-        if (readop_wake(self, dict) < 0)
-            goto done;
-        self->look_again = true;
-        if (azs_reader_respect_limit(st, dict, buffer) < 0)
-            goto done;
-    }
-    res = 1;
-done:
-    Py_DECREF(buffer);
-    return res;
-}
-
-int
-azs_readop_feed(ReadOpObject *self, const char *buf, size_t len, PyObject *data)
-{
-    int res = -1;
-    /* Whatever runs below may drop its task. */
-    Py_INCREF(self);
-    PyObject *dict = azs_reader_dict(self->reader);
-    if (dict != NULL) {
-        /* The buffer was empty when it began to wait, and who adds to it should have
-         * woken it: but it is anybody's. */
-        PyObject *buffer = azs_reader_buffer(self->st, dict);
-        if (buffer == NULL) {
-            res = -1;
-        } else if (azs_likely(self->kind == AZS_READ_SOME && len <= (size_t)self->n &&
-                              PyByteArray_GET_SIZE(buffer) == 0)) {
-            if (hand_over(self, buf, len, data) == 0)
-                res = readop_wake(self, dict) < 0 ? -1 : 1;
-        } else {
-            res = feed_buffer(self, dict, buf, len, data);
-        }
-        Py_DECREF(dict);
-    }
-    Py_DECREF(self);
     return res;
 }
 
 /* ---- the coroutine ---- */
 
-/* It has come to its end. What was handed over but not returned goes back to where it
- * came from. An exception stays set. */
+/* It has come to its end. An exception stays set. */
 static void
 readop_finish(ReadOpObject *self)
 {
     PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
-    PyObject *data = self->data, *reader = self->reader, *separator = self->separator;
+    PyObject *reader = self->reader, *separator = self->separator;
     self->state = AZS_READOP_FINISHED;
-    self->data = self->reader = self->separator = NULL;
-    if (self->waiter != NULL || data != NULL) {
-        PyObject *dict = azs_reader_dict(reader), *buffer = NULL;
-        if (end_wait(self, dict, data != NULL) == 0 && dict != NULL && data != NULL) {
-            buffer = Py_XNewRef(azs_reader_buffer(self->st, dict));
-            /* Another coroutine may be waiting by now. */
-            if (buffer != NULL && PySequence_SetSlice(buffer, 0, 0, data) == 0)
-                (void)azs_reader_wake(self->st, dict);
-            Py_XDECREF(buffer);
-        }
-        Py_XDECREF(dict);
-        if (PyErr_Occurred())
+    self->reader = self->separator = NULL;
+    if (azs_unlikely(self->waiter != NULL)) {
+        PyObject *dict = azs_reader_dict(reader);
+        if (dict == NULL || end_wait(self, dict) < 0)
             PyErr_WriteUnraisable((PyObject *)self);
+        Py_XDECREF(dict);
+        Py_CLEAR(self->waiter);
     }
-    Py_XDECREF(data);
     Py_XDECREF(separator);
     Py_XDECREF(reader);
     if (exc != NULL)
@@ -485,36 +355,6 @@ readop_start(ReadOpObject *self, PyObject *dict)
     return -1;
 }
 
-/* Goes on after the wait. 0 or -1. */
-static int
-readop_resume(ReadOpObject *self, PyObject *dict)
-{
-    WaiterObject *waiter = self->waiter;
-    int res = 0;
-    if (azs_unlikely(waiter->state == AZS_WAITER_PENDING)) {
-        PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
-        res = -1;
-    } else {
-        res = azs_waiter_check(waiter);
-    }
-    if (res == 0)
-        res = end_wait(self, dict, self->data != NULL);
-    return res;
-}
-
-/* What is left in the buffer may have stopped the transport. 0 or -1. */
-static int
-look_again(ReadOpObject *self, PyObject *dict)
-{
-    PyObject *buffer = azs_reader_buffer(self->st, dict);
-    if (buffer == NULL)
-        return -1;
-    Py_INCREF(buffer);
-    int res = azs_reader_maybe_resume(self->st, dict, buffer);
-    Py_DECREF(buffer);
-    return res;
-}
-
 static PySendResult
 readop_advance(ReadOpObject *self, PyObject **result)
 {
@@ -522,24 +362,24 @@ readop_advance(ReadOpObject *self, PyObject **result)
     PyObject *dict = azs_reader_dict(self->reader);
     if (dict == NULL)
         return outcome;
-    int res = self->state == AZS_READOP_CREATED ? readop_start(self, dict)
-                                                : readop_resume(self, dict);
-    if (res < 0)
-        goto done;
-    if (self->data != NULL) {
-        if (azs_unlikely(self->look_again) && look_again(self, dict) < 0)
+    int res;
+    if (self->state == AZS_READOP_CREATED) {
+        res = readop_start(self, dict);
+    } else {
+        outcome = azs_waiter_resume(self->waiter, result);
+        if (outcome != PYGEN_RETURN)
             goto done;
-        *result = self->data;
-        self->data = NULL;
-        outcome = PYGEN_RETURN;
-        goto done;
+        res = end_wait(self, dict);
     }
-    res = attempt(self, dict, result);
+    if (res == 0)
+        res = attempt(self, dict, result);
     if (res > 0) {
         outcome = PYGEN_RETURN;
     } else if (res == 0 && begin_wait(self, dict) == 0) {
         *result = Py_NewRef(self->waiter);
         outcome = PYGEN_NEXT;
+    } else {
+        outcome = PYGEN_ERROR;
     }
 done:
     Py_DECREF(dict);
@@ -601,7 +441,7 @@ ReadOp_send(ReadOpObject *self, PyObject *arg)
 {
     PyObject *result;
     PySendResult outcome = readop_send(self, arg, &result);
-    return outcome == PYGEN_RETURN ? azs_coro_raise_steal(result) : result;
+    return outcome == PYGEN_RETURN ? azs_coro_return_steal(self->st, result) : result;
 }
 
 PyDoc_STRVAR(throw_doc,
@@ -668,6 +508,32 @@ readop_get_awaiting(ReadOpObject *self, void *Py_UNUSED(closure))
 }
 
 static PyObject *
+readop_get_suspended(ReadOpObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->state == AZS_READOP_SUSPENDED && !self->running);
+}
+
+/* asyncio's method that it stands for: borrowed. */
+static PyObject *
+readop_function(const ReadOpObject *self)
+{
+    return PyTuple_GET_ITEM(self->st->reader_class_methods, (Py_ssize_t)self->kind);
+}
+
+static PyObject *
+readop_get_code(ReadOpObject *self, void *Py_UNUSED(closure))
+{
+    return azs_coro_code(readop_function(self));
+}
+
+static PyObject *
+readop_get_frame(ReadOpObject *self, void *Py_UNUSED(closure))
+{
+    return azs_coro_frame(self->state == AZS_READOP_FINISHED ? NULL
+                                                             : readop_function(self));
+}
+
+static PyObject *
 readop_repr(ReadOpObject *self)
 {
     return PyUnicode_FromFormat("<coroutine object StreamReader.%s at %p>",
@@ -681,7 +547,6 @@ readop_traverse(ReadOpObject *self, visitproc visit, void *arg)
     Py_VISIT(self->stream);
     Py_VISIT(self->reader);
     Py_VISIT(self->separator);
-    Py_VISIT(self->data);
     Py_VISIT(self->waiter);
     return 0;
 }
@@ -700,15 +565,10 @@ readop_finalize(ReadOpObject *self)
 {
     if (self->state == AZS_READOP_FINISHED)
         return;
-    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
-    if (self->state == AZS_READOP_CREATED &&
-        PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
-                         "coroutine 'StreamReader.%s' was never awaited",
-                         readop_name(self)) < 0)
-        PyErr_WriteUnraisable((PyObject *)self);
-    readop_finish(self);
-    if (exc != NULL)
-        azs_exc_restore_steal(exc);
+    if (self->state == AZS_READOP_CREATED)
+        azs_coro_warn_unawaited((PyObject *)self);
+    if (!self->running)
+        readop_finish(self);
 }
 
 static void
@@ -754,6 +614,10 @@ static PyGetSetDef readop_getset[] = {
     {"__name__", (getter)readop_get_name, NULL, NULL, NULL},
     {"__qualname__", (getter)readop_get_qualname, NULL, NULL, NULL},
     {"cr_await", (getter)readop_get_awaiting, NULL, NULL, NULL},
+    {"cr_code", (getter)readop_get_code, NULL, NULL, NULL},
+    {"cr_frame", (getter)readop_get_frame, NULL, NULL, NULL},
+    {"cr_suspended", (getter)readop_get_suspended, NULL, NULL, NULL},
+    {"__class__", azs_coro_get_class, NULL, NULL, NULL},
     {NULL},
 };
 
@@ -761,19 +625,13 @@ PyDoc_STRVAR(readop_doc,
 "What the read methods of a stream reader return: a coroutine.");
 
 static PyType_Slot readop_slots[] = {
-    {Py_tp_doc, (void *)readop_doc},
-    {Py_tp_dealloc, readop_dealloc},
-    {Py_tp_traverse, readop_traverse},
-    {Py_tp_clear, readop_clear},
-    {Py_tp_repr, readop_repr},
-    {Py_tp_iternext, readop_iternext},
-    {Py_tp_methods, readop_methods},
-    {Py_tp_members, readop_members},
-    {Py_tp_getset, readop_getset},
-    {Py_am_await, readop_await},
-    {Py_am_send, readop_send},
-    {Py_tp_finalize, readop_finalize},
-    {0, NULL},
+    {Py_tp_doc, (void *)readop_doc},   {Py_tp_dealloc, readop_dealloc},
+    {Py_tp_traverse, readop_traverse}, {Py_tp_clear, readop_clear},
+    {Py_tp_repr, readop_repr},         {Py_tp_iter, azs_coro_iter},
+    {Py_tp_iternext, readop_iternext}, {Py_tp_methods, readop_methods},
+    {Py_tp_members, readop_members},   {Py_tp_getset, readop_getset},
+    {Py_am_await, readop_await},       {Py_am_send, readop_send},
+    {Py_tp_finalize, readop_finalize}, {0, NULL},
 };
 
 static PyType_Spec azs_readop_spec = {

@@ -323,9 +323,7 @@ azs_stream_adopt_protocol(StreamObject *self, PyObject *protocol)
         if (detached < 0)
             return -1;
     }
-    /* Coroutines that wait for the reader of another protocol get nothing from here. */
-    self->hands_over = false;
-    self->read_op = NULL;
+    self->attached = false;
     if (feeds_reader && azs_reader_attach(self, protocol) < 0)
         return -1;
     /* As in asyncio, pipes know data_received() only. */
@@ -394,7 +392,6 @@ azs_stream_dealloc(StreamObject *self)
     azs_clients_forget(&self->base);
     AZS_DEALLOC_BEGIN(self, azs_stream_dealloc);
     azs_bufq_clear(&self->queue);
-    assert(self->read_op == NULL);
     Py_CLEAR(self->reader_ref);
     Py_CLEAR(self->writer_ref);
     azs_transport_dealloc(&self->base);

@@ -5,21 +5,16 @@
 #include "net/bufq.h"
 #include "net/transport.h"
 
-typedef struct ReadOpObject ReadOpObject;
-
 typedef struct {
     TransportObject base;
     azs_bufq queue; /* what waits for EPOLLOUT, which is asked for while there is any */
     bool eof;       /* write_eof() was called */
     bool buffered;  /* the protocol is an asyncio.BufferedProtocol */
-    bool feeds_reader; /* the protocol is exactly a StreamReaderProtocol */
-    bool hands_over;   /* and its reader is that of reader_ref */
-    /* The coroutine that waits for input, which it is handed; NULL unless hands_over.
-     */
-    ReadOpObject *read_op; /* borrowed: it leaves this when it ends */
-    PyObject *reader_ref;  /* owned: weak, the reader of its methods; or NULL */
-    PyObject *writer_ref;  /* owned: weak, the writer that has drain() in C; or NULL */
-    uint32_t expected; /* bytes that a read is expected to get, by those before it */
+    bool feeds_reader;    /* the protocol is exactly a StreamReaderProtocol */
+    bool attached;        /* and its reader is that of reader_ref */
+    PyObject *reader_ref; /* owned: weak, the reader of its methods; or NULL */
+    PyObject *writer_ref; /* owned: weak, the writer that has drain() in C; or NULL */
+    uint32_t expected;    /* bytes that a read is expected to get, by those before it */
 } StreamObject;
 
 /* New reference; arguments as azs_transport_new, `type` and `ops` filled in. */

@@ -4,8 +4,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "net/readbuf.h"
 #include "net/reader.h"
-#include "net/readop.h"
 #include "net/stream.h"
 #include "py/errors.h"
 
@@ -208,57 +208,74 @@ received_nothing(StreamObject *self, ssize_t n)
     return base->is_socket ? stream_eof_received(self) : azs_transport_eof_lost(base);
 }
 
-/* Hands data to the coroutine that waits for it, or feeds the StreamReader behind the
- * protocol. Steals `data`, which is an object of these bytes or NULL. 0 or -1. */
-static int
-feed_reader(StreamObject *self, const char *buf, size_t len, PyObject *data)
+/* Receives into the buffer of the reader, which is empty, as much as is expected; what
+ * is more goes into the scratch memory and is added. As stream_recv. */
+static ssize_t
+receive_into_reader(StreamObject *self, char *scratch, PyObject *buffer)
 {
-    TransportObject *base = &self->base;
-    int fed;
-    if (azs_likely(self->read_op != NULL &&
-                   self->read_op->waiter->state == AZS_WAITER_PENDING)) {
-        fed = azs_readop_feed(self->read_op, buf, len, data);
-    } else {
-        PyObject *protocol = Py_NewRef(base->protocol);
-        fed = azs_reader_feed(base->st, protocol, buf, len);
-        Py_DECREF(protocol);
-    }
-    int res = 0;
-    if (azs_unlikely(fed < 0)) {
-        res = azs_transport_fatal(base,
-                                  "Fatal error: protocol.data_received() call failed.");
-    } else if (azs_unlikely(fed == 0)) {
-        if (data == NULL)
-            data = PyBytes_FromStringAndSize(buf, (Py_ssize_t)len);
-        res = data == NULL ? azs_transport_fatal(base, base->ops->read_failed)
-                           : deliver(self, data);
-    }
-    Py_XDECREF(data);
-    return res;
+    size_t room = self->expected;
+    char *buf = azs_readbuf_room(self->base.st, buffer, room);
+    if (buf == NULL)
+        room = 0;
+    struct iovec iov[] = {
+        {buf, room},
+        {scratch, AZS_SCRATCH_SIZE - room},
+    };
+    ssize_t n;
+    do {
+        n = readv(self->base.fd, iov, 2);
+    } while (n < 0 && errno == EINTR);
+    size_t size = n < 0 ? 0 : (size_t)n, head = size < room ? size : room;
+    if (n < 0)
+        n = -errno;
+    else
+        azs_stats_received(&self->base.loop->stats, size);
+    if (buf != NULL)
+        azs_readbuf_cut(buffer, head);
+    if (size > head &&
+        azs_readbuf_append(self->base.st, buffer, scratch, size - head) < 0)
+        return -ENOMEM;
+    return n;
 }
 
+/* Feeds the StreamReader behind the protocol. 0 or -1. */
 static int
 read_for_reader(StreamObject *self, char *scratch)
 {
     TransportObject *base = &self->base;
-    ReadOpObject *op = self->read_op;
-    PyObject *data = NULL;
-    size_t capacity;
-    ssize_t n;
-    if (op != NULL && self->expected >= DIRECT_MIN &&
-        azs_readop_wants_object(op, self->expected)) {
-        n = receive_direct(self, scratch, &data, &capacity);
-        if (n > 0)
-            scratch = PyBytes_AS_STRING(data);
-        else if (PyErr_Occurred())
-            return azs_transport_fatal(base, base->ops->read_failed);
-    } else {
-        n = stream_recv(self, scratch, AZS_SCRATCH_SIZE);
+    static const char failed[] = "Fatal error: protocol.data_received() call failed.";
+    azs_feed feed;
+    int known = azs_feed_begin(&feed, self), res = 0;
+    if (azs_unlikely(known < 0)) {
+        res = azs_transport_fatal(base, failed);
+        goto done;
     }
-    if (n <= 0)
-        return received_nothing(self, n);
+    if (azs_unlikely(!(base->io.interest & EPOLLIN)))
+        goto done; /* what looked for the reader has closed or paused this */
+    bool direct = known && feed.buffer != NULL && self->expected >= DIRECT_MIN &&
+                  PyByteArray_GET_SIZE(feed.buffer) == 0;
+    ssize_t n = direct ? receive_into_reader(self, scratch, feed.buffer)
+                       : stream_recv(self, scratch, AZS_SCRATCH_SIZE);
+    if (azs_unlikely(n <= 0)) {
+        res = PyErr_Occurred() ? azs_transport_fatal(base, base->ops->read_failed)
+                               : received_nothing(self, n);
+        goto done;
+    }
     expect(self, (size_t)n);
-    return feed_reader(self, scratch, (size_t)n, data);
+    if (azs_likely(known)) {
+        if ((!direct && feed.buffer != NULL &&
+             azs_readbuf_append(base->st, feed.buffer, scratch, (size_t)n) < 0) ||
+            azs_feed_done(&feed, base->st) < 0)
+            res = azs_transport_fatal(base, failed);
+    } else {
+        PyObject *data = PyBytes_FromStringAndSize(scratch, n);
+        res = data == NULL ? azs_transport_fatal(base, base->ops->read_failed)
+                           : deliver(self, data);
+        Py_XDECREF(data);
+    }
+done:
+    azs_feed_end(&feed);
+    return res;
 }
 
 int

@@ -53,7 +53,7 @@ static int
 is_drained(StreamObject *self)
 {
     azs_state *st = self->base.st;
-    if (self->base.closing || !self->hands_over || self->base.protocol == NULL ||
+    if (self->base.closing || !self->attached || self->base.protocol == NULL ||
         self->base.loop->debug)
         return 0;
     PyObject *reader;
@@ -140,7 +140,7 @@ static int
 attach_writer(StreamObject *stream, PyObject *writer)
 {
     azs_state *st = stream->base.st;
-    if ((PyObject *)Py_TYPE(writer) != st->stream_writer || !stream->hands_over ||
+    if ((PyObject *)Py_TYPE(writer) != st->stream_writer || !stream->attached ||
         stream->base.protocol == NULL || stream->writer_ref != NULL ||
         stream->base.loop->debug)
         return 0;

@@ -1,63 +1,124 @@
 #include "py/coro.h"
 
+#include <frameobject.h>
+
 #include "py/errors.h"
+#include "py/type.h"
 
-/* An exception that is kept for reuse keeps its value alive until then. */
-enum { KEPT_VALUE_MAX = 4096 };
+/* ---- returning ---- */
 
-PyObject *
-azs_coro_raise_steal(PyObject *value)
+/* `await` takes the value out of the exception and drops it at once: making one each
+ * time would cost more than the rest of a read. So this class keeps the memory of one.
+ */
+typedef struct {
+    PyStopIterationObject base;
+    azs_state *st; /* held: an exception keeps no Loop alive */
+} ReturnObject;
+
+enum { FREE_LIST_MAX = 1 };
+
+/* New reference; steals `value`. */
+static PyObject *
+return_new_steal(azs_state *st, PyObject *value)
 {
-    if (PyTuple_Check(value) || PyExceptionInstance_Check(value)) {
-        /* PyErr_SetObject would take it apart, or for the exception itself. */
-        PyObject *exc = PyObject_CallOneArg(PyExc_StopIteration, value);
-        if (exc != NULL) {
-            PyErr_SetObject(PyExc_StopIteration, exc);
-            Py_DECREF(exc);
-        }
-    } else {
-        PyErr_SetObject(PyExc_StopIteration, value);
+    PyObject *args = PyTuple_Pack(1, value);
+    PyTypeObject *type = st->return_type;
+    azs_free_list *list = &st->free_returns;
+    ReturnObject *self = list->head;
+    if (args == NULL) {
+        Py_DECREF(value);
+        return NULL;
     }
-    Py_DECREF(value);
-    return NULL;
+    if (azs_likely(self != NULL)) {
+        list->head = NULL;
+        list->count--;
+        Py_INCREF(type);
+        _Py_NewReference((PyObject *)self);
+    } else {
+        self = (ReturnObject *)type->tp_alloc(type, 0);
+        if (self == NULL) {
+            Py_DECREF(args);
+            Py_DECREF(value);
+            return NULL;
+        }
+        PyObject_GC_UnTrack(self);
+    }
+    self->st = azs_state_hold(st);
+    ((PyBaseExceptionObject *)self)->args = args;
+    ((PyBaseExceptionObject *)self)->suppress_context = 0;
+    self->base.value = value;
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
 }
 
-/* True where the spare exception is as good as new but for its value. */
-static bool
-is_reusable(PyObject *exc)
+static int
+return_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    PyBaseExceptionObject *base = (PyBaseExceptionObject *)exc;
-    return exc != NULL && Py_REFCNT(exc) == 1 && base->traceback == NULL &&
-           base->context == NULL && base->cause == NULL && base->dict == NULL &&
-           base->args != NULL && Py_REFCNT(base->args) == 1 &&
-           PyTuple_CheckExact(base->args) && PyTuple_GET_SIZE(base->args) == 1 &&
-           PyBytes_CheckExact(PyTuple_GET_ITEM(base->args, 0));
+    Py_VISIT(Py_TYPE(self));
+    return ((PyTypeObject *)PyExc_StopIteration)->tp_traverse(self, visit, arg);
+}
+
+/* Drops all that it holds, what has been attached to it since included. */
+static int
+return_clear(PyObject *self)
+{
+    return ((PyTypeObject *)PyExc_StopIteration)->tp_clear(self);
+}
+
+static void
+return_dealloc(ReturnObject *self)
+{
+    PyObject_GC_UnTrack(self);
+    Py_TRASHCAN_BEGIN(self, return_dealloc) /* the value may be another one */
+        return_clear((PyObject *)self);
+    azs_state *st = self->st;
+    azs_free_list *list = &st->free_returns;
+    if (azs_likely(list->count < FREE_LIST_MAX)) {
+        PyTypeObject *type = Py_TYPE(self);
+        list->head = self;
+        list->count++;
+        Py_DECREF(type);
+    } else {
+        AZS_DEALLOC_FREE(self);
+    }
+    azs_state_release(st);
+    Py_TRASHCAN_END
+}
+
+static PyType_Slot return_slots[] = {
+    {Py_tp_dealloc, return_dealloc},
+    {Py_tp_traverse, return_traverse},
+    {Py_tp_clear, return_clear},
+    {0, NULL},
+};
+
+static PyType_Spec return_spec = {
+    .name = "aiozmq_speedups._core.StopIteration",
+    .basicsize = sizeof(ReturnObject),
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE |
+             Py_TPFLAGS_DISALLOW_INSTANTIATION,
+    .slots = return_slots,
+};
+
+void
+azs_coro_free_list_clear(azs_state *st)
+{
+    if (st->free_returns.head != NULL)
+        PyObject_GC_Del(st->free_returns.head);
+    st->free_returns.head = NULL;
+    st->free_returns.count = FREE_LIST_MAX;
 }
 
 PyObject *
 azs_coro_return_steal(azs_state *st, PyObject *value)
 {
-    if (!PyBytes_CheckExact(value) || PyBytes_GET_SIZE(value) > KEPT_VALUE_MAX)
-        return azs_coro_raise_steal(value);
-    /* `await` takes the value out of the exception and drops it at once: making one
-     * each time would cost more than the rest of a read. */
-    PyObject *exc = st->spare_stop_iteration;
-    if (azs_likely(is_reusable(exc))) {
-        PyObject *args = ((PyBaseExceptionObject *)exc)->args;
-        PyObject *old = PyTuple_GET_ITEM(args, 0);
-        PyTuple_SET_ITEM(args, 0, Py_NewRef(value));
-        Py_DECREF(old); /* bytes: no finalizers */
-        Py_XSETREF(((PyStopIterationObject *)exc)->value, value);
-    } else {
-        exc = PyObject_CallOneArg(PyExc_StopIteration, value);
-        Py_DECREF(value);
-        if (exc == NULL)
-            return NULL;
-        Py_XSETREF(st->spare_stop_iteration, exc);
-    }
-    azs_exc_restore_steal(Py_NewRef(exc));
+    PyObject *exc = return_new_steal(st, value);
+    if (azs_likely(exc != NULL))
+        azs_exc_restore_steal(exc);
     return NULL;
 }
+
+/* ---- what is thrown in ---- */
 
 int
 azs_coro_throw_set(PyObject *const *args, Py_ssize_t nargs)
@@ -107,4 +168,64 @@ azs_coro_throw_set(PyObject *const *args, Py_ssize_t nargs)
         PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
     Py_DECREF(exc);
     return 0;
+}
+
+/* ---- as a coroutine of Python code ---- */
+
+PyObject *
+azs_coro_get_class(PyObject *Py_UNUSED(self), void *Py_UNUSED(closure))
+{
+    return Py_NewRef(&PyCoro_Type);
+}
+
+PyObject *
+azs_coro_iter(PyObject *self)
+{
+    PyFrameObject *frame = PyEval_GetFrame(); /* borrowed */
+    if (frame != NULL) {
+        PyCodeObject *code = PyFrame_GetCode(frame);
+        bool may = code->co_flags & CO_ITERABLE_COROUTINE;
+        Py_DECREF(code);
+        if (may)
+            return Py_NewRef(self);
+    }
+    PyErr_SetString(PyExc_TypeError, "'coroutine' object is not iterable");
+    return NULL;
+}
+
+PyObject *
+azs_coro_code(PyObject *func)
+{
+    return Py_NewRef(func != NULL && PyFunction_Check(func) ? PyFunction_GET_CODE(func)
+                                                            : Py_None);
+}
+
+PyObject *
+azs_coro_frame(PyObject *func)
+{
+    if (func == NULL || !PyFunction_Check(func))
+        Py_RETURN_NONE;
+    return (PyObject *)PyFrame_New(PyThreadState_Get(),
+                                   (PyCodeObject *)PyFunction_GET_CODE(func),
+                                   PyFunction_GET_GLOBALS(func), NULL);
+}
+
+void
+azs_coro_warn_unawaited(PyObject *self)
+{
+    PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
+    PyObject *name = PyObject_GetAttrString(self, "__qualname__");
+    if (name == NULL || PyErr_WarnFormat(PyExc_RuntimeWarning, 1,
+                                         "coroutine '%U' was never awaited", name) < 0)
+        PyErr_WriteUnraisable(self);
+    Py_XDECREF(name);
+    if (exc != NULL)
+        azs_exc_restore_steal(exc);
+}
+
+int
+azs_coro_init(PyObject *mod, azs_state *st)
+{
+    return azs_type_add(mod, &st->return_type, &return_spec, PyExc_StopIteration,
+                        false);
 }

@@ -17,6 +17,7 @@
     X(timer_handle_type)                                                               \
     X(loop_type)                                                                       \
     X(waiter_type)                                                                     \
+    X(return_type)                 /* see py/coro.c */                                 \
     X(readop_type)                                                                     \
     X(sockop_type)                                                                     \
     X(epoll_selector_type)                                                             \
@@ -140,6 +141,7 @@
     X(sock_sendall)                                                                    \
     X(sock_sendto)                                                                     \
     X(sockname)                                                                        \
+    X(take_bytes)                                                                      \
     X(throw)                                                                           \
     X(time)                                                                            \
     X(trim)                                                                            \
@@ -158,7 +160,6 @@
     X(extract_stack)               /* asyncio.format_helpers.extract_stack */          \
     X(invalid_state_error)         /* asyncio.InvalidStateError */                     \
     X(no_args)                     /* () */                                            \
-    X(spare_stop_iteration)        /* see py/coro.c */                                 \
     X(cancelled_error)             /* asyncio.CancelledError */                        \
     X(done_future)                 /* see loop/waiter.c */                             \
     X(incomplete_read_error)       /* asyncio.IncompleteReadError */                   \
@@ -229,8 +230,10 @@ typedef struct azs_state {
     int handle_depth;
     struct azs_zmq_state *zmq;   /* owned: see zmq/transport_object.h */
     bool context_layout_known;   /* see py/context.h */
+    bool readbuf_shared;         /* see net/readbuf.h */
     bool server_takes_transport; /* asyncio's Server._attach(transport) */
-    azs_free_list free_sockops, free_waiters, free_readops, free_operations;
+    azs_free_list free_sockops, free_waiters, free_readops, free_returns;
+    azs_free_list free_operations;
     int socket_layout; /* see loop/sockop.c */
 
 #define X(field) PyTypeObject *field; /* owned */

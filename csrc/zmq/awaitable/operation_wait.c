@@ -223,18 +223,14 @@ ended: /* by the user's code that made the waiter */
 }
 
 /* After the sleep, before the operation is done: what woke the task? 0 to sleep
- * again, or -1 with an exception. */
+ * again, on *again (new reference) if that is not NULL; or -1 with an exception. */
 static int
-wait_check(OperationWait *self)
+wait_check(OperationWait *self, PyObject **again)
 {
     PyObject *waiter = self->waiter;
-    if (is_own_waiter(self->st, waiter)) {
-        if (((WaiterObject *)waiter)->state == AZS_WAITER_PENDING) {
-            PyErr_SetString(PyExc_RuntimeError, "await wasn't used with future");
-            return -1;
-        }
-        return azs_waiter_check((WaiterObject *)waiter);
-    }
+    *again = NULL;
+    if (is_own_waiter(self->st, waiter))
+        return azs_waiter_resume((WaiterObject *)waiter, again) == PYGEN_ERROR ? -1 : 0;
     Py_INCREF(waiter);
     PyObject *res = PyObject_CallMethod(waiter, "result", NULL);
     if (res == NULL && PyErr_ExceptionMatches(self->st->invalid_state_error)) {
@@ -277,8 +273,9 @@ wait_send(OperationWait *self, PyObject *Py_UNUSED(arg), PyObject **result)
         *result = azs_operation_outcome(op);
         if (*result != NULL)
             res = PYGEN_RETURN;
-    } else if (self->waiter == NULL || wait_check(self) == 0) {
-        *result = wait_start(self);
+    } else if (self->waiter == NULL || wait_check(self, result) == 0) {
+        if (*result == NULL)
+            *result = wait_start(self);
         if (*result != NULL)
             res = PYGEN_NEXT;
     }
@@ -311,7 +308,7 @@ OperationWait_send(OperationWait *self, PyObject *arg)
 {
     PyObject *result;
     PySendResult outcome = wait_send(self, arg, &result);
-    return outcome == PYGEN_RETURN ? azs_coro_raise_steal(result) : result;
+    return outcome == PYGEN_RETURN ? azs_coro_return_steal(self->st, result) : result;
 }
 
 /* The task that awaits does so no more and has got nothing: its message is the
