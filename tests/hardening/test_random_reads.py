@@ -12,6 +12,7 @@ be the same on both. For a long run say how many operations:
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import socket
@@ -265,8 +266,13 @@ def test_as_asyncio():
     for loop in loops:
         # Reads that fail and that nobody asks: the log would keep their loop.
         loop.set_exception_handler(lambda loop, context: None)
+    # A collection inside a named tuple's __new__ drops coroutines that were never
+    # awaited where CPython cannot warn (KeyError: '__import__'): not by itself, then.
+    gc.disable()
     try:
         for seed in range(FIRST_SEED, FIRST_SEED + OPERATIONS // OF_A_SCRIPT):
+            if seed % 100 == 0:
+                gc.collect()
             ours, theirs = (Run(loop, seed).events for loop in loops)
             if ours != theirs:
                 for one, other in zip(ours, theirs, strict=False):
@@ -274,5 +280,6 @@ def test_as_asyncio():
                     assert one == other, f"seed {seed}"
                 pytest.fail(f"seed {seed}: {len(ours)} != {len(theirs)} events")
     finally:
+        gc.enable()
         for loop in loops:
             loop.close()
