@@ -14,11 +14,15 @@ pytestmark = pytest.mark.skipif(core is None, reason="needs the C extension")
 HERE = pathlib.Path(__file__).parent
 CASES = []
 if core is not None:
+    import nomemory_awaitable
     import nomemory_cases
     import nomemory_connections
     import nomemory_transports
 
-    for module in (nomemory_cases, nomemory_transports, nomemory_connections):
+    for module in (
+        *(nomemory_cases, nomemory_transports, nomemory_connections),
+        nomemory_awaitable,
+    ):
         CASES += [(module.__name__, case) for case in module.CASES]
 cases = pytest.mark.parametrize(("program", "case"), CASES)
 

@@ -68,8 +68,10 @@ set_call_steal(azs_operation *op, const char *method, PyObject *args, PyObject *
 {
     op->args = args;
     op->kwargs = kwargs;
+    if (args == NULL || kwargs == NULL)
+        return -1;
     op->call = PyObject_GetAttrString(op->core->shadow, method);
-    return args == NULL || kwargs == NULL || op->call == NULL ? -1 : 0;
+    return op->call == NULL ? -1 : 0;
 }
 
 /* ---- receiving ---- */
