@@ -82,6 +82,9 @@ class _AliasFinder:
         if name is None or self._searching:
             return None
         if name == _TARGETS["zmq.asyncio"]:
+            loading = getattr(sys.modules.get(name), "__spec__", None)
+            if getattr(loading, "_initializing", False):
+                return None  # it imports what it stands for: see own_alias()
             self._load_beneath(name)
         found = importlib.util.find_spec(name)
         if found is None:
@@ -105,6 +108,15 @@ class _AliasFinder:
             self._searching = False
         # The import system would take what has that name now for what it looks for.
         sys.modules.pop(self.alias, None)
+
+
+def own_alias(alias: str) -> None:
+    """For the module that `alias` stands for, which has imported the other of that
+    name: the name is its own again, where install_alias() was called."""
+    if any(getattr(finder, "alias", None) == alias for finder in sys.meta_path):
+        parent, _, name = alias.rpartition(".")
+        sys.modules[alias] = own = sys.modules[_TARGETS[alias]]
+        vars(sys.modules[parent])[name] = own
 
 
 def install_alias(alias: str) -> None:

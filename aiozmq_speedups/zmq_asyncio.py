@@ -32,7 +32,7 @@ import zmq
 import zmq.asyncio as _pyzmq
 from zmq.asyncio import ZMQEventLoop, install
 
-from aiozmq_speedups import _ext, core
+from aiozmq_speedups import _alias, _ext, core
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,3 +171,6 @@ else:
 
         _socket_class = Socket
         _instance = None
+
+
+_alias.own_alias("zmq.asyncio")

@@ -299,6 +299,17 @@ def test_zmq_asyncio():
     """)
 
 
+def test_zmq_asyncio_by_our_name_first():
+    run_python("""
+        import aiozmq_speedups
+        aiozmq_speedups.install(zmq_asyncio=True)
+        from aiozmq_speedups import zmq_asyncio
+        import zmq.asyncio, zmq
+        assert zmq.asyncio is zmq_asyncio
+        assert zmq_asyncio.Socket.__mro__[2].__module__ == "zmq.asyncio"
+    """)
+
+
 def test_zmq_asyncio_that_is_ours_already():
     run_python("""
         import aiozmq_speedups
