@@ -1,0 +1,70 @@
+"""pyzmq's own tests of its asyncio part, with zmq_asyncio in zmq.asyncio's place.
+
+They are in its source archive only, which is downloaded; a child runs them.
+"""
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import zmq
+
+from aiozmq_speedups import zmq_asyncio
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(400),
+    pytest.mark.skipif(not zmq_asyncio.accelerated, reason="it is pyzmq's own"),
+]
+
+MODULES = ["asyncio", "future", "auth", "monitor", "poll", "socket", "zmqstream"]
+
+#: Tests that are not run, with the reason of each: none for now.
+EXCLUDED = {}
+
+
+@pytest.fixture(scope="module")
+def pyzmq_tests(tmp_path_factory):
+    """The folder of pyzmq's tests, of the version that is installed."""
+    for needed in "pytest_asyncio", "tornado":
+        pytest.importorskip(needed)
+    folder = tmp_path_factory.mktemp("pyzmq")
+    download = subprocess.run(
+        [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
+        + ["--no-binary", ":all:", "--no-build-isolation", "-d", str(folder)]
+        + [f"pyzmq=={zmq.__version__}"],
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    archives = list(folder.glob("pyzmq-*.tar.gz"))
+    if not archives:
+        pytest.skip(f"no source archive of pyzmq: {download.stderr[-300:]}")
+    with tarfile.open(archives[0]) as archive:
+        archive.extractall(folder, filter="data")
+    return next(folder.glob("pyzmq-*/tests"))
+
+
+@pytest.mark.parametrize("loop_kind", ["speedups", "asyncio"])
+def test_pyzmq(pyzmq_tests, loop_kind):
+    modules = [f"test_{name}.py" for name in MODULES]
+    present = [name for name in modules if (pyzmq_tests / name).exists()]
+    assert "test_asyncio.py" in present
+    path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    ran = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "speedups_plugin"]
+        + ["--timeout", "60", "-o", "asyncio_mode=auto", *present]
+        + [f"--deselect={test}" for test in EXCLUDED],
+        cwd=pyzmq_tests,
+        env=os.environ
+        | {"PYTHONPATH": os.pathsep.join(path), "SPEEDUPS_LOOP": loop_kind},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    loop = "aiozmq_speedups" if loop_kind == "speedups" else "asyncio"
+    assert f"on <class '{loop}." in ran.stdout, ran.stdout + ran.stderr
+    assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-2000:]
