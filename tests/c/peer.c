@@ -1,5 +1,5 @@
 /* A peer that speaks ZMTP by csrc/zmtp over one blocking TCP connection, for
- * test_interop.py:
+ * test_zmtp_interop.py:
  *
  *   peer connect PORT | bind  TYPE MECHANISM[-server] ACTION...
  *
