@@ -112,6 +112,6 @@ def test_stubs_are_complete(tmp_path):
 
 
 def test_names_of_tests_are_unique():
-    """pytest cannot collect two modules of one name; a run of one folder does not tell."""
+    """pytest cannot collect two of one name, and a run of one folder does not tell."""
     names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
