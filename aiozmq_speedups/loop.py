@@ -395,6 +395,10 @@ if _ext.core is not None:
                 "own (asyncio.to_thread(aiozmq_speedups.run, main()))"
             )
 
+        def __dir__(self) -> list[str]:
+            # Whoever walks the attributes would meet the ValueError.
+            return [name for name in super().__dir__() if name != "_nest_patched"]
+
         def _give_back_wakeup_fd(self) -> None:
             old_fd, self._outer_wakeup_fd = self._outer_wakeup_fd, -1
             if self._signal_handlers:

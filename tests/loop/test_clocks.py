@@ -1,6 +1,8 @@
 """time() of a subclass or an instance: virtual clocks, as tests have them."""
 
 import asyncio
+import inspect
+from unittest import mock
 
 import pytest
 
@@ -106,4 +108,15 @@ def test_nested_turns_are_refused():
     with pytest.raises(ValueError, match="nested turns are not supported"):
         hasattr(loop, "_nest_patched")
     assert loop.run_until_complete(asyncio.sleep(0, "goes on")) == "goes on"
+    loop.close()
+
+
+@pytest.mark.parametrize(
+    "walk", [lambda x: mock.Mock(spec=x), mock.create_autospec, inspect.getmembers]
+)
+def test_attributes_may_be_walked(kind, walk):
+    """Tools forgive no other exception than AttributeError, and begin with dir()."""
+    loop = kind()
+    walk(loop)
+    assert "run_forever" in dir(loop) and "_nest_patched" not in dir(loop)
     loop.close()
