@@ -77,13 +77,13 @@ async def main():
             ]
             service.append(asyncio.create_task(front_end(clients, engines)))
 
-            async def show(prompt):
+            async def answer(prompt):
                 address = f"tcp://127.0.0.1:{client_port}"
-                pieces = [piece async for piece in ask(context, address, prompt)]
-                print(" ".join(pieces))
+                return " ".join([p async for p in ask(context, address, prompt)])
 
             prompts = ["hello from one", "and from another", "and a third"]
-            await asyncio.wait_for(asyncio.gather(*map(show, prompts)), 10)
+            answers = asyncio.gather(*map(answer, prompts))
+            print(*await asyncio.wait_for(answers, 10), sep="\n")
             for task in service:
                 task.cancel()
             await asyncio.gather(*service, return_exceptions=True)
