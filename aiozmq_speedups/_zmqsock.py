@@ -29,7 +29,7 @@ _get, _recv, _send = _Base.get, _Base.recv, _Base.send
 #: request or an answer that is out of turn.
 MESSAGE_ERRORS = frozenset((errno.EHOSTUNREACH, errno.EINVAL, int(zmq.EFSM)))
 
-# What libzmq's zmq_msg_t takes beside the payload: csrc/zmq/message.h has the same.
+# What libzmq's zmq_msg_t takes beside the payload: csrc/zmq/engine.h has the same.
 _FRAME_OVERHEAD = 64
 
 

@@ -19,7 +19,7 @@
 #include "py/coro.h"
 #include "rpc/rpc.h"
 #include "zmq/awaitable/operation.h"
-#include "zmq/transport.h"
+#include "zmq/zmq_module.h"
 
 #ifndef AZS_BUILD_FLAVOUR
 #define AZS_BUILD_FLAVOUR "unknown"
@@ -43,7 +43,7 @@ azs_state_release(azs_state *st)
 {
     if (--st->holders > 0)
         return;
-    azs_zmq_transport_free(st);
+    azs_zmq_free(st);
     free(st);
 }
 
@@ -125,10 +125,9 @@ static PyMethodDef module_methods[] = {
 
 /* In the order of the layers: a part may use the types of those before it. */
 static int (*const parts[])(PyObject *mod, azs_state *st) = {
-    azs_loop_init,          azs_selector_init, azs_transport_init,
-    azs_reader_init,        azs_stream_init,   azs_pipe_init,
-    azs_server_init,        azs_connect_init,  azs_udp_init,
-    azs_zmq_transport_init, azs_async_init,    azs_rpc_client_init,
+    azs_loop_init,       azs_selector_init, azs_transport_init, azs_reader_init,
+    azs_stream_init,     azs_pipe_init,     azs_server_init,    azs_connect_init,
+    azs_udp_init,        azs_zmq_init,      azs_async_init,     azs_rpc_client_init,
     azs_rpc_server_init,
 };
 

@@ -228,7 +228,7 @@ typedef struct azs_state {
     azs_free_list free_handles, free_timers; /* see loop/handle.c */
     PyObject *deep_handles;                  /* see handle_dealloc */
     int handle_depth;
-    struct azs_zmq_state *zmq;   /* owned: see zmq/transport_object.h */
+    struct azs_zmq_state *zmq;   /* owned: see zmq/zmq_transport.h */
     bool context_layout_known;   /* see py/context.h */
     bool readbuf_shared;         /* see net/readbuf.h */
     bool server_takes_transport; /* asyncio's Server._attach(transport) */

@@ -1,6 +1,6 @@
 /* ZmqTransport as Python sees it: methods, attributes, life. core.py adds what is
  * called seldom. */
-#include "zmq/transport_object.h"
+#include "zmq/zmq_transport.h"
 
 #include <structmember.h>
 
@@ -305,7 +305,7 @@ transport_get_zmq_sock(ZmqTransportObject *self, void *Py_UNUSED(closure))
     /* Who asks for the socket may be about to use it. */
     if (azs_zmq_transport_arm(self) < 0)
         return NULL;
-    return none_or_new_ref(self->zmq_sock);
+    return none_or_new_ref(self->socket.object);
 }
 
 static PyObject *
@@ -378,8 +378,8 @@ static PyGetSetDef transport_getset[] = {
 
 static PyMemberDef transport_members[] = {
     {"_extra", T_OBJECT, offsetof(ZmqTransportObject, extra), 0},
-    {"_zmq_fd", T_INT, offsetof(ZmqTransportObject, fd), READONLY},
-    {"_zmq_type", T_INT, offsetof(ZmqTransportObject, zmq_type), READONLY},
+    {"_zmq_fd", T_INT, offsetof(ZmqTransportObject, socket.fd), READONLY},
+    {"_zmq_type", T_INT, offsetof(ZmqTransportObject, socket.type), READONLY},
     {"_closing", T_BOOL, offsetof(ZmqTransportObject, closing), READONLY},
     {"_paused", T_BOOL, offsetof(ZmqTransportObject, paused), READONLY},
     {"_protocol_paused", T_BOOL, offsetof(ZmqTransportObject, protocol_paused),
@@ -410,7 +410,7 @@ transport_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     self->st = azs_state_hold(st);
     azs_watcher_init(&self->watcher, (PyObject *)self, on_watcher);
     self->fork_generation = azs_fork_generation;
-    self->fd = -1;
+    self->socket.fd = -1;
     AZS_LIVE(st, zmq_transport, 1);
     return (PyObject *)self;
 }
@@ -425,67 +425,32 @@ transport_init(ZmqTransportObject *self, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "OiOO|O:ZmqTransport", names, &loop,
                                      &zmq_type, &zmq_sock, &protocol, &waiter))
         return -1;
-    if (!st->zmq->bound) {
-        PyErr_SetString(PyExc_RuntimeError, "libzmq is not bound");
-        return -1;
-    }
     if (self->context != NULL) {
         PyErr_SetString(PyExc_RuntimeError, "the transport is initialized already");
         return -1;
     }
-    if (!PyObject_TypeCheck(zmq_sock, (PyTypeObject *)st->zmq_socket_type)) {
-        PyErr_Format(PyExc_TypeError, "zmq_sock must be a zmq.Socket, not %.100s",
-                     Py_TYPE(zmq_sock)->tp_name);
-        return -1;
-    }
-    /* The attribute of pyzmq's own type: a subclass may say anything. */
-    PyObject *descr = PyObject_GetAttrString(st->zmq_socket_type, "underlying");
-    if (descr == NULL)
-        return -1;
-    descrgetfunc get = Py_TYPE(descr)->tp_descr_get;
-    PyObject *underlying = get == NULL
-                               ? Py_NewRef(descr)
-                               : get(descr, zmq_sock, (PyObject *)Py_TYPE(zmq_sock));
-    Py_DECREF(descr);
-    if (underlying == NULL)
-        return -1;
-    void *handle = PyLong_AsVoidPtr(underlying);
-    Py_DECREF(underlying);
-    if (handle == NULL && PyErr_Occurred())
-        return -1;
     PyObject *context = PyContext_CopyCurrent();
     if (context == NULL)
         return -1;
+    azs_zmq_socket *socket = &self->socket;
+    socket->st = st;
+    static const azs_zmq_engine *const engines[] = {&azs_libzmq_engine};
+    int opened = 0;
+    for (size_t i = 0; opened == 0 && i < AZS_ARRAY_LEN(engines); i++)
+        opened = engines[i]->open(socket, zmq_sock, zmq_type);
+    if (opened == 0)
+        PyErr_Format(PyExc_TypeError, "zmq_sock must be a zmq.Socket, not %.100s",
+                     Py_TYPE(zmq_sock)->tp_name);
+    if (opened <= 0) {
+        Py_DECREF(context);
+        return -1;
+    }
     Py_XSETREF(self->context, context);
-    Py_XSETREF(self->zmq_sock, Py_NewRef(zmq_sock));
-    self->handle = handle;
-    int usable = azs_zmq_transport_usable(self);
-    if (usable <= 0) {
-        if (usable == 0)
-            azs_libzmq_set_error(&st->zmq->lib, ENOTSOCK);
-        goto fail;
-    }
-    size_t size = sizeof(self->fd);
-    if (st->zmq->lib.getsockopt(handle, ZMQ_FD, &self->fd, &size) != 0) {
-        azs_libzmq_set_error(&st->zmq->lib, errno);
-        goto fail;
-    }
-    self->zmq_type = zmq_type;
     self->can_receive = zmq_type != ZMQ_PUB && zmq_type != ZMQ_PUSH;
-    self->drops_rest =
-        zmq_type == ZMQ_PUSH || zmq_type == ZMQ_DEALER || zmq_type == ZMQ_REQ;
-    self->pollout_constant = zmq_type == ZMQ_ROUTER || zmq_type == ZMQ_PUB ||
-                             zmq_type == ZMQ_XPUB || zmq_type == ZMQ_XSUB ||
-                             zmq_type == ZMQ_REP || zmq_type == ZMQ_STREAM;
     Py_XSETREF(self->protocol, Py_NewRef(protocol));
     Py_XSETREF(self->loop, Py_NewRef(loop));
     self->own_loop = azs_loop_check(st, loop) ? (LoopObject *)loop : NULL;
     return 0;
-fail:
-    self->handle = NULL;
-    Py_CLEAR(self->zmq_sock);
-    Py_CLEAR(self->context);
-    return -1;
 }
 
 static int
@@ -494,7 +459,7 @@ transport_traverse(ZmqTransportObject *self, visitproc visit, void *arg)
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->base_extra);
     Py_VISIT(self->protocol);
-    Py_VISIT(self->zmq_sock);
+    Py_VISIT(self->socket.object);
     Py_VISIT(self->context);
     Py_VISIT(self->event_type);
     Py_VISIT(self->loop);
@@ -514,13 +479,13 @@ static int
 transport_clear(ZmqTransportObject *self)
 {
     self->closing = self->told = true;
-    self->handle = NULL;
+    self->socket.handle = NULL;
     self->own_loop = NULL;
-    self->reading_fd = false;
+    self->watched = false;
     azs_zmq_transport_clear_queue(self);
     Py_CLEAR(self->base_extra);
     Py_CLEAR(self->protocol);
-    Py_CLEAR(self->zmq_sock);
+    Py_CLEAR(self->socket.object);
     Py_CLEAR(self->context);
     Py_CLEAR(self->event_type);
     Py_CLEAR(self->loop);

@@ -2,8 +2,9 @@
  *
  * A receive is tried at once, without a look at ZMQ_EVENTS: what is there is there. One
  * that finds nothing waits in a queue, in order, for ZMQ_FD. For that descriptor's rule
- * see zmq/transport_io.c: whatever may take libzmq's commands while something waits has
- * to be followed by a look at both directions, which is what azs_async_arm() is for.
+ * see zmq/libzmq/engine.c: whatever may take libzmq's commands while something waits
+ * has to be followed by a look at both directions, which is what azs_async_arm() is
+ * for.
  *
  * Messages have numbers. One that was received for somebody who is not there any more
  * goes to the stash, from which receives are served first.

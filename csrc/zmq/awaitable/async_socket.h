@@ -5,7 +5,7 @@
 #include "loop/loop_object.h"
 #include "loop/waiter.h"
 #include "zmq/awaitable/stash.h"
-#include "zmq/transport_object.h"
+#include "zmq/zmq_transport.h"
 
 typedef struct AsyncSocketObject AsyncSocketObject;
 typedef struct azs_operation azs_operation;

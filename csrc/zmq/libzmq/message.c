@@ -1,4 +1,4 @@
-#include "zmq/message.h"
+#include "zmq/libzmq/message.h"
 
 #include <errno.h>
 #include <stdatomic.h>

@@ -1,9 +1,9 @@
 /* Multipart messages: list[bytes] <-> zmq_msg_t, without a Python call. */
-#ifndef AZS_ZMQ_MESSAGE_H
-#define AZS_ZMQ_MESSAGE_H
+#ifndef AZS_ZMQ_LIBZMQ_MESSAGE_H
+#define AZS_ZMQ_LIBZMQ_MESSAGE_H
 
-#include "loop/spare.h"
-#include "zmq/libzmq.h"
+#include "zmq/engine.h"
+#include "zmq/libzmq/functions.h"
 
 /* Frames of this size and more are sent from the bytes object's own memory. */
 enum { AZS_ZERO_COPY_SIZE = 64 * 1024 };
@@ -11,19 +11,6 @@ enum { AZS_ZERO_COPY_SIZE = 64 * 1024 };
 /* Frames of these sizes are received into memory that is used again, where nobody
  * has kept the frame. Smaller ones cost malloc() little. */
 enum { AZS_ZMQ_SPARE_MIN = 32 * 1024, AZS_ZMQ_SPARE_MAX = 4 * 1024 * 1024 };
-
-/* What a frame counts in buffers, budgets and water marks beside its payload: the
- * size of libzmq's zmq_msg_t. aiozmq_speedups/_zmqsock.py has the same. */
-enum { AZS_ZMQ_FRAME_OVERHEAD = sizeof(zmq_msg_t) };
-
-static inline Py_ssize_t
-azs_zmq_message_size(PyObject *const *frames, Py_ssize_t nframes)
-{
-    Py_ssize_t size = nframes * AZS_ZMQ_FRAME_OVERHEAD;
-    for (Py_ssize_t i = 0; i < nframes; i++)
-        size += PyBytes_GET_SIZE(frames[i]);
-    return size;
-}
 
 /* Objects whose memory libzmq was given, and those it has finished with.
  *

@@ -1,18 +1,6 @@
-/* The message path of ZmqTransport.
- *
- * The rule of ZMQ_FD (libzmq: socket_base_t::process_commands). It is readable
- * while libzmq's threads have commands for the socket: "there are messages
- * again", "there is room again". Taking the commands silences it, and these take
- * them: every receive that finds nothing, every read of ZMQ_EVENTS, now and then
- * a send. So after the last call that may have taken commands somebody must have
- * looked at both directions. Here:
- *   - a receive that ended with EAGAIN has looked at reading;
- *   - ZMQ_EVENTS, read last in a turn that did anything else, looks at both;
- *   - what happens outside a turn arms one more turn, which costs one receive
- *     for any number of writes.
- * While nothing was taken, ZMQ_FD stays readable and the loop calls again.
- */
-#include "zmq/transport_object.h"
+/* The message path of ZmqTransport: what it asks of its engine, and what it tells its
+ * protocol. */
+#include "zmq/zmq_transport.h"
 
 #include "py/errors.h"
 #include "zmq/monitor.h"
@@ -24,16 +12,20 @@ enum { BUDGET_MESSAGES = 128, BUDGET_BYTES = 1024 * 1024 };
 #define READ_ERROR  "Fatal read error on zmq socket transport"
 #define WRITE_ERROR "Fatal write error on zmq socket transport"
 
-static inline azs_libzmq *
-libzmq_of(ZmqTransportObject *self)
-{
-    return &self->st->zmq->lib;
-}
-
 static inline bool
 is_watched(const ZmqTransportObject *self)
 {
-    return self->loop != NULL && (self->watcher.fd >= 0 || self->reading_fd);
+    return self->loop != NULL && self->watched;
+}
+
+/* Outside a turn the socket was used: the next one looks, where the engine's
+ * descriptor may have been silenced by that. 0, or -1 with an exception. */
+static inline int
+look_after_call(ZmqTransportObject *self)
+{
+    return self->can_receive && self->socket.look_after_calls
+               ? azs_zmq_transport_arm(self)
+               : 0;
 }
 
 int
@@ -157,7 +149,7 @@ queue_push_steal(ZmqTransportObject *self, PyObject *message, Py_ssize_t size)
 
 typedef enum {
     FAILED = -1, /* an exception is set */
-    SETTLED,     /* nothing to do, and libzmq will signal the next thing */
+    SETTLED,     /* nothing to do, and the engine will tell of the next thing */
     UNSETTLED,   /* commands may have been taken without a look: recheck */
     MORE,        /* certainly more to do */
 } outcome;
@@ -167,7 +159,7 @@ static outcome
 fail_with_errno(ZmqTransportObject *self, int err, const char *message)
 {
     if (err > 0)
-        azs_libzmq_set_error(libzmq_of(self), err);
+        azs_zmq_set_error(self->st, err);
     return azs_zmq_transport_fatal(self, message) < 0 ? FAILED : SETTLED;
 }
 
@@ -178,7 +170,7 @@ fail_closed(ZmqTransportObject *self, const char *message)
     return fail_with_errno(self, ENOTSOCK, message);
 }
 
-/* Errors of zmq_msg_send(3) that concern one message, not the socket: a peer that is
+/* Errors of sending that concern one message, not the socket: a peer that is
  * not there (ZMQ_ROUTER_MANDATORY, STREAM), several frames where the type has one, a
  * request or an answer out of turn. */
 static inline bool
@@ -187,12 +179,12 @@ is_message_error(int err)
     return err == EHOSTUNREACH || err == EINVAL || err == AZS_ZMQ_EFSM;
 }
 
-/* Tells the loop's exception handler of `message`, a tuple, that libzmq refused for
+/* Tells the loop's exception handler of `message`, a tuple, that the engine refused for
  * `err`. 0, or -1 with what the handler raised. */
 static int
 report_refused(ZmqTransportObject *self, int err, PyObject *message)
 {
-    azs_libzmq_set_error(libzmq_of(self), err);
+    azs_zmq_set_error(self->st, err);
     PyObject *exc = azs_exc_take();
     PyObject *args[] = {(PyObject *)self, exc, message};
     PyObject *res =
@@ -242,12 +234,13 @@ drain(ZmqTransportObject *self)
         PyObject *message;
         azs_spare lent;
         size_t size;
-        int err = azs_zmq_recv(libzmq_of(self), self->handle, &self->st->zmq->spare,
-                               &message, &size, &lent);
+        int err = self->socket.engine->recv(&self->socket, &self->st->zmq->spare,
+                                            &message, &size, &lent);
         if (err != 0) {
             if (azs_likely(err == EAGAIN)) {
                 if (n > 0)
-                    self->one_by_one = n == 1 && !looked_later;
+                    self->one_by_one =
+                        n == 1 && !looked_later && self->socket.look_after_calls;
                 return SETTLED;
             }
             if (err == AZS_ZMQ_EFSM)
@@ -301,8 +294,7 @@ flush(ZmqTransportObject *self)
         PyObject *const *parts = tuple_items(message);
         Py_ssize_t nparts = PyTuple_GET_SIZE(message);
         bool zero_copy = false;
-        int err = azs_zmq_send(libzmq_of(self), self->handle, self->st->zmq->release,
-                               parts, nparts, self->drops_rest, &zero_copy);
+        int err = self->socket.engine->send(&self->socket, parts, nparts, &zero_copy);
         if (err == EAGAIN)
             return UNSETTLED;
         if (err == EINTR)
@@ -332,7 +324,7 @@ flush(ZmqTransportObject *self)
     return UNSETTLED;
 }
 
-/* Asks libzmq for messages after a call that may have taken their command. */
+/* Asks the engine for messages after a call that may have silenced it. */
 static outcome
 recheck(ZmqTransportObject *self)
 {
@@ -340,17 +332,14 @@ recheck(ZmqTransportObject *self)
     if (azs_unlikely(usable <= 0))
         return usable < 0 ? FAILED : fail_closed(self, READ_ERROR);
     int events = 0;
-    size_t size = sizeof(events);
-    if (libzmq_of(self)->getsockopt(self->handle, ZMQ_EVENTS, &events, &size) != 0) {
-        if (errno == EINTR)
-            return MORE;
-        return fail_with_errno(self, errno, READ_ERROR);
-    }
+    int err = self->socket.engine->look(&self->socket, &events);
+    if (err != 0)
+        return err == EINTR ? MORE : fail_with_errno(self, err, READ_ERROR);
     if (events & ZMQ_POLLIN)
         return MORE;
     if (self->queue.count == 0)
         return SETTLED;
-    if (!self->pollout_constant)
+    if (!self->socket.out_is_constant)
         return events & ZMQ_POLLOUT ? MORE : SETTLED;
     /* The look may have taken the command that there is room. Only a send tells. */
     outcome sent = flush(self);
@@ -393,8 +382,8 @@ receive_and_send(ZmqTransportObject *self)
 int
 azs_zmq_transport_turn(ZmqTransportObject *self)
 {
-    if (azs_unlikely(azs_zmq_release_ready(self->st->zmq->release)))
-        azs_zmq_release_drain(self->st->zmq->release); /* finalizers may run */
+    if (azs_likely(self->socket.engine != NULL))
+        self->socket.engine->collect(&self->socket); /* finalizers may run */
     /* A forked child shares the parent's epoll, but not its sockets. */
     if (self->in_turn || !is_watched(self) || self->protocol == NULL ||
         self->context == NULL || self->fork_generation != azs_fork_generation)
@@ -508,12 +497,11 @@ write_parts(ZmqTransportObject *self, PyObject *const *parts, Py_ssize_t nparts,
     int refused = 0; /* an errno */
     self->wrote = true;
     if (azs_likely(self->queue.count == 0)) {
-        int err = azs_zmq_send(libzmq_of(self), self->handle, self->st->zmq->release,
-                               parts, nparts, self->drops_rest, &zero_copy);
+        int err = self->socket.engine->send(&self->socket, parts, nparts, &zero_copy);
         if (azs_likely(err == 0)) {
             if (azs_likely(self->own_loop != NULL))
                 self->own_loop->stats.zmq_messages_sent++;
-            if (self->can_receive && azs_zmq_transport_arm(self) < 0)
+            if (look_after_call(self) < 0)
                 return -1;
             return zero_copy ? azs_zmq_transport_watch_release(self) : 0;
         }
@@ -529,7 +517,7 @@ write_parts(ZmqTransportObject *self, PyObject *const *parts, Py_ssize_t nparts,
     if (azs_unlikely(refused != 0)) {
         int result = report_refused(self, refused, message);
         Py_DECREF(message);
-        return result < 0 || !self->can_receive ? result : azs_zmq_transport_arm(self);
+        return result < 0 ? result : look_after_call(self);
     }
     if (azs_unlikely(self->conn_lost > 0 || self->loop == NULL)) {
         Py_DECREF(message); /* a finalizer, as tuple_of() collected, ended us */
@@ -537,7 +525,7 @@ write_parts(ZmqTransportObject *self, PyObject *const *parts, Py_ssize_t nparts,
     }
     if (queue_push_steal(self, message, size) < 0)
         return -1;
-    if (self->can_receive && azs_zmq_transport_arm(self) < 0)
+    if (look_after_call(self) < 0)
         return -1;
     return azs_zmq_transport_maybe_pause(self);
 }
@@ -607,8 +595,7 @@ azs_zmq_transport_write(ZmqTransportObject *self, PyObject *data)
         result = write_parts(self, parts, nparts, owned);
     else if (usable < 0 || fail_closed(self, WRITE_ERROR) == FAILED)
         result = -1;
-    if (azs_unlikely(azs_zmq_release_ready(self->st->zmq->release)))
-        azs_zmq_release_drain(self->st->zmq->release);
+    self->socket.engine->collect(&self->socket);
 done:
     Py_XDECREF(owned);
     return result;

@@ -4,8 +4,8 @@
  * none is linked: the addresses come from dlsym, and the few declarations
  * needed are here (zmq.h of libzmq 4.x, whose ABI is stable).
  */
-#ifndef AZS_ZMQ_LIBZMQ_H
-#define AZS_ZMQ_LIBZMQ_H
+#ifndef AZS_ZMQ_LIBZMQ_FUNCTIONS_H
+#define AZS_ZMQ_LIBZMQ_FUNCTIONS_H
 
 #include "py/state.h"
 
@@ -21,23 +21,8 @@ enum {
     ZMQ_DONTWAIT = 1,
     ZMQ_SNDMORE = 2,
 
-    ZMQ_POLLIN = 1,
-    ZMQ_POLLOUT = 2,
-
     ZMQ_FD = 14,
     ZMQ_EVENTS = 15,
-
-    ZMQ_PUB = 1,
-    ZMQ_REQ = 3,
-    ZMQ_REP = 4,
-    ZMQ_DEALER = 5,
-    ZMQ_ROUTER = 6,
-    ZMQ_PUSH = 8,
-    ZMQ_XPUB = 9,
-    ZMQ_XSUB = 10,
-    ZMQ_STREAM = 11,
-
-    AZS_ZMQ_EFSM = 156384763, /* zmq.h: ZMQ_HAUSNUMERO + 51 */
 };
 
 /* X(name, result, arguments): the field `name` is zmq_<name>. */

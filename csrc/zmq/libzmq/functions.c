@@ -1,4 +1,4 @@
-#include "zmq/libzmq.h"
+#include "zmq/libzmq/functions.h"
 
 #include <dlfcn.h>
 #include <string.h>
@@ -47,7 +47,8 @@ azs_libzmq_bind(azs_libzmq *zmq, const char *path)
 PyObject *
 azs_libzmq_set_error(const azs_libzmq *zmq, int err)
 {
-    PyObject *args = Py_BuildValue("is", err, zmq->strerror(err));
+    const char *text = zmq->strerror != NULL ? zmq->strerror(err) : strerror(err);
+    PyObject *args = Py_BuildValue("is", err, text);
     if (args != NULL) {
         PyErr_SetObject(PyExc_OSError, args);
         Py_DECREF(args);

@@ -1,27 +1,9 @@
 /* The states of a ZmqTransport: watching its socket, closing, failing. */
-#include "zmq/transport_object.h"
+#include "zmq/zmq_transport.h"
 
 #include "py/errors.h"
 
 /* ---- small helpers ---- */
-
-int
-azs_zmq_transport_usable(ZmqTransportObject *self)
-{
-    if (self->handle == NULL || self->zmq_sock == NULL)
-        return 0;
-    /* pyzmq's own field, by its own C getter: no subclass can interfere. */
-    PyObject *descr = self->st->zmq_closed_descr;
-    PyObject *closed = Py_TYPE(descr)->tp_descr_get(
-        descr, self->zmq_sock, (PyObject *)Py_TYPE(self->zmq_sock));
-    if (azs_unlikely(closed == NULL))
-        return -1;
-    bool is_closed = closed != Py_False;
-    Py_DECREF(closed);
-    if (azs_unlikely(is_closed))
-        self->handle = NULL;
-    return !is_closed;
-}
 
 /* 1 where the transport's loop is closed, 0, or -1 with an exception. */
 static int
@@ -133,15 +115,20 @@ cancel_timer(PyObject **slot)
 static void
 stop_watching(ZmqTransportObject *self)
 {
+    bool watched = self->watched;
+    self->watched = false;
     if (self->own_loop != NULL)
         azs_watcher_stop(self->own_loop, &self->watcher);
-    bool reading_fd = self->reading_fd;
-    self->reading_fd = false;
     cancel_timer(&self->retry);
     cancel_timer(&self->linger);
-    if (reading_fd && self->loop != NULL) {
+    if (!watched)
+        return;
+    if (self->socket.fd < 0) {
+        self->socket.engine->unwatch(&self->socket);
+    } else if (self->own_loop == NULL && self->loop != NULL) {
         PyObject *loop = Py_NewRef(self->loop);
-        PyObject *res = PyObject_CallMethod(loop, "remove_reader", "i", self->fd);
+        PyObject *res =
+            PyObject_CallMethod(loop, "remove_reader", "i", self->socket.fd);
         Py_DECREF(loop);
         if (res == NULL && azs_zmq_transport_forgive_closed_loop(self) < 0)
             PyErr_WriteUnraisable((PyObject *)self);
@@ -150,17 +137,28 @@ stop_watching(ZmqTransportObject *self)
 }
 
 static int
+on_engine_ready(PyObject *owner)
+{
+    return azs_zmq_transport_turn((ZmqTransportObject *)owner);
+}
+
+static int
 start_watching(ZmqTransportObject *self)
 {
-    if (self->own_loop != NULL) {
-        if (azs_watcher_start(self->own_loop, &self->watcher, self->fd, EPOLLIN) < 0)
+    if (self->socket.fd < 0) {
+        if (self->socket.engine->watch(&self->socket, on_engine_ready,
+                                       (PyObject *)self) < 0)
+            return -1;
+    } else if (self->own_loop != NULL) {
+        if (azs_watcher_start(self->own_loop, &self->watcher, self->socket.fd,
+                              EPOLLIN) < 0)
             return -1;
     } else {
         PyObject *loop = Py_NewRef(self->loop); /* its code may end us */
         PyObject *on_fd = PyObject_GetAttrString((PyObject *)self, "_on_fd");
         PyObject *res = NULL;
         if (on_fd != NULL)
-            res = PyObject_CallMethod(loop, "add_reader", "iO", self->fd, on_fd);
+            res = PyObject_CallMethod(loop, "add_reader", "iO", self->socket.fd, on_fd);
         Py_XDECREF(on_fd);
         Py_DECREF(loop);
         if (res == NULL)
@@ -168,17 +166,16 @@ start_watching(ZmqTransportObject *self)
         Py_DECREF(res);
         if (self->loop == NULL || self->conn_lost > 0)
             return 0; /* a hostile add_reader aborted us */
-        self->reading_fd = true;
     }
-    /* What the socket received before does not show at ZMQ_FD. */
+    self->watched = true;
+    /* What the socket received before does not show at its descriptor. */
     return azs_zmq_transport_arm(self);
 }
 
 int
 azs_zmq_transport_start(ZmqTransportObject *self)
 {
-    if (self->loop == NULL || self->conn_lost > 0 || self->watcher.fd >= 0 ||
-        self->reading_fd)
+    if (self->loop == NULL || self->conn_lost > 0 || self->watched)
         return 0;
     if (start_watching(self) == 0)
         return 0;
@@ -221,9 +218,10 @@ azs_zmq_transport_abandon(ZmqTransportObject *self)
     self->closing = self->told = true;
     if (self->conn_lost == 0)
         self->conn_lost = 1;
-    PyObject *zmq_sock = self->zmq_sock, *protocol = self->protocol, *loop = self->loop;
-    self->handle = NULL;
-    self->zmq_sock = self->protocol = self->loop = NULL;
+    PyObject *zmq_sock = self->socket.object, *protocol = self->protocol,
+             *loop = self->loop;
+    self->socket.handle = self->socket.object = NULL;
+    self->protocol = self->loop = NULL;
     self->own_loop = NULL;
     int result = 0;
     /* The loop forgets us first: closing runs the user's code where the socket's

@@ -1,11 +1,12 @@
 /* ZmqTransportObject and what the transport_*.c share about it. */
-#ifndef AZS_ZMQ_TRANSPORT_OBJECT_H
-#define AZS_ZMQ_TRANSPORT_OBJECT_H
+#ifndef AZS_ZMQ_ZMQ_TRANSPORT_H
+#define AZS_ZMQ_ZMQ_TRANSPORT_H
 
 #include "base/ring.h"
 #include "loop/loop_object.h"
-#include "zmq/message.h"
-#include "zmq/transport.h"
+#include "zmq/engine.h"
+#include "zmq/libzmq/message.h"
+#include "zmq/zmq_module.h"
 
 /* What the module keeps for ZeroMQ: azs_state.zmq. */
 struct azs_zmq_state {
@@ -21,7 +22,7 @@ struct azs_zmq_state {
  *   open     the socket is watched once _start ran;
  *   closing  `closing`: nothing is received; the queue is sent;
  *   lost     `conn_lost` > 0: not watched; connection_lost is scheduled;
- *   dead     loop, zmq_sock and protocol are NULL again.
+ *   dead     loop, socket.object and protocol are NULL again.
  */
 typedef struct {
     PyObject_HEAD
@@ -29,26 +30,23 @@ typedef struct {
     azs_state *st;        /* held */
 
     /* Every message. */
-    void *handle;         /* borrowed from zmq_sock, which must not be closed */
+    azs_zmq_socket socket;
     PyObject *protocol;   /* owned or NULL */
-    PyObject *zmq_sock;   /* owned or NULL: a zmq.Socket */
     PyObject *context;    /* owned or NULL: the Context of every callback */
     PyObject *event_type; /* owned; NULL but for a monitor's PAIR socket, whose
                            * messages its protocol gets as events of this type */
     bool can_receive;
     bool closing;
-    bool paused;           /* by pause_reading */
-    bool protocol_paused;  /* pause_writing was called, resume_writing not yet */
-    bool in_turn;          /* inside azs_zmq_transport_turn: it looks for messages
-                            * after whatever its callbacks do */
-    bool wrote;            /* write() was called since the last message */
-    bool one_by_one;       /* the last turns found a message each: see drain() */
-    bool looks_later;      /* this one left the look for more to the next */
-    bool armed;            /* foreign loops: _on_armed is scheduled */
-    bool reading_fd;       /* foreign loops: add_reader is in effect */
-    bool told;             /* connection_lost was called, or never will be */
-    bool drops_rest;       /* see azs_zmq_send */
-    bool pollout_constant; /* ZMQ_EVENTS cannot tell when to write again */
+    bool paused;          /* by pause_reading */
+    bool protocol_paused; /* pause_writing was called, resume_writing not yet */
+    bool in_turn;         /* inside azs_zmq_transport_turn: it looks for messages
+                           * after whatever its callbacks do */
+    bool wrote;           /* write() was called since the last message */
+    bool one_by_one;      /* the last turns found a message each: see drain() */
+    bool looks_later;     /* this one left the look for more to the next */
+    bool armed;           /* foreign loops: _on_armed is scheduled */
+    bool watched;         /* by the loop (add_reader on a foreign one), or the engine */
+    bool told;            /* connection_lost was called, or never will be */
 
     /* What waits to be sent: owned tuples of bytes, never empty ones. */
     azs_ring queue;
@@ -66,11 +64,9 @@ typedef struct {
     Py_ssize_t conn_lost; /* 1 from the scheduling of connection_lost on, then
                            * one more a lost write */
     unsigned fork_generation;
-    int zmq_type;
-    int fd; /* ZMQ_FD, libzmq's */
 } ZmqTransportObject;
 
-/* ---- transport_io.c ---- */
+/* ---- transport_turn.c ---- */
 
 /* Has the next turn look for messages and room. 0, or -1 with an exception. */
 int azs_zmq_transport_arm(ZmqTransportObject *self);
@@ -93,7 +89,7 @@ int azs_zmq_transport_maybe_pause(ZmqTransportObject *self);
 
 extern PyType_Spec azs_zmq_transport_spec;
 
-/* ---- transport.c ---- */
+/* ---- transport_life.c ---- */
 
 /* Begins to watch the socket; harmless when repeated. Failing ends the transport.
  * 0, or -1 with what the exception handler raised. */
@@ -128,8 +124,12 @@ int azs_zmq_transport_forgive_closed_loop(ZmqTransportObject *self);
 
 /* Is the socket there, and not closed by the user behind our back? 1; 0; or -1
  * with an exception. To be asked again after each Python call and before each
- * use of `handle`, which dangles once the socket is closed. Runs no Python code. */
-int azs_zmq_transport_usable(ZmqTransportObject *self);
+ * call of the engine. Runs no Python code. */
+static inline int
+azs_zmq_transport_usable(ZmqTransportObject *self)
+{
+    return self->socket.handle == NULL ? 0 : self->socket.engine->usable(&self->socket);
+}
 
 /* Has a turn run a little later; once. 0, or -1 with an exception. */
 int azs_zmq_transport_schedule_retry(ZmqTransportObject *self);

@@ -1,0 +1,52 @@
+/* The module's part for ZeroMQ: its state and its types. */
+#include "py/type.h"
+#include "zmq/libzmq/binding.h"
+#include "zmq/zmq_transport.h"
+
+PyObject *
+azs_zmq_set_error(azs_state *st, int err)
+{
+    return azs_libzmq_set_error(&st->zmq->lib, err);
+}
+
+void
+azs_zmq_free(azs_state *st)
+{
+    if (st->zmq == NULL)
+        return;
+    azs_zmq_release_free(st->zmq->release);
+    azs_spare_clear(&st->zmq->spare);
+    PyMem_Free(st->zmq);
+    st->zmq = NULL;
+}
+
+int
+azs_zmq_init(PyObject *mod, azs_state *st)
+{
+    st->zmq = PyMem_Calloc(1, sizeof(*st->zmq));
+    if (st->zmq == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    st->zmq->release = azs_zmq_release_new();
+    if (st->zmq->release == NULL)
+        return -1;
+    PyObject *interface = PyImport_ImportModule("aiozmq_speedups.interface");
+    if (interface == NULL)
+        return -1;
+    PyObject *base = PyObject_GetAttrString(interface, "ZmqTransport");
+    Py_DECREF(interface);
+    if (base == NULL)
+        return -1;
+    int err = -1;
+    /* base_extra stands for all that the base adds to object. */
+    if (!PyType_Check(base) || ((PyTypeObject *)base)->tp_basicsize >
+                                   (Py_ssize_t)offsetof(ZmqTransportObject, st))
+        PyErr_SetString(PyExc_ImportError,
+                        "asyncio.BaseTransport has grown: ZmqTransport does not fit");
+    else
+        err = azs_type_add(mod, &st->zmq_transport_type, &azs_zmq_transport_spec, base,
+                           true);
+    Py_DECREF(base);
+    return err < 0 ? -1 : PyModule_AddFunctions(mod, azs_libzmq_functions);
+}
