@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Tests to run, as pytest's arguments: make dev T="tests/zmq -k monitor"
 T ?= tests
+# What needs the packages of the extra `integration`.
+INTEGRATION = tests/integration tests/compat/apps/test_jupyter.py tests/compat/pyzmq
 # Interpreters to make wheels for: those that are here, unless it names some.
 WHEELS ?=
 RESULTS = benchmarks/results
@@ -22,7 +24,7 @@ ASAN_ENV = PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
     LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libstdc++.so)"
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test dev asan leaks fuzz lint docs wheels clean
+.PHONY: help bench test dev integration asan leaks fuzz lint docs wheels clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -42,6 +44,10 @@ test: ## set everything up and run the tests on the release build
 dev: ## the tests on the debug build: asserts and live-object counters
 	@.ci/venv $(VENV)-debug debug test $(PYTHON)
 	$(VENV)-debug/bin/pytest $(T)
+
+integration: ## real programs on this loop, PostgreSQL and Redis among them
+	@.ci/venv $(VENV)-integration release integration,test $(PYTHON)
+	$(VENV)-integration/bin/pytest $(if $(filter tests,$(T)),$(INTEGRATION),$(T))
 
 asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@.ci/venv $(VENV)-asan asan test $(PYTHON)
@@ -72,6 +78,6 @@ wheels: ## an sdist and wheels in dist/, those for this machine tested there
 
 clean: ## remove what the commands above have made
 	rm -rf build dist *.egg-info $(VENV)-release $(VENV)-debug $(VENV)-asan \
-	    $(VENV)-lint $(VENV)-docs docs/_build .mypy_cache .ruff_cache .pytest_cache
+	    $(VENV)-integration $(VENV)-lint $(VENV)-docs docs/_build .mypy_cache .ruff_cache .pytest_cache
 	rm -f aiozmq_speedups/_core*.so
 	find . -name __pycache__ -prune -exec rm -rf {} +

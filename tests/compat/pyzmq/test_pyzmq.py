@@ -22,8 +22,12 @@ pytestmark = [
 
 MODULES = ["asyncio", "future", "auth", "monitor", "poll", "socket", "zmqstream"]
 
-#: Tests that are not run, with the reason of each: none for now.
-EXCLUDED = {}
+#: Tests that are not run, with the reason of each.
+EXCLUDED = {
+    "test_socket.py::TestSocket::test_large_send": "2 GiB, and no asyncio",
+    "test_zmqstream.py::test_shadow_socket_close": "no asyncio; closes a socket, "
+    "which warns only if its messages have come by then",
+}
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +38,7 @@ def pyzmq_tests(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pyzmq")
     download = subprocess.run(
         [sys.executable, "-m", "pip", "download", "-q", "--no-deps"]
-        + ["--no-binary", ":all:", "--no-build-isolation", "-d", str(folder)]
+        + ["--no-binary", "pyzmq", "-d", str(folder)]
         + [f"pyzmq=={zmq.__version__}"],
         capture_output=True,
         text=True,
@@ -57,7 +61,7 @@ def test_pyzmq(pyzmq_tests, loop_kind):
     ran = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "speedups_plugin"]
         + ["--timeout", "60", "-o", "asyncio_mode=auto", *present]
-        + [f"--deselect={test}" for test in EXCLUDED],
+        + [f"--deselect=tests/{test}" for test in EXCLUDED],
         cwd=pyzmq_tests,
         env=os.environ
         | {"PYTHONPATH": os.pathsep.join(path), "SPEEDUPS_LOOP": loop_kind},
