@@ -15,6 +15,7 @@
 #include <errno.h>
 
 #include "py/errors.h"
+#include "py/type.h"
 
 enum { FREE_LIST_MAX = 256 };
 
@@ -36,7 +37,7 @@ azs_operation_new(AsyncSocketObject *core, azs_operation_kind kind)
         future = st->operation_type->tp_alloc(st->operation_type, 0);
         if (future == NULL)
             return NULL;
-        PyObject_GC_UnTrack(future);
+        PyObject_GC_UnTrack(future); /* until it is complete */
         op = azs_operation_of(future);
         op->future = future;
     }
@@ -52,6 +53,8 @@ azs_operation_new(AsyncSocketObject *core, azs_operation_kind kind)
     }
     op->loop_kwargs = Py_NewRef(core->loop_kwargs);
     op->core = (AsyncSocketObject *)Py_NewRef(core);
+    /* Whatever keeps it may be kept by the loop: a cycle. */
+    PyObject_GC_Track(future);
     return op;
 }
 
@@ -90,8 +93,6 @@ azs_operation_make_real(azs_operation *op)
     }
     bool was_done = op->done;
     op->real = true;
-    if (!PyObject_GC_IsTracked(op->future))
-        PyObject_GC_Track(op->future);
     op->loop_kwargs = NULL;
     PyTypeObject *base = (PyTypeObject *)op->st->asyncio_future;
     /* Asks the loop for its debug mode: the user's code. */
@@ -380,7 +381,10 @@ azs_operation_receive_steal(azs_operation *op, PyObject *message, uint64_t numbe
 int
 azs_operation_traverse(PyObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
+    PyTypeObject *base = Py_TYPE(self)->tp_base;
+    /* A base that is a heap type visits the type (CPython 3.12). */
+    if (!PyType_HasFeature(base, Py_TPFLAGS_HEAPTYPE))
+        Py_VISIT(Py_TYPE(self));
     azs_operation *op = azs_operation_of(self);
     Py_VISIT(op->core);
     Py_VISIT(op->owner);
@@ -392,7 +396,7 @@ azs_operation_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(op->args);
     Py_VISIT(op->kwargs);
     Py_VISIT(op->timer);
-    return Py_TYPE(self)->tp_base->tp_traverse(self, visit, arg);
+    return base->tp_traverse(self, visit, arg);
 }
 
 static void
@@ -458,20 +462,10 @@ dealloc_unreal(PyObject *self, azs_operation *op)
     azs_state_release(st);
 }
 
-void
-azs_operation_dealloc(PyObject *self)
+/* The end of one that is an asyncio.Future by its fields, too. */
+static void
+dealloc_real(PyObject *self, azs_operation *op)
 {
-    azs_operation *op = azs_operation_of(self);
-    if ((op->real || op->message != NULL) &&
-        PyObject_CallFinalizerFromDealloc(self) < 0)
-        return;
-    if (PyObject_GC_IsTracked(self))
-        PyObject_GC_UnTrack(self);
-    assert(op->waits == NULL && !op->queued);
-    if (azs_likely(op->st != NULL && !op->real)) {
-        dealloc_unreal(self, op);
-        return;
-    }
     PyTypeObject *type = Py_TYPE(self), *base = type->tp_base;
     azs_state *st = op->st;
     operation_drop(op);
@@ -485,4 +479,20 @@ azs_operation_dealloc(PyObject *self)
         AZS_LIVE(st, zmq_operation, -1);
         azs_state_release(st);
     }
+}
+
+void
+azs_operation_dealloc(PyObject *self)
+{
+    azs_operation *op = azs_operation_of(self);
+    if ((op->real || op->message != NULL) &&
+        PyObject_CallFinalizerFromDealloc(self) < 0)
+        return;
+    assert(op->waits == NULL && !op->queued);
+    AZS_DEALLOC_BEGIN(self, azs_operation_dealloc) /* the result may be another one */
+    if (azs_likely(op->st != NULL && !op->real))
+        dealloc_unreal(self, op);
+    else
+        dealloc_real(self, op);
+    AZS_DEALLOC_END
 }
