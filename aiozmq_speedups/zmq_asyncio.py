@@ -123,6 +123,8 @@ else:
         def close(self, linger: int | None = None) -> None:
             io = self._io
             if io is not None and not self._closed:
+                if io.handle_closed:  # by another socket: it may be another's now
+                    self._closed = True
                 lost = io.close()
                 if lost:
                     warnings.warn(
@@ -132,6 +134,32 @@ else:
                         stacklevel=2,
                     )
             zmq.Socket.close(self, linger=linger)
+
+        # What libzmq does for these may take its word of a message, or of room.
+
+        def bind(self, addr: str) -> Any:
+            try:
+                return super().bind(addr)
+            finally:
+                self._io.looked()
+
+        def connect(self, addr: str) -> Any:
+            try:
+                return super().connect(addr)
+            finally:
+                self._io.looked()
+
+        def unbind(self, addr: str) -> None:
+            try:
+                super().unbind(addr)
+            finally:
+                self._io.looked()
+
+        def disconnect(self, addr: str) -> None:
+            try:
+                super().disconnect(addr)
+            finally:
+                self._io.looked()
 
         def get(self, option: int) -> Any:
             result = zmq.Socket.get(self, option)

@@ -234,7 +234,9 @@ typedef struct azs_state {
     bool server_takes_transport; /* asyncio's Server._attach(transport) */
     azs_free_list free_sockops, free_waiters, free_readops, free_returns;
     azs_free_list free_operations;
-    int socket_layout; /* see loop/sockop.c */
+    struct AsyncSocketObject
+        *zmq_async_sockets[256]; /* borrowed: zmq/awaitable/siblings.c */
+    int socket_layout;           /* see loop/sockop.c */
 
 #define X(field) PyTypeObject *field; /* owned */
     AZS_STATE_TYPES(X)

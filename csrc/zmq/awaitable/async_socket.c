@@ -294,8 +294,8 @@ azs_async_watch(AsyncSocketObject *self)
     return added ? azs_async_watch(self) : -1;
 }
 
-int
-azs_async_arm(AsyncSocketObject *self)
+static int
+arm_one(AsyncSocketObject *self)
 {
     if (azs_unlikely(self->in_turn)) {
         self->looks_again = true;
@@ -322,6 +322,43 @@ azs_async_arm(AsyncSocketObject *self)
     else
         self->armed = handle;
     return 0;
+}
+
+/* Waits anything for one of `events`? A send to a type whose peers are not asked has
+ * a timer. */
+static bool
+waits_for(const AsyncSocketObject *self, int events)
+{
+    return (self->receives.count > 0 && (events & ZMQ_POLLIN)) ||
+           (self->sends.count > 0 && (events & ZMQ_POLLOUT) &&
+            !self->pollout_constant) ||
+           azs_async_has_polls(self);
+}
+
+int
+azs_async_arm_siblings(AsyncSocketObject *self, int events)
+{
+    PyObject *siblings = azs_async_siblings(self);
+    if (siblings == NULL)
+        return -1;
+    int res = 0;
+    for (Py_ssize_t i = 0; res == 0 && i < PyList_GET_SIZE(siblings); i++) {
+        AsyncSocketObject *other = (AsyncSocketObject *)PyList_GET_ITEM(siblings, i);
+        if (waits_for(other, events))
+            res = arm_one(other);
+    }
+    Py_DECREF(siblings);
+    return res;
+}
+
+int
+azs_async_arm(AsyncSocketObject *self)
+{
+    if (arm_one(self) < 0)
+        return -1;
+    return azs_likely(!self->has_siblings)
+               ? 0
+               : azs_async_arm_siblings(self, ZMQ_POLLIN | ZMQ_POLLOUT);
 }
 
 /* ---- as Python sees it ---- */
@@ -392,24 +429,42 @@ PyDoc_STRVAR(looked_doc,
 static PyObject *
 AsyncSocket_looked(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->loop != NULL && azs_async_arm(self) < 0)
+    if (azs_async_arm(self) < 0)
         return NULL;
     return PyLong_FromSize_t(self->stash.count);
 }
 
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
-"The socket is about to be closed: what waits is cancelled. Returns the number of\n"
-"messages that were received and that nobody has got.");
+"The socket is about to be closed, and with it its handle: what waits is cancelled,\n"
+"at other sockets of the handle, too. Returns the number of messages that were\n"
+"received and that nobody has got.");
+
+/* The number of messages that nobody has got. */
+static size_t
+close_one(AsyncSocketObject *self)
+{
+    size_t lost = self->stash.count;
+    azs_async_unregister(self);
+    cancel_all(self);
+    leave_loop(self);
+    azs_stash_clear(&self->stash);
+    return lost;
+}
 
 static PyObject *
 AsyncSocket_close(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
 {
-    size_t lost = self->stash.count;
-    self->handle = NULL;
-    cancel_all(self);
-    leave_loop(self);
-    azs_stash_clear(&self->stash);
+    PyObject *siblings = self->has_siblings ? azs_async_siblings(self) : NULL;
+    if (siblings == NULL && PyErr_Occurred())
+        PyErr_WriteUnraisable((PyObject *)self); /* no memory: theirs is the errno */
+    size_t lost = close_one(self);
+    for (Py_ssize_t i = 0; siblings != NULL && i < PyList_GET_SIZE(siblings); i++) {
+        AsyncSocketObject *other = (AsyncSocketObject *)PyList_GET_ITEM(siblings, i);
+        other->handle_closed = true;
+        lost += close_one(other);
+    }
+    Py_XDECREF(siblings);
     return PyLong_FromSize_t(lost);
 }
 
@@ -417,6 +472,12 @@ static PyObject *
 asyncsocket_get_more(AsyncSocketObject *self, void *Py_UNUSED(closure))
 {
     return PyLong_FromLong(self->more);
+}
+
+static PyObject *
+asyncsocket_get_handle_closed(AsyncSocketObject *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->handle_closed);
 }
 
 static int
@@ -442,7 +503,7 @@ asyncsocket_traverse(AsyncSocketObject *self, visitproc visit, void *arg)
 static int
 asyncsocket_clear(AsyncSocketObject *self)
 {
-    self->handle = NULL;
+    azs_async_unregister(self);
     leave_loop(self);
     azs_operation_queue *queues[] = {&self->receives, &self->sends};
     for (int i = 0; i < 2; i++) {
@@ -502,7 +563,6 @@ asyncsocket_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return NULL;
     self->st = azs_state_hold(st);
     AZS_LIVE(st, zmq_async_socket, 1);
-    self->handle = handle;
     self->shadow = Py_NewRef(shadow);
     self->fd = fd;
     self->own_fd = -1;
@@ -515,6 +575,8 @@ asyncsocket_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                              zmq_type == ZMQ_REP || zmq_type == ZMQ_STREAM;
     self->fork_generation = azs_fork_generation;
     azs_watcher_init(&self->watcher, (PyObject *)self, on_ready);
+    if (handle != NULL)
+        azs_async_register(self, handle);
     return (PyObject *)self;
 }
 
@@ -531,6 +593,8 @@ static PyMethodDef asyncsocket_methods[] = {
 static PyGetSetDef asyncsocket_getset[] = {
     {"more", (getter)asyncsocket_get_more, NULL,
      "RCVMORE of the frame that came last: 0, 1, or -1 where libzmq knows.", NULL},
+    {"handle_closed", (getter)asyncsocket_get_handle_closed, NULL,
+     "True where another socket of the same handle was closed.", NULL},
     {NULL},
 };
 

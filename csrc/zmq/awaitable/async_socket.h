@@ -17,8 +17,11 @@ typedef struct {
 
 struct AsyncSocketObject {
     PyObject_HEAD
-    azs_state *st;    /* held */
-    void *handle;     /* borrowed from the zmq.Socket; NULL once that is closed */
+    azs_state *st; /* held */
+    void *handle;  /* borrowed from the zmq.Socket; NULL once that is closed */
+    AsyncSocketObject *next_listed; /* borrowed: they leave when they end */
+    bool has_siblings;              /* others may be of the same handle */
+    bool handle_closed;             /* by one of them */
     PyObject *shadow; /* owned: a zmq.Socket of the same handle, for pyzmq's methods */
 
     azs_operation_queue receives, sends; /* those that wait, in order */
@@ -70,6 +73,16 @@ azs_async_is_watched(const AsyncSocketObject *self)
     return self->loop != NULL && (self->watcher.fd >= 0 || self->reading_fd);
 }
 
+/* ---- siblings.c ---- */
+
+/* It is a socket of `handle` from now on, and until it is none any more; the second is
+ * harmless when repeated. */
+void azs_async_register(AsyncSocketObject *self, void *handle);
+void azs_async_unregister(AsyncSocketObject *self);
+
+/* The others of the same handle: a new list, or NULL with an exception. */
+PyObject *azs_async_siblings(AsyncSocketObject *self);
+
 /* ---- async_take.c ---- */
 
 /* What the receive `op` asks for, if it is there. 0 with *item filled in and the size
@@ -117,8 +130,11 @@ int azs_async_enter_loop(AsyncSocketObject *self);
 /* Takes it out of its queue, if it is in one; drops a reference to it. */
 void azs_async_unqueue(azs_operation *op);
 
-/* Has the loop look at the socket in the next turn, if anything waits. 0 or -1. */
+/* Has the loop look at the socket in the next turn, if anything waits there, or at
+ * another of its handle. 0 or -1. The second is for those who may wait for one of
+ * `events`, and only at the others. */
 int azs_async_arm(AsyncSocketObject *self);
+int azs_async_arm_siblings(AsyncSocketObject *self, int events);
 
 /* A new exception of pyzmq for an errno; NULL with another one. The second raises it.
  */

@@ -24,8 +24,6 @@ enqueue(AsyncSocketObject *self, azs_operation *op)
     queue->count++;
     op->queued = true;
     Py_INCREF(op->future);
-    if (!PyObject_GC_IsTracked(op->future))
-        PyObject_GC_Track(op->future);
 }
 
 /* ---- failing ---- */
@@ -128,7 +126,8 @@ azs_async_receive_steal(AsyncSocketObject *self, azs_operation *op, PyObject *ow
                 0)
                 goto fail;
             /* It may have taken the word that there is room. */
-            if (azs_unlikely(self->sends.count > 0 || self->polls != NULL) &&
+            if (azs_unlikely(self->sends.count > 0 || self->polls != NULL ||
+                             self->has_siblings) &&
                 azs_async_arm(self) < 0)
                 goto fail;
             return future;
@@ -149,7 +148,7 @@ azs_async_receive_steal(AsyncSocketObject *self, azs_operation *op, PyObject *ow
         goto fail_queued;
     /* A first look has been, unless it was not this one's turn. */
     if ((self->receives.count > 1 || self->sends.count > 0 || self->polls != NULL ||
-         !was_watched || !within_budget(self)) &&
+         !was_watched || self->has_siblings || !within_budget(self)) &&
         azs_async_arm(self) < 0)
         goto fail_queued;
     return future;
@@ -456,6 +455,10 @@ serve(AsyncSocketObject *self)
     if (full < 0)
         return -1;
     int events = look(self);
+    if (azs_unlikely(self->has_siblings) &&
+        azs_async_arm_siblings(self, events < 0 ? ZMQ_POLLIN | ZMQ_POLLOUT : events) <
+            0)
+        return -1;
     if (events < 0) {
         /* The context is terminated, say: each finds out. */
         if (self->receives.count > 0 || self->sends.count > 0)

@@ -1,0 +1,61 @@
+/* Sockets of one libzmq handle: zmq.Socket.shadow(), from_socket(), copies.
+ *
+ * libzmq tells of an event once for all of them. So whoever may have taken its word has
+ * those looked at that wait at the others, and who closes the handle closes it for all.
+ */
+#include "zmq/awaitable/async_socket.h"
+
+/* The list that a handle's sockets are in, among others'. */
+static AsyncSocketObject **
+list_of(azs_state *st, void *handle)
+{
+    uint64_t mixed = (uint64_t)(uintptr_t)handle * 0x9E3779B97F4A7C15u;
+    return &st->zmq_async_sockets[mixed >> 56];
+}
+
+void
+azs_async_register(AsyncSocketObject *self, void *handle)
+{
+    AsyncSocketObject **list = list_of(self->st, handle);
+    static_assert(AZS_ARRAY_LEN(self->st->zmq_async_sockets) == 256, "see list_of()");
+    self->handle = handle;
+    self->next_listed = *list;
+    *list = self;
+    for (AsyncSocketObject *other = self->next_listed; other != NULL;
+         other = other->next_listed) {
+        if (other->handle == handle)
+            other->has_siblings = self->has_siblings = true;
+    }
+}
+
+void
+azs_async_unregister(AsyncSocketObject *self)
+{
+    if (self->handle == NULL)
+        return;
+    AsyncSocketObject **at = list_of(self->st, self->handle);
+    while (*at != self)
+        at = &(*at)->next_listed;
+    *at = self->next_listed;
+    self->next_listed = NULL;
+    self->handle = NULL;
+}
+
+PyObject *
+azs_async_siblings(AsyncSocketObject *self)
+{
+    PyObject *found = PyList_New(0);
+    if (found == NULL || self->handle == NULL)
+        return found;
+    /* A list that grows does not set the collector off: the chain stays as it is. */
+    AsyncSocketObject *other = *list_of(self->st, self->handle);
+    for (; other != NULL; other = other->next_listed) {
+        if (other == self || other->handle != self->handle)
+            continue;
+        if (PyList_Append(found, (PyObject *)other) < 0) {
+            Py_DECREF(found);
+            return NULL;
+        }
+    }
+    return found;
+}
