@@ -47,7 +47,7 @@ dev: ## the tests on the debug build: asserts and live-object counters
 
 integration: ## real programs on this loop, PostgreSQL and Redis among them
 	@.ci/venv $(VENV)-integration release integration,test $(PYTHON)
-	$(VENV)-integration/bin/pytest $(if $(filter tests,$(T)),$(INTEGRATION),$(T))
+	$(VENV)-integration/bin/pytest -p no:asyncio $(if $(filter tests,$(T)),$(INTEGRATION),$(T))
 
 asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@.ci/venv $(VENV)-asan asan test $(PYTHON)

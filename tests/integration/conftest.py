@@ -15,7 +15,6 @@ def loop_kind(request):
 @pytest.fixture
 def run(loop, errors):
     """Runs a coroutine; the loop's exception handler must not be called."""
-    asyncio.set_event_loop(loop)
 
     def run(coro):
         async def within():
