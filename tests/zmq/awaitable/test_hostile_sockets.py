@@ -176,7 +176,7 @@ def test_load_ends_the_loop(loop, ours):
     async def main():
         with sockets(ours, zmq.PULL, zmq.PUSH) as (pull, push):
             await push.send(b"1")
-            await asyncio.sleep(0.01)
+            await pull.poll()
 
             def load(data):
                 raise KeyboardInterrupt
