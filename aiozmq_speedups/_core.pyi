@@ -215,7 +215,13 @@ class AsyncSocket:
     """What waits for a zmq.Socket of zmq_asyncio."""
 
     def __new__(
-        cls, shadow: zmq.Socket[Any], address: int, fd: int, zmq_type: int, /
+        cls,
+        shadow: zmq.Socket[Any],
+        address: int,
+        fd: int,
+        zmq_type: int,
+        is_new: bool,
+        /,
     ) -> Self: ...
     @property
     def more(self) -> int: ...
@@ -224,6 +230,7 @@ class AsyncSocket:
     def poll(self, future: asyncio.Future[None], events: int, /) -> None: ...
     def looked(self) -> int: ...
     def close(self) -> int: ...
+    def leave(self) -> int: ...
 
 class AsyncSocketMethods:
     """The methods of zmq_asyncio.Socket that are in C."""

@@ -117,13 +117,17 @@ else:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             super().__init__(*args, **kwargs)
             self._io = _core.AsyncSocket(
-                self._shadow_sock, self.underlying, self._fd, int(self.type)
+                self._shadow_sock,
+                self.underlying,
+                self._fd,
+                int(self.type),
+                not self._shadow,
             )
 
         def close(self, linger: int | None = None) -> None:
             io = self._io
             if io is not None and not self._closed:
-                if io.handle_closed:  # by another socket: it may be another's now
+                if io.handle_closed:  # the address may be another's now
                     self._closed = True
                 lost = io.close()
                 if lost:
@@ -190,7 +194,7 @@ else:
             return future
 
         def _clear_io_state(self) -> None:
-            self._io.close()
+            self._io.leave()
 
     Poller._socket_class = Socket
 

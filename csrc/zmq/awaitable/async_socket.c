@@ -468,6 +468,16 @@ AsyncSocket_close(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
     return PyLong_FromSize_t(lost);
 }
 
+PyDoc_STRVAR(leave_doc,
+"leave($self, /)\n--\n\n"
+"The socket is used no more; its handle may be, by others. As close().");
+
+static PyObject *
+AsyncSocket_leave(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return PyLong_FromSize_t(close_one(self));
+}
+
 static PyObject *
 asyncsocket_get_more(AsyncSocketObject *self, void *Py_UNUSED(closure))
 {
@@ -538,17 +548,17 @@ asyncsocket_dealloc(AsyncSocketObject *self)
 }
 
 PyDoc_STRVAR(asyncsocket_doc,
-"AsyncSocket(shadow, address, fd, zmq_type, /)\n--\n\n"
+"AsyncSocket(shadow, address, fd, zmq_type, is_new, /)\n--\n\n"
 "What waits for a zmq.Socket. shadow is another Socket of the same address, fd its\n"
-"ZMQ_FD.");
+"ZMQ_FD; is_new where libzmq has just made the address.");
 
 static PyObject *
 asyncsocket_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
     PyObject *shadow, *address;
-    int fd, zmq_type;
-    if (!PyArg_ParseTuple(args, "OO!ii:AsyncSocket", &shadow, &PyLong_Type, &address,
-                          &fd, &zmq_type))
+    int fd, zmq_type, is_new;
+    if (!PyArg_ParseTuple(args, "OO!iip:AsyncSocket", &shadow, &PyLong_Type, &address,
+                          &fd, &zmq_type, &is_new))
         return NULL;
     azs_state *st = azs_state_of_type(type);
     void *handle = PyLong_AsVoidPtr(address);
@@ -576,7 +586,7 @@ asyncsocket_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     self->fork_generation = azs_fork_generation;
     azs_watcher_init(&self->watcher, (PyObject *)self, on_ready);
     if (handle != NULL)
-        azs_async_register(self, handle);
+        azs_async_register(self, handle, is_new);
     return (PyObject *)self;
 }
 
@@ -587,6 +597,7 @@ static PyMethodDef asyncsocket_methods[] = {
     {"poll", (PyCFunction)AsyncSocket_poll, METH_VARARGS, poll_doc},
     {"looked", (PyCFunction)AsyncSocket_looked, METH_NOARGS, looked_doc},
     {"close", (PyCFunction)AsyncSocket_close, METH_NOARGS, close_doc},
+    {"leave", (PyCFunction)AsyncSocket_leave, METH_NOARGS, leave_doc},
     {NULL},
 };
 

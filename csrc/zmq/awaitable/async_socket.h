@@ -21,7 +21,7 @@ struct AsyncSocketObject {
     void *handle;  /* borrowed from the zmq.Socket; NULL once that is closed */
     AsyncSocketObject *next_listed; /* borrowed: they leave when they end */
     bool has_siblings;              /* others may be of the same handle */
-    bool handle_closed;             /* by one of them */
+    bool handle_closed;             /* by one of them, or unseen */
     PyObject *shadow; /* owned: a zmq.Socket of the same handle, for pyzmq's methods */
 
     azs_operation_queue receives, sends; /* those that wait, in order */
@@ -76,8 +76,9 @@ azs_async_is_watched(const AsyncSocketObject *self)
 /* ---- siblings.c ---- */
 
 /* It is a socket of `handle` from now on, and until it is none any more; the second is
- * harmless when repeated. */
-void azs_async_register(AsyncSocketObject *self, void *handle);
+ * harmless when repeated. Where libzmq has just made the handle, those that are found
+ * there are of one that was closed, and nobody told. */
+void azs_async_register(AsyncSocketObject *self, void *handle, bool is_new);
 void azs_async_unregister(AsyncSocketObject *self);
 
 /* The others of the same handle: a new list, or NULL with an exception. */

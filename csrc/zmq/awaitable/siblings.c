@@ -14,18 +14,24 @@ list_of(azs_state *st, void *handle)
 }
 
 void
-azs_async_register(AsyncSocketObject *self, void *handle)
+azs_async_register(AsyncSocketObject *self, void *handle, bool is_new)
 {
     AsyncSocketObject **list = list_of(self->st, handle);
     static_assert(AZS_ARRAY_LEN(self->st->zmq_async_sockets) == 256, "see list_of()");
+    for (AsyncSocketObject *other = *list, *next; other != NULL; other = next) {
+        next = other->next_listed;
+        if (other->handle != handle)
+            continue;
+        if (is_new) {
+            azs_async_unregister(other);
+            other->handle_closed = true;
+        } else {
+            other->has_siblings = self->has_siblings = true;
+        }
+    }
     self->handle = handle;
     self->next_listed = *list;
     *list = self;
-    for (AsyncSocketObject *other = self->next_listed; other != NULL;
-         other = other->next_listed) {
-        if (other->handle == handle)
-            other->has_siblings = self->has_siblings = true;
-    }
 }
 
 void

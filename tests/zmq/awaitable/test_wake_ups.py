@@ -178,3 +178,46 @@ def test_one_closes_another_in_a_turn(loop, ours):
             assert sum(not future.cancelled() for future in done) >= 1
 
     run(loop, main())
+
+
+def test_a_new_socket_where_a_closed_one_was(loop, ours):
+    """libzmq gives the address again, while somebody has a socket of the old one."""
+
+    async def main():
+        with zmq.Context() as plain:
+            context = ours.Context.shadow(plain)
+            for _ in range(20):
+                raw = plain.socket(zmq.PULL)
+                old = ours.Socket.from_socket(raw)
+                waiting = old.recv()
+                await settled()
+                address = raw.underlying
+                raw.close()
+                fresh = [context.socket(zmq.PULL) for _ in range(10)]
+                for sock in fresh:
+                    if sock.underlying == address:
+                        new = sock
+                        break
+                else:
+                    waiting.cancel()
+                    old._clear_io_state()
+                    for sock in fresh:
+                        sock.close()
+                    continue
+                new.bind("inproc://new")
+                receiving = new.recv()
+                await settled()
+                waiting.cancel()
+                old._clear_io_state()
+                old.close()
+                sender = context.socket(zmq.PUSH)
+                sender.connect("inproc://new")
+                await sender.send(b"1")
+                assert await receiving == b"1"
+                sender.close()
+                for sock in fresh:
+                    sock.close()
+                return
+            pytest.skip("libzmq gave no address again")
+
+    run(loop, main())
