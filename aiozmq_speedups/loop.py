@@ -35,6 +35,7 @@ from asyncio import (
 from typing import TYPE_CHECKING, Any
 
 from aiozmq_speedups import _ext
+from aiozmq_speedups._processes import Processes
 from aiozmq_speedups._sendfile import Sendfile
 
 if TYPE_CHECKING:
@@ -312,7 +313,7 @@ class _ZmqSockets:
 
 if _ext.core is not None:
 
-    class _AcceleratedLoop(_ext.core.Loop, Sendfile):  # type: ignore[misc, name-defined]
+    class _AcceleratedLoop(_ext.core.Loop, Sendfile, Processes):  # type: ignore[misc, name-defined]
         """Joins the C core to asyncio's code."""
 
         def __init__(self) -> None:
@@ -691,7 +692,7 @@ if _ext.core is not None:
     _Base = _AcceleratedLoop
 else:
 
-    class _PureLoop(asyncio.SelectorEventLoop):
+    class _PureLoop(Processes):
         """asyncio's loop; its selector also takes ZeroMQ sockets."""
 
         def __init__(self) -> None:

@@ -81,7 +81,7 @@ def test_the_loop_loads_no_zmq_and_no_msgpack():
     assert third_party == "[]"
     assert eval(own) == [
         f"aiozmq_speedups.{name}"
-        for name in ("_core", "_ext", "_sendfile", "interface", "loop")
+        for name in ("_core", "_ext", "_processes", "_sendfile", "interface", "loop")
     ]
 
 
