@@ -58,6 +58,8 @@ def _not_a_socket() -> OSError:
 
 # The last transport for each number of ZMQ_FD: see _claim_fd.
 _by_fd: weakref.WeakValueDictionary[int, _BaseTransport] = weakref.WeakValueDictionary()
+# Those that have none.
+_native: weakref.WeakSet[_BaseTransport] = weakref.WeakSet()
 
 
 class _Frames(list[Any]):
@@ -112,7 +114,7 @@ class _BaseTransport(ZmqTransport):
         _bindings: set[str]
         _connections: set[str]
         _subscriptions: set[bytes]
-        _monitor: _BaseTransport | None
+        _monitor: Any  # of the PAIR socket's transport, or a _NativeMonitor
         _process_token: _Process
 
         def __init__(
@@ -145,9 +147,13 @@ class _BaseTransport(ZmqTransport):
         """Schedules connection_made, then the start of reading."""
         loop = self._loop
         assert loop is not None
-        self._claim_fd(loop)
-        if not isinstance(self._protocol, _Hub) and self._zmq_type not in _RECEIVERS:
-            sockets_of(loop).add(self._zmq_fd)
+        if self._zmq_fd < 0:
+            _native.add(self)
+        else:
+            self._claim_fd(loop)
+            hub = isinstance(self._protocol, _Hub)
+            if not hub and self._zmq_type not in _RECEIVERS:
+                sockets_of(loop).add(self._zmq_fd)
         loop.call_soon(self._protocol.connection_made, self)
         loop.call_soon(self._start)
         if waiter is not None:
@@ -445,6 +451,12 @@ class _BaseTransport(ZmqTransport):
         if self._monitor is not None:
             hub: _Hub = self._monitor._protocol
             return hub
+        if self._zmq_fd < 0:
+            hub = _Hub(self)
+            self._monitor = _NativeMonitor(hub)
+            native: Any = zmq_sock
+            native._open_monitor(hub.native_event)
+            return hub
         try:
             pair = open_pair(zmq_sock)
         except zmq.ZMQError as exc:
@@ -498,6 +510,19 @@ class _BaseTransport(ZmqTransport):
         hub: _Hub | None = None if self._monitor is None else self._monitor._protocol
         if hub is not None:
             hub.stop()
+
+
+class _NativeMonitor:
+    """In place of a PAIR socket's transport: the native engine calls the hub itself."""
+
+    def __init__(self, hub: _Hub) -> None:
+        self._protocol = hub
+
+    def get_protocol(self) -> _Hub:
+        return self._protocol
+
+    def abort(self) -> None:
+        pass
 
 
 def _set_result_unless_done(waiter: Future[None]) -> None:

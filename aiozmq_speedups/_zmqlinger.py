@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from aiozmq_speedups import _zmqsock
+from aiozmq_speedups import _zmqsock, _zmtp
 from aiozmq_speedups.log import logger
 
 if TYPE_CHECKING:
@@ -126,6 +126,10 @@ class _Rest:
         self._sock = sock
         self._messages = deque(transport._take_queue())
         self._deadline = deadline
+        if isinstance(sock, _zmtp.NativeSocket):
+            # Its own queues have room for all: they are sent as it is closed.
+            self.lost += _zmtp.send_rest(sock, self._messages)
+            self._messages.clear()
         try:
             linger = _zmqsock.get_linger(sock) if self._messages else 0
         except zmq.ZMQError:
@@ -177,7 +181,10 @@ def _send_queues(transports: Iterable[_BaseTransport], deadline: float) -> None:
 
 
 def end_transports(
-    transports: Iterable[_BaseTransport], sockets: Sockets, timeout: float
+    transports: Iterable[_BaseTransport],
+    sockets: Sockets,
+    timeout: float,
+    loop: Any = None,
 ) -> None:
     """Closes transports whose loop does not run, and waits for what they accepted.
 
@@ -198,5 +205,12 @@ def end_transports(
     # KeyboardInterrupt: the user does not want to wait.
     if failure is None or isinstance(failure, Exception):
         sockets.wait(deadline)
+        messages, count = _zmtp.finish(loop, deadline)
+        if messages:
+            logger.warning(
+                "%d messages that waited in %d closed ZeroMQ sockets are lost",
+                messages,
+                count,
+            )
     if failure is not None:
         raise failure

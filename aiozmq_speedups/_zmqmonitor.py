@@ -197,6 +197,9 @@ class _Hub(ZmqProtocol):
             else:
                 self.stop_unless_used()
 
+    def native_event(self, event: int, value: int, endpoint: str) -> None:
+        self.event_received(SocketEvent(event, value, endpoint))
+
     def connection_lost(self, exc: BaseException | None) -> None:
         self.stop()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import os
 import sys
 from collections.abc import Callable, Iterable
 from contextvars import Context
@@ -11,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import zmq
 
-from aiozmq_speedups import _ext, _zmqlinger
+from aiozmq_speedups import _ext, _zmqlinger, _zmtp
 from aiozmq_speedups._options import ZmqOptions, apply_options, check_options
 from aiozmq_speedups._zmqbase import (
     _BaseTransport,
     _by_fd,
+    _native,
     _os_error,
     _Protocol,
     _Socket,
@@ -23,7 +25,7 @@ from aiozmq_speedups._zmqbase import (
 from aiozmq_speedups._zmqlinger import end_transports, others_sockets, sockets_of
 from aiozmq_speedups._zmqmonitor import SocketEvent, ZmqMonitor
 from aiozmq_speedups._zmqpure import _PyZmqTransport
-from aiozmq_speedups.loop import Loop
+from aiozmq_speedups.loop import Loop, check_engine
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["SocketEvent", "ZmqMonitor", "ZmqOptions", "create_zmq_connection"]
 
 _Endpoints = str | Iterable[str] | None
+_NATIVE_TYPES = frozenset(range(int(zmq.PAIR), int(zmq.XSUB) + 1))
 _P = TypeVar("_P")  # the protocol: a ZmqProtocol by duck typing, as aiozmq has it
 
 
@@ -102,10 +105,16 @@ async def _create_zmq_connection(
 ) -> tuple[ZmqTransport, _P]:
     bind = _endpoints(bind, "bind")
     connect = _endpoints(connect, "connect")
+    engine = options.pop("engine", None)
     values = check_options(options)
     owned = zmq_sock is None
+    native = _is_native(
+        engine, loop, zmq_context or zmq_sock, zmq_type, [*bind, *connect], values
+    )
     try:
-        if zmq_sock is None:
+        if native:
+            zmq_sock = _zmtp.NativeSocket(loop, zmq_type)
+        elif zmq_sock is None:
             zmq_sock = (zmq_context or zmq.Context.instance()).socket(zmq_type)
         elif zmq_sock.getsockopt(zmq.TYPE) != zmq_type:
             raise ValueError("Invalid zmq_sock type")
@@ -118,7 +127,8 @@ async def _create_zmq_connection(
     waiter = loop.create_future()
     try:
         protocol = protocol_factory()
-        cls = _transport_class if isinstance(zmq_sock, zmq.Socket) else _PyZmqTransport
+        known = native or isinstance(zmq_sock, zmq.Socket)
+        cls = _transport_class if known else _PyZmqTransport
         transport = cls(loop, zmq_type, zmq_sock, protocol, waiter)
     except BaseException:
         if owned:
@@ -136,6 +146,52 @@ async def _create_zmq_connection(
     return transport, protocol
 
 
+def _is_native(
+    engine: str | None,
+    loop: Any,
+    given: Any,
+    zmq_type: int,
+    endpoints: list[str],
+    options: dict[int, Any],
+) -> bool:
+    """Is the socket to be the native engine's? `given`: a context or a socket of the
+    user's, or None.
+
+    :raise ValueError: there is no such engine, or not here.
+    """
+    asked = engine
+    if engine is None:
+        engine = getattr(loop, "_zmq_engine", None)
+    if engine is None:
+        engine = os.environ.get("AIOZMQ_SPEEDUPS_ENGINE") or "libzmq"
+    check_engine(engine)
+    if engine == "libzmq":
+        return False
+    missing = None
+    if _transport_class is _PyZmqTransport:
+        missing = f"the transport in C: {transport_info}"
+    elif not isinstance(loop, Loop):
+        missing = "a loop of aiozmq_speedups"
+    elif given is not None:
+        missing = "a socket of its own: zmq_sock= and a loop's zmq_context are libzmq's"
+    if engine == "auto":
+        return (
+            missing is None
+            and zmq_type in _NATIVE_TYPES
+            and bool(endpoints)
+            and _zmtp.serves(endpoints, options)
+        )
+    if missing is not None:
+        if asked is None:
+            return False  # a default; what cannot be served by it is libzmq's
+        raise ValueError(f"the native engine needs {missing}: {_zmtp.USE_LIBZMQ}")
+    if zmq_type not in _NATIVE_TYPES:
+        raise ValueError(
+            f"the native engine has no sockets of type {zmq_type}: {_zmtp.USE_LIBZMQ}"
+        )
+    return True
+
+
 def _endpoints(value: _Endpoints, name: str) -> list[str]:
     if value is None:
         return []
@@ -149,11 +205,11 @@ def _endpoints(value: _Endpoints, name: str) -> list[str]:
 def _close_transports(loop: Any) -> None:
     """Close the sockets of one of our loops, which is being closed."""
     transports = list(loop._zmq_transports)
-    if not transports and loop._zmq_sockets is None:
+    if not transports and loop._zmq_sockets is None and not loop._zmtp_lingering:
         return
     sockets = sockets_of(loop)
     try:
-        end_transports(transports, sockets, loop._close_timeout)
+        end_transports(transports, sockets, loop._close_timeout, loop)
     finally:
         loop._zmq_sockets = None
         sockets.close()
@@ -163,7 +219,7 @@ def _at_exit() -> None:
     """The end of the process: for loops that were not closed, or are not ours."""
     loops: set[Any] = set()
     others = []
-    for transport in list(_by_fd.values()):
+    for transport in [*_by_fd.values(), *_native]:
         loop = transport._loop
         if loop is None or transport._is_forked():
             continue

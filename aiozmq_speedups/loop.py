@@ -161,6 +161,14 @@ class _CorePoller:
         pass
 
 
+def check_engine(engine: str | None) -> None:
+    """ValueError where there is no engine of this name; None is the default."""
+    if engine not in (None, "auto", "libzmq", "native"):
+        raise ValueError(
+            f"the engine should be 'libzmq', 'native' or 'auto', not {engine!r}"
+        )
+
+
 class _ZmqSockets:
     """The ZeroMQ part of both loops, accelerated and pure."""
 
@@ -172,15 +180,19 @@ class _ZmqSockets:
         zmq_context: zmq.Context[Any] | None = None,
         busy_poll_us: int = 0,
         close_timeout: float = 1.0,
+        zmq_engine: str | None = None,
     ) -> None:
         super().__init__()
         self._zmq_context = zmq_context
+        self._zmq_engine = zmq_engine
+        self._zmtp_lingering: set[Any] = set()  # kept by _zmtp.py
         self._zmq_transports: set[Any] = set()  # kept by core.py
         self._zmq_sockets: Any = None  # _zmqlinger.Sockets, once there is a transport
         self._zmq_watches: ZmqWatches | None = None
         try:
             self._set_busy_poll(operator.index(busy_poll_us))
             self._close_timeout = _check_close_timeout(close_timeout)
+            check_engine(zmq_engine)
         except BaseException:
             self.close()  # or __del__ warns that nobody did
             raise
@@ -736,7 +748,8 @@ class Loop(_ZmqSockets, _Base):
     TypeError where it is no int, ValueError where it is not from 0, the default
     and off, to a day. ``close_timeout`` is how many seconds :meth:`close` waits for
     messages of ZeroMQ sockets to be sent, ``math.inf`` for as long as the sockets'
-    linger times. Every method of
+    linger times. ``zmq_engine`` is what serves its ZeroMQ sockets where they are not
+    given an ``engine``: see :ref:`engines`. Every method of
     :class:`asyncio.AbstractEventLoop` of the running Python version is there. A
     loop belongs to the thread that runs it; only call_soon_threadsafe() may be
     called from others.
@@ -750,6 +763,7 @@ class Loop(_ZmqSockets, _Base):
             zmq_context: zmq.Context[Any] | None = None,
             busy_poll_us: int = 0,
             close_timeout: float = 1.0,
+            zmq_engine: str | None = None,
         ) -> None: ...
 
 
@@ -762,13 +776,17 @@ def new_event_loop(
     zmq_context: zmq.Context[Any] | None = None,
     busy_poll_us: int = 0,
     close_timeout: float = 1.0,
+    zmq_engine: str | None = None,
 ) -> Loop:
     """A new loop; give it as ``loop_factory`` to :class:`asyncio.Runner`.
 
     The arguments are those of :class:`Loop`.
     """
     return Loop(
-        zmq_context=zmq_context, busy_poll_us=busy_poll_us, close_timeout=close_timeout
+        zmq_context=zmq_context,
+        busy_poll_us=busy_poll_us,
+        close_timeout=close_timeout,
+        zmq_engine=zmq_engine,
     )
 
 

@@ -201,6 +201,56 @@ run_before_poll(LoopObject *self)
     return res == NULL ? -1 : 0;
 }
 
+/* ---- what is put off to the end of a turn ---- */
+
+enum { DEFERRED_NS = 100 * 1000 };
+
+void
+azs_loop_defer(LoopObject *loop, azs_deferred *deferred)
+{
+    if (deferred->listed)
+        return;
+    if (!loop->turning || loop->closed) {
+        deferred->run(deferred);
+        return;
+    }
+    if (loop->deferred == NULL)
+        loop->deferred_ns = azs_clock_ns();
+    deferred->listed = true;
+    deferred->next = loop->deferred;
+    loop->deferred = deferred;
+}
+
+void
+azs_loop_undefer(LoopObject *loop, azs_deferred *deferred)
+{
+    if (!deferred->listed)
+        return;
+    azs_deferred **at = &loop->deferred;
+    while (*at != deferred)
+        at = &(*at)->next;
+    *at = deferred->next;
+    deferred->listed = false;
+}
+
+void
+azs_loop_run_deferred(LoopObject *loop)
+{
+    while (loop->deferred != NULL) {
+        azs_deferred *first = loop->deferred;
+        loop->deferred = first->next;
+        first->listed = false;
+        first->run(first);
+    }
+}
+
+void
+azs_loop_run_due_deferred(LoopObject *loop)
+{
+    if (azs_clock_ns() - loop->deferred_ns >= DEFERRED_NS)
+        azs_loop_run_deferred(loop);
+}
+
 /* One turn as asyncio defines it: poll (but see azs_poller_is_due), add due timers,
  * run exactly what is ready then. 0, or -1 with an exception; what did not run stays
  * queued. */
@@ -211,6 +261,7 @@ loop_turn(LoopObject *self)
     if (azs_unlikely(self->fork_generation != azs_fork_generation))
         return azs_loop_fail_forked();
     self->stats.turns++;
+    azs_loop_run_deferred(self); /* where an exception ended the last turn */
     bool block = self->ready.count == 0 && !self->stopping;
     int64_t now_ns = azs_clock_ns();
     if (azs_poller_is_due(self, now_ns) || block) {
@@ -242,7 +293,11 @@ loop_turn(LoopObject *self)
         self->stats.callbacks++;
         if (run_entry(self, azs_ring_pop(&self->ready)) < 0)
             return -1;
+        if (azs_unlikely(self->deferred != NULL))
+            azs_loop_run_due_deferred(self);
     }
+    if (azs_unlikely(self->deferred != NULL))
+        azs_loop_run_deferred(self);
     if (self->snapshot != NULL && Py_REFCNT(self->snapshot) == 1)
         azs_loop_drop_snapshot(self);
     else if (self->run_context != NULL &&

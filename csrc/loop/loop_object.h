@@ -12,6 +12,14 @@
 #include "loop/stats.h"
 #include "loop/wakeup.h"
 
+/* What is to be done when the callback that runs has returned: sending what it wrote,
+ * together. Embedded; `run` runs no Python code. */
+typedef struct azs_deferred {
+    void (*run)(struct azs_deferred *deferred);
+    struct azs_deferred *next;
+    bool listed;
+} azs_deferred;
+
 struct LoopObject {
     PyObject_HEAD
     azs_state *st; /* held: handles and transports reach it through their loop */
@@ -41,8 +49,10 @@ struct LoopObject {
 
     azs_poller poller;
     azs_wakeup wakeup;
-    char *scratch;   /* owned: see azs_loop_scratch */
-    azs_spare spare; /* for what transports receive */
+    azs_deferred *deferred; /* borrowed: see azs_loop_defer */
+    int64_t deferred_ns;    /* since when there are any */
+    char *scratch;          /* owned: see azs_loop_scratch */
+    azs_spare spare;        /* for what transports receive */
 
     PyObject *before_poll;    /* owned, None or NULL: called before each poll */
     PyObject *loop_kwargs;    /* owned or NULL: {"loop": self}, until close() */
@@ -129,6 +139,19 @@ azs_loop_call_protocol(LoopObject *loop, PyObject *name, PyObject *const *args,
         return azs_loop_call_protocol_debug(loop, name, args, nargs);
     return PyObject_VectorcallMethod(name, args, nargs, NULL);
 }
+
+/* Has it run once, a moment later: at the end of the turn, or, where callbacks of this
+ * turn take longer than 100 us, when the next of them returns. So what several
+ * callbacks write leaves together, and waits for none that is slow. At once where no
+ * turn runs. */
+void azs_loop_defer(LoopObject *loop, azs_deferred *deferred);
+
+/* Takes it back. */
+void azs_loop_undefer(LoopObject *loop, azs_deferred *deferred);
+
+/* Runs all; or, the second, only where they have waited long enough. */
+void azs_loop_run_deferred(LoopObject *loop);
+void azs_loop_run_due_deferred(LoopObject *loop);
 
 /* ---- handle.c ---- */
 

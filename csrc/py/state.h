@@ -23,6 +23,8 @@
     X(epoll_selector_type)                                                             \
     X(selector_map_type)                                                               \
     X(zmq_transport_type)                                                              \
+    X(zmtp_socket_type)                                                                \
+    X(zmtp_peer_type)                                                                  \
     X(zmq_async_socket_type)                                                           \
     X(zmq_async_methods_type)                                                          \
     X(operation_type)                                                                  \

@@ -96,7 +96,7 @@ struct azs_zmq_engine {
     void (*unwatch)(azs_zmq_socket *socket);
 };
 
-extern const azs_zmq_engine azs_libzmq_engine;
+extern const azs_zmq_engine azs_libzmq_engine, azs_native_engine;
 
 /* Sets OSError with the text of an engine's errno. Always NULL. */
 PyObject *azs_zmq_set_error(azs_state *st, int err);

@@ -434,7 +434,8 @@ transport_init(ZmqTransportObject *self, PyObject *args, PyObject *kwargs)
         return -1;
     azs_zmq_socket *socket = &self->socket;
     socket->st = st;
-    static const azs_zmq_engine *const engines[] = {&azs_libzmq_engine};
+    static const azs_zmq_engine *const engines[] = {&azs_libzmq_engine,
+                                                    &azs_native_engine};
     int opened = 0;
     for (size_t i = 0; opened == 0 && i < AZS_ARRAY_LEN(engines); i++)
         opened = engines[i]->open(socket, zmq_sock, zmq_type);

@@ -1,6 +1,7 @@
 /* The module's part for ZeroMQ: its state and its types. */
 #include "py/type.h"
 #include "zmq/libzmq/binding.h"
+#include "zmq/native/native.h"
 #include "zmq/zmq_transport.h"
 
 PyObject *
@@ -48,5 +49,10 @@ azs_zmq_init(PyObject *mod, azs_state *st)
         err = azs_type_add(mod, &st->zmq_transport_type, &azs_zmq_transport_spec, base,
                            true);
     Py_DECREF(base);
+    if (err == 0)
+        err = azs_type_add(mod, &st->zmtp_socket_type, &azs_native_socket_spec, NULL,
+                           true);
+    if (err == 0)
+        err = azs_type_add(mod, &st->zmtp_peer_type, &azs_native_peer_spec, NULL, true);
     return err < 0 ? -1 : PyModule_AddFunctions(mod, azs_libzmq_functions);
 }

@@ -1,0 +1,612 @@
+"""Sockets of the native engine: ZMTP spoken by the loop itself (csrc/zmq/native).
+
+:class:`NativeSocket` has the methods of a pyzmq socket that transports and their users
+call. What happens once a socket is here, once a connection in _zmtp_links.py, once a
+message in C.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from aiozmq_speedups import _ext
+from aiozmq_speedups._zmtp_links import (
+    USE_LIBZMQ,
+    _Address,
+    _Connector,
+    _endpoint_of,
+    _error,
+    _Listener,
+    _resolve_local,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    _Base: Any = object
+else:
+    _Base = _ext.core.ZmtpSocket if _ext.core is not None else object
+
+# Of zmq_getsockopt(3) where nothing is set.
+_DEFAULTS: dict[int, Any] = {
+    zmq.SNDHWM: 1000,
+    zmq.RCVHWM: 1000,
+    zmq.MAXMSGSIZE: -1,
+    zmq.HEARTBEAT_IVL: 0,
+    zmq.HEARTBEAT_TIMEOUT: -1,
+    zmq.HEARTBEAT_TTL: 0,
+    zmq.IMMEDIATE: 0,
+    zmq.ROUTING_ID: b"",
+    zmq.PLAIN_USERNAME: b"",
+    zmq.PLAIN_PASSWORD: b"",
+    zmq.CURVE_SERVER: 0,
+    zmq.CURVE_PUBLICKEY: b"",
+    zmq.CURVE_SECRETKEY: b"",
+    zmq.CURVE_SERVERKEY: b"",
+    zmq.TCP_KEEPALIVE: -1,
+    zmq.TCP_KEEPALIVE_CNT: -1,
+    zmq.TCP_KEEPALIVE_IDLE: -1,
+    zmq.TCP_KEEPALIVE_INTVL: -1,
+    zmq.TOS: 0,
+    zmq.BACKLOG: 100,
+    zmq.SNDBUF: -1,
+    zmq.RCVBUF: -1,
+    zmq.LINGER: -1,
+    zmq.RECONNECT_IVL: 100,
+    zmq.RECONNECT_IVL_MAX: 0,
+    zmq.CONNECT_TIMEOUT: 0,
+    zmq.HANDSHAKE_IVL: 30000,
+    zmq.IPV6: 0,
+    zmq.SNDTIMEO: -1,
+    zmq.RCVTIMEO: -1,
+}
+# These, and only on these types of socket, take an option of their own.
+_OF_TYPE: dict[int, tuple[int, ...]] = {
+    zmq.ROUTER_MANDATORY: (zmq.ROUTER,),
+    zmq.ROUTER_HANDOVER: (zmq.ROUTER,),
+    zmq.PROBE_ROUTER: (zmq.ROUTER, zmq.DEALER, zmq.REQ),
+    zmq.REQ_CORRELATE: (zmq.REQ,),
+    zmq.REQ_RELAXED: (zmq.REQ,),
+    zmq.XPUB_NODROP: (zmq.XPUB, zmq.PUB),
+    zmq.XPUB_VERBOSE: (zmq.XPUB,),
+    zmq.XPUB_VERBOSER: (zmq.XPUB,),
+    zmq.XPUB_WELCOME_MSG: (zmq.XPUB,),
+}
+# What the C part is told of: see azs_native_options.
+_IN_C: dict[int, str] = {
+    zmq.SNDHWM: "sndhwm",
+    zmq.RCVHWM: "rcvhwm",
+    zmq.MAXMSGSIZE: "max_size",
+    zmq.HEARTBEAT_IVL: "heartbeat_interval",
+    zmq.HEARTBEAT_TIMEOUT: "heartbeat_timeout",
+    zmq.HEARTBEAT_TTL: "heartbeat_ttl",
+    zmq.IMMEDIATE: "immediate",
+    zmq.ROUTER_MANDATORY: "mandatory",
+    zmq.ROUTER_HANDOVER: "handover",
+    zmq.PROBE_ROUTER: "probe",
+    zmq.REQ_CORRELATE: "correlate",
+    zmq.REQ_RELAXED: "relaxed",
+    zmq.XPUB_NODROP: "nodrop",
+    zmq.XPUB_VERBOSE: "verbose",
+    zmq.XPUB_VERBOSER: "verboser",
+}
+_KEYS = (zmq.CURVE_PUBLICKEY, zmq.CURVE_SECRETKEY, zmq.CURVE_SERVERKEY)
+_TEXTS = (zmq.ROUTING_ID, zmq.PLAIN_USERNAME, zmq.PLAIN_PASSWORD)
+_NULL, _PLAIN, _CURVE = 0, 1, 2
+
+
+def option_name(option: int) -> str:
+    try:
+        return f"ZMQ_{zmq.SocketOption(option).name}"
+    except ValueError:
+        return f"the socket option {option}"
+
+
+def _not_served(what: str) -> zmq.ZMQError:
+    return _error(
+        errno.EINVAL, f"{what} is not served by the native engine: {USE_LIBZMQ}"
+    )
+
+
+# ---- the socket ----
+
+
+class NativeSocket(_Base):  # type: ignore[misc]
+    """A ZeroMQ socket of the native engine, as transports use it.
+
+    It has ``getsockopt()``, ``setsockopt()``, ``get()``, ``set()``, options as
+    attributes, ``LAST_ENDPOINT`` and ``closed`` as a pyzmq socket, and its errors. It
+    cannot be polled, read or written directly, nor given to pyzmq.
+    """
+
+    context = None
+
+    def __init__(self, loop: Any, zmq_type: int) -> None:
+        super().__init__(loop, zmq_type)
+        self._loop = loop
+        self._values = dict(_DEFAULTS)
+        self._last_endpoint = b""
+        self._mechanism = _NULL
+        self._configured = False
+        self._listeners: dict[str, _Listener] = {}
+        self._connectors: dict[str, list[_Connector]] = {}
+        self._unbound: set[_Listener] = set()  # whose peers are here still
+        self._on_event: Callable[[int, int, str], None] | None = None
+        self._pid = os.getpid()
+        self._lingers_until = 0.0  # of time.monotonic(), once it is closed
+
+    def __repr__(self) -> str:
+        kind = zmq.SocketType(self.type).name
+        state = "closed" if self.closed else f"{len(self._pipes)} peers"
+        return f"<NativeSocket {kind} {state}>"
+
+    # -- Options --
+
+    def getsockopt(self, option: int) -> Any:
+        if self.closed:
+            raise _error(errno.ENOTSOCK)
+        option = int(option)
+        if option == zmq.LAST_ENDPOINT:
+            return self._last_endpoint
+        if option == zmq.TYPE:
+            return self.type
+        if option == zmq.EVENTS:
+            return self._look()
+        if option == zmq.MECHANISM:
+            return self._mechanism
+        if option in _OF_TYPE:
+            return self._values.get(option, 0)
+        try:
+            return self._values[option]
+        except KeyError:
+            raise _not_served(option_name(option)) from None
+
+    def setsockopt(self, option: int, value: Any) -> None:
+        if self.closed:
+            raise _error(errno.ENOTSOCK)
+        option = int(option)
+        if isinstance(value, str):
+            raise TypeError("unicode strings only")
+        if option in (zmq.SUBSCRIBE, zmq.UNSUBSCRIBE):
+            if self.type != zmq.SUB:
+                raise _error(errno.EINVAL)
+            self._subscribe(value, option == zmq.SUBSCRIBE)
+            return
+        if option in _OF_TYPE:
+            if self.type not in _OF_TYPE[option]:
+                raise _error(errno.EINVAL)
+        elif option not in _DEFAULTS:
+            if option in (zmq.ZAP_DOMAIN, zmq.ZAP_ENFORCE_DOMAIN, zmq.PLAIN_SERVER):
+                raise _not_served(f"{option_name(option)} (an authenticator by ZAP)")
+            raise _not_served(option_name(option))
+        if option == zmq.XPUB_WELCOME_MSG:
+            self._set_welcome(bytes(value) or None)
+        elif option in _KEYS:
+            value = self._key(value)
+            self._mechanism = _CURVE
+        elif option in _TEXTS:
+            value = self._text(option, value)
+        else:
+            value = self._number(value)
+            if option in _IN_C:
+                self._set(_IN_C[option], value)
+            elif option == zmq.CURVE_SERVER:
+                self._mechanism = _CURVE if value else _NULL
+        self._values[option] = value
+        self._configured = False
+
+    set = setsockopt
+    get = getsockopt
+    set_string = setsockopt_string = None
+
+    def _number(self, value: Any) -> int:
+        if not isinstance(value, int):
+            raise TypeError(f"expected int, got: {value!r}")
+        return int(value)
+
+    def _key(self, value: Any) -> bytes:
+        key = bytes(value)
+        if len(key) == 32:
+            return key
+        from zmq.utils import z85
+
+        if len(key) == 41:
+            key = key[:-1]
+        if len(key) != 40:
+            raise _error(errno.EINVAL)
+        return bytes(z85.decode(key))
+
+    def _text(self, option: int, value: Any) -> bytes:
+        text = bytes(value)
+        if len(text) > 255 or (option == zmq.ROUTING_ID and not text):
+            raise _error(errno.EINVAL)
+        if option == zmq.ROUTING_ID and text[0] == 0:
+            raise _error(errno.EINVAL)
+        if option != zmq.ROUTING_ID:
+            self._mechanism = _PLAIN
+        return text
+
+    def __getattr__(self, name: str) -> Any:
+        option = _option_of_attribute(name)
+        if option is None:
+            raise AttributeError(
+                f"a socket of the native engine has no {name!r}: {USE_LIBZMQ} "
+                "for one of pyzmq's"
+            )
+        return self.getsockopt(option)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        option = _option_of_attribute(name)
+        if option is None:
+            super().__setattr__(name, value)
+        else:
+            self.setsockopt(option, value)
+
+    def _prepare(self) -> None:
+        """Fixes what handshakes are made with from now on."""
+        if self._configured:
+            return
+        values = self._values
+        library = None
+        if self._mechanism == _CURVE:
+            from zmq.backend import Socket
+
+            library = getattr(sys.modules[Socket.__module__], "__file__", None)
+        as_server = bool(values[zmq.CURVE_SERVER])
+        self._configure(
+            self._mechanism,
+            as_server,
+            False,
+            *(values[option] for option in _TEXTS),
+            *(values[option] for option in _KEYS),
+            library,
+        )
+        self._configured = True
+
+    def _tune(self, conn: socket.socket) -> None:
+        """Sets a connection's, or a listening socket's, options."""
+        conn.setblocking(False)
+        values = self._values
+        for option, name in (
+            (zmq.SNDBUF, socket.SO_SNDBUF),
+            (zmq.RCVBUF, socket.SO_RCVBUF),
+        ):
+            if values[option] >= 0:
+                conn.setsockopt(socket.SOL_SOCKET, name, values[option])
+        if conn.family == socket.AF_UNIX:
+            return
+        conn.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if values[zmq.TOS]:
+            if conn.family == socket.AF_INET6:
+                conn.setsockopt(
+                    socket.IPPROTO_IPV6, socket.IPV6_TCLASS, values[zmq.TOS]
+                )
+            else:
+                conn.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, values[zmq.TOS])
+        if values[zmq.TCP_KEEPALIVE] == -1:
+            return
+        conn.setsockopt(
+            socket.SOL_SOCKET, socket.SO_KEEPALIVE, values[zmq.TCP_KEEPALIVE]
+        )
+        for option, name in (
+            (zmq.TCP_KEEPALIVE_CNT, socket.TCP_KEEPCNT),
+            (zmq.TCP_KEEPALIVE_IDLE, socket.TCP_KEEPIDLE),
+            (zmq.TCP_KEEPALIVE_INTVL, socket.TCP_KEEPINTVL),
+        ):
+            if values[option] > 0:
+                conn.setsockopt(socket.IPPROTO_TCP, name, values[option])
+
+    # -- Endpoints --
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise _error(errno.ENOTSOCK)
+        self._prepare()
+
+    def bind(self, endpoint: str) -> None:
+        self._check_open()
+        address = _Address(endpoint)
+        try:
+            listening = self._listen(address)
+        except OSError as exc:
+            err = exc.errno or errno.EINVAL
+            self._emit(zmq.EVENT_BIND_FAILED, err, endpoint.partition("://")[2])
+            raise _error(err) from exc
+        try:
+            real = _endpoint_of(listening)
+            self._listeners[real] = listener = _Listener(self, real, listening)
+        except BaseException:
+            listening.close()
+            raise
+        self._last_endpoint = real.encode() + b"\0"
+        self._emit(zmq.EVENT_LISTENING, listener._listening.fileno(), real)
+
+    def _listen(self, address: _Address) -> socket.socket:
+        backlog = self._values[zmq.BACKLOG]
+        if address.scheme == "ipc":
+            listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                self._tune(listening)
+                path = address.path
+                if path == "*":
+                    path = os.path.join(tempfile.mkdtemp(prefix="zmq-"), "socket")
+                elif path[0] != "\0":
+                    try:
+                        os.unlink(path)  # as libzmq does
+                    except FileNotFoundError:
+                        pass
+                listening.bind(path)
+                listening.listen(backlog)
+            except BaseException:
+                listening.close()
+                raise
+            return listening
+        family, where = _resolve_local(
+            address.host, address.port, bool(self._values[zmq.IPV6])
+        )
+        listening = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            self._tune(listening)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6 and address.host == "*":
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            listening.bind(where)
+            listening.listen(backlog)
+        except BaseException:
+            listening.close()
+            raise
+        return listening
+
+    def unbind(self, endpoint: str) -> None:
+        """Ends what has that name, bound or connected: as in libzmq, disconnect() does
+        the same. Connections that were accepted go on."""
+        self._check_open()
+        for name in (endpoint, self._other_name(endpoint)):
+            if name in self._listeners:
+                listener = self._listeners.pop(name)
+                listener.stop()
+                self._unbound.add(listener)
+                return
+            if name in self._connectors:
+                for connector in self._connectors.pop(name):
+                    # What waits is still sent, as far as the kernel takes it.
+                    connector.peer._flush()
+                    connector.stop()
+                return
+        raise _error(errno.ENOENT)
+
+    disconnect = unbind
+
+    def _other_name(self, endpoint: str) -> str:
+        """The address that a TCP endpoint by name stands for."""
+        try:
+            address = _Address(endpoint)
+            if address.scheme == "ipc":
+                return endpoint
+            family, where = _resolve_local(
+                address.host, address.port, bool(self._values[zmq.IPV6])
+            )
+        except (OSError, zmq.ZMQError):
+            return endpoint
+        host = f"[{where[0]}]" if family == socket.AF_INET6 else where[0]
+        return f"tcp://{host}:{where[1]}"
+
+    def connect(self, endpoint: str) -> None:
+        self._check_open()
+        address = _Address(endpoint)
+        if address.scheme == "tcp" and (address.port == 0 or address.host == "*"):
+            raise _error(errno.EINVAL)
+        connector = _Connector(self, address)
+        self._connectors.setdefault(endpoint, []).append(connector)
+        self._last_endpoint = endpoint.encode() + b"\0"
+        connector.start()
+
+    # -- Called by the C part --
+
+    def _peer_ready(self, peer: Any, fd: int) -> None:
+        link = peer.owner
+        link.ready(peer)
+        self._emit(zmq.EVENT_HANDSHAKE_SUCCEEDED, 0, link.endpoint)
+
+    def _peer_lost(
+        self, peer: Any, was_ready: bool, event: int, value: int, fd: int
+    ) -> None:
+        link = peer.owner
+        if link is None:
+            return
+        if event != zmq.EVENT_DISCONNECTED:
+            self._emit(event, value, link.endpoint)
+        self._emit(zmq.EVENT_DISCONNECTED, fd, link.endpoint)
+        link.lost(peer)
+        if self.closed:
+            self._close_drained()
+
+    def _peer_asks(
+        self, peer: Any, mechanism: int, username: bytes, password: bytes, key: bytes
+    ) -> None:
+        peer._decide(500)  # nobody is asked yet: see _not_served()
+
+    def _peer_drained(self, peer: Any) -> None:
+        """Of a closed socket: all is sent."""
+        self._close_drained()
+
+    def _beat(self, peer: Any) -> None:
+        delay = peer._heartbeat()
+        if delay is not None and not self._loop.is_closed():
+            self._loop.call_later(delay, self._beat, peer)
+
+    # -- Events --
+
+    def _open_monitor(self, on_event: Callable[[int, int, str], None]) -> None:
+        self._on_event = on_event
+
+    def disable_monitor(self) -> None:
+        self._on_event = None
+
+    def _emit(self, event: int, value: int, endpoint: str) -> None:
+        on_event = self._on_event
+        if on_event is not None and not self._loop.is_closed():
+            self._loop.call_soon(on_event, event, value, endpoint)
+
+    # -- The end --
+
+    def close(self, linger: int | None = None) -> None:
+        if self.closed:
+            return
+        milliseconds = self._values[zmq.LINGER] if linger is None else linger
+        if self._pid != os.getpid():
+            milliseconds = 0  # a forked child: the connections are its parent's
+        self._close()
+        for listener in self._listeners.values():
+            listener.stop()
+        self._emit(zmq.EVENT_MONITOR_STOPPED, 0, "")
+        if milliseconds != 0 and any(peer.waiting for peer in self._pipes):
+            for peer in self._pipes:
+                peer._flush()
+            self._lingers_until = (
+                float("inf")
+                if milliseconds < 0
+                else time.monotonic() + milliseconds / 1000
+            )
+            _lingering(self._loop).add(self)
+            if milliseconds > 0 and not self._loop.is_closed():
+                self._loop.call_later(milliseconds / 1000, self._end)
+            self._close_drained()
+        else:
+            self._end()
+
+    def _close_drained(self) -> None:
+        """Ends peers that have nothing to send; the socket with the last of them."""
+        for link in self._links():
+            for peer in self._peers_of(link):
+                if not peer.waiting:
+                    self._end_peer(link, peer)
+        if not any(peer.waiting for peer in self._pipes):
+            self._end()
+
+    def _links(self) -> list[Any]:
+        links: list[Any] = list(self._listeners.values())
+        links += self._unbound
+        for connectors in self._connectors.values():
+            links += connectors
+        return links
+
+    def _peers_of(self, link: Any) -> list[Any]:
+        return list(link.peers) if isinstance(link, _Listener) else [link.peer]
+
+    def _end_peer(self, link: Any, peer: Any) -> None:
+        if isinstance(link, _Listener):
+            link.shaken(peer)
+            link.peers.discard(peer)
+            peer._close()
+        else:
+            link.stop()
+
+    def _end(self) -> None:
+        """Now, whatever waits. Harmless when repeated."""
+        for link in self._links():
+            for peer in self._peers_of(link):
+                self._end_peer(link, peer)
+        self._listeners.clear()
+        self._connectors.clear()
+        self._unbound.clear()
+        _lingering(self._loop).discard(self)
+        self._on_event = None
+        self._move(None)
+
+    def _move_to(self, loop: Any) -> None:
+        """Goes on sending on another loop: its own is closed."""
+        self._move(loop)
+        self._loop = loop
+        for link in self._links():
+            link.move(loop)
+
+
+def _option_of_attribute(name: str) -> int | None:
+    if name.startswith("_") or name in ("closed", "type", "context"):
+        return None
+    if name in ("identity", "IDENTITY"):
+        return int(zmq.ROUTING_ID)
+    if name in ("hwm", "HWM"):
+        return None
+    option = zmq.SocketOption.__members__.get(name.upper())
+    return None if option is None else int(option)
+
+
+# ---- what the end of a loop waits for ----
+
+_without_loop: set[NativeSocket] = set()
+
+
+def _lingering(loop: Any) -> set[NativeSocket]:
+    """The closed sockets of a loop that have something to send."""
+    sockets: set[NativeSocket] = getattr(loop, "_zmtp_lingering", _without_loop)
+    return sockets
+
+
+def send_rest(sock: NativeSocket, messages: Any) -> list[Any]:
+    """Hands over what waited in a transport whose loop has ended: what is refused."""
+    sock._set("sndhwm", 0)
+    refused = []
+    for message in messages:
+        exact = tuple(map(bytes, message))
+        if sock._send(exact) != 0:
+            refused.append(message)
+    return refused
+
+
+def finish(loop: Any, deadline: float) -> tuple[int, int]:
+    """Sends what closed sockets of a loop that is closed have, until `deadline`, a time
+    of time.monotonic(): how many messages in how many sockets are lost."""
+    sockets = _lingering(loop)
+    left = {sock for sock in sockets if sock._pid == os.getpid()}
+    sockets.clear()
+    if not left:
+        return 0, 0
+    from aiozmq_speedups.loop import Loop
+
+    own = Loop()  # no callback of the user's runs on it
+    try:
+        for sock in left:
+            sock._move_to(own)
+        own._zmtp_lingering.update(left)
+        while own._zmtp_lingering:
+            now = time.monotonic()
+            for sock in list(own._zmtp_lingering):
+                if sock._lingers_until <= now:
+                    sock._end()
+            until = min(
+                [deadline, *(sock._lingers_until for sock in own._zmtp_lingering)]
+            )
+            if now >= deadline or not own._zmtp_lingering:
+                break
+            own.call_later(min(until - now, 0.01), own.stop)
+            own.run_forever()
+        rest = list(own._zmtp_lingering)
+        lost = sum(peer.waiting for sock in rest for peer in sock._pipes)
+        for sock in rest:
+            sock._end()
+        return lost, len(rest)
+    finally:
+        own.close()
+
+
+def serves(endpoints: list[str], options: dict[int, Any]) -> bool:
+    """Would the native engine take these endpoints and options?"""
+    try:
+        for endpoint in endpoints:
+            _Address(endpoint)
+    except zmq.ZMQError:
+        return False
+    return all(option in _DEFAULTS or option in _OF_TYPE for option in options)
+
+
+__all__ = ["NativeSocket", "finish", "send_rest", "serves"]

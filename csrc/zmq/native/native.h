@@ -1,0 +1,240 @@
+/* The native engine: ZMTP spoken by the loop itself, over its own connections.
+ *
+ * A ZmtpSocket has peers. A ZmtpPeer is what libzmq calls a pipe: a queue in, a queue
+ * out, and the connection they go over, if there is one just now. What is done once a
+ * connection (names, connecting, accepting, timers, who gets in) is Python:
+ * aiozmq_speedups/_zmtp.py.
+ */
+#ifndef AZS_ZMQ_NATIVE_NATIVE_H
+#define AZS_ZMQ_NATIVE_NATIVE_H
+
+#include "base/ring.h"
+#include "loop/loop_object.h"
+#include "zmq/engine.h"
+#include "zmtp/batch.h"
+#include "zmtp/decoder.h"
+#include "zmtp/handshake.h"
+#include "zmtp/heartbeat.h"
+#include "zmtp/trie.h"
+
+typedef struct ZmtpSocketObject ZmtpSocketObject;
+typedef struct ZmtpPeerObject ZmtpPeerObject;
+
+/* ---- what a socket's peers share ---- */
+
+/* What handshakes are made with: frozen while one uses it. */
+typedef struct {
+    Py_ssize_t refs;
+    azs_zmtp_config config; /* its pointers go into `memory` */
+    uint8_t memory[4 * 256];
+} azs_native_config;
+
+typedef struct {
+    int sndhwm, rcvhwm; /* messages a peer; 0: no limit */
+    int64_t max_size;   /* of a frame; -1: no limit */
+    int heartbeat_interval, heartbeat_timeout, heartbeat_ttl; /* ms */
+    bool immediate;                 /* only to peers that are connected */
+    bool mandatory;                 /* ROUTER: unknown peers are errors */
+    bool handover;                  /* ROUTER: a new peer takes a known id */
+    bool probe;                     /* an empty message first */
+    bool correlate, relaxed;        /* REQ */
+    bool nodrop, verbose, verboser; /* XPUB */
+} azs_native_options;
+
+/* Frames sealed and encoded, with the memory they need; see zmtp/batch.h. */
+typedef struct azs_native_batch {
+    azs_zmtp_batch batch;
+    struct azs_native_batch *next; /* in the socket's spare ones */
+    uint8_t memory[32 * 1024];
+} azs_native_batch;
+
+/* ---- ZmtpPeer ---- */
+
+typedef enum {
+    PEER_IDLE,    /* no connection: its connector makes one */
+    PEER_SHAKING, /* connected; the handshake is under way */
+    PEER_READY,   /* messages go */
+    PEER_CLOSED,  /* for ever */
+} azs_native_state;
+
+typedef struct {
+    azs_zmtp_handshake hs;
+    azs_native_config *config; /* held */
+} azs_native_handshake;
+
+struct ZmtpPeerObject {
+    PyObject_HEAD
+    azs_state *st;            /* held */
+    ZmtpSocketObject *socket; /* owned or NULL */
+    PyObject *owner;          /* owned or NULL: its connector or listener */
+    azs_watcher watcher;
+    int fd; /* owned; -1 for none */
+    azs_native_state state;
+    bool connects; /* its queues are kept while there is no connection */
+    bool piped;    /* among the socket's pipes */
+    bool dirty;    /* among those to be flushed */
+    bool active;   /* among those with messages */
+    bool stuffed;  /* not read from: its queue in is full */
+    bool skipping; /* what is left of the message is not wanted */
+    bool beating;  /* Python has a timer for its heartbeats */
+    int broken;    /* an errno of sending: to be told of by the loop */
+    int minor;     /* of its ZMTP version */
+
+    azs_native_handshake *shaking; /* owned or NULL */
+    azs_zmtp_curve *curve;         /* owned or NULL */
+    azs_zmtp_heartbeat heartbeat;
+    azs_zmtp_decoder decoder;
+    PyObject *id; /* owned or NULL: ROUTER's name for it */
+
+    /* in */
+    PyObject *room;    /* owned or NULL: bytes that a large frame is received into */
+    PyObject **frames; /* owned references: the message under way */
+    int nframes, frames_room;
+    azs_ring in; /* owned lists of bytes */
+
+    /* out */
+    azs_ring out;            /* owned tuples of exact bytes, not yet encoded */
+    Py_ssize_t out_frame;    /* of the first: how many frames are encoded */
+    azs_native_batch *batch; /* owned or NULL: encoded, not yet sent */
+    int batched;             /* messages in it */
+
+    azs_zmtp_subscriber subscriber; /* PUB, XPUB */
+};
+
+/* ---- ZmtpSocket ---- */
+
+/* What a type of socket does with peers and messages. All return 0, or -1 with an
+ * exception, unless said otherwise; none runs Python code. */
+typedef struct {
+    /* Sends: 0 or an errno; or -1. */
+    int (*send)(ZmtpSocketObject *self, PyObject *const *parts, Py_ssize_t nparts);
+    /* Takes the next message: 0 or an errno; or -1. */
+    int (*recv)(ZmtpSocketObject *self, PyObject **message);
+    /* A peer's message: `frames` are to be taken over, as azs_native_peer_push() does;
+     * what is left is dropped by the caller. */
+    int (*received)(ZmtpSocketObject *self, ZmtpPeerObject *peer);
+    /* A peer is connected: 1 where it is to stay, 0 where not. */
+    int (*ready)(ZmtpSocketObject *self, ZmtpPeerObject *peer);
+    /* Its connection is gone. */
+    void (*lost)(ZmtpSocketObject *self, ZmtpPeerObject *peer);
+    /* Would send() or recv() do more than say EAGAIN or EFSM? */
+    bool (*can_send)(ZmtpSocketObject *self);
+    bool (*can_recv)(ZmtpSocketObject *self);
+} azs_native_pattern;
+
+extern const azs_native_pattern azs_native_dealer, azs_native_push, azs_native_pull,
+    azs_native_pair, azs_native_router, azs_native_req, azs_native_rep, azs_native_pub,
+    azs_native_xpub, azs_native_sub, azs_native_xsub;
+
+struct ZmtpSocketObject {
+    PyObject_HEAD
+    azs_state *st;    /* held */
+    LoopObject *loop; /* owned or NULL */
+    int type;
+    bool closed;
+    bool wants_room; /* a send() said EAGAIN: tell when there is room */
+    const azs_native_pattern *pattern;
+    azs_native_options options;
+    azs_native_config *config; /* held or NULL */
+
+    /* Who is told that there is something to be had: see azs_zmq_engine.watch. */
+    int (*on_ready)(PyObject *owner);
+    PyObject *watcher; /* owned or NULL: the transport */
+
+    ZmtpPeerObject **pipes; /* owned references: those that messages may be sent to */
+    size_t npipes, pipes_room, next_pipe;
+    azs_ring active; /* owned references to peers that have messages in */
+    azs_ring dirty;  /* owned references to peers to be flushed */
+    azs_deferred flush;
+    azs_native_batch *spares; /* owned */
+    int nspares;
+
+    PyObject *by_id;      /* owned: ROUTER's peers by id, a dict */
+    uint32_t next_id;     /* of those without an id of their own; REQ's requests */
+    azs_zmtp_trie topics; /* SUB, XSUB: ours; PUB, XPUB: the peers' */
+    azs_zmtp_subscriber subscriber; /* SUB, XSUB */
+    azs_ring news;                  /* XPUB: owned lists, of subscriptions */
+    PyObject *welcome;              /* owned or NULL: XPUB's first message */
+    /* REQ: whom the request went to, while it is not answered. REP: who has asked. */
+    ZmtpPeerObject *partner; /* owned or NULL */
+    PyObject *envelope;      /* owned or NULL: REP's tuple; REQ: its id */
+    bool waits;              /* REQ: for the answer. REP: to send it */
+};
+
+/* ---- socket.c ---- */
+
+bool azs_native_socket_check(azs_state *st, PyObject *object);
+
+/* Adds to or takes off the pipes. */
+int azs_native_socket_add_pipe(ZmtpSocketObject *self, ZmtpPeerObject *peer);
+void azs_native_socket_drop_pipe(ZmtpSocketObject *self, ZmtpPeerObject *peer);
+
+/* The next message of any peer, in turn. 0, or EAGAIN. */
+int azs_native_socket_take(ZmtpSocketObject *self, PyObject **message,
+                           ZmtpPeerObject **from);
+
+/* Tells the transport. 0, or -1 with an exception. Runs Python code. */
+int azs_native_socket_tell(ZmtpSocketObject *self);
+
+void azs_native_config_release(azs_native_config *config);
+
+/* ---- peer.c ---- */
+
+/* Takes over the frames under way as a message, where `skip` of them are dropped. */
+int azs_native_peer_push(ZmtpPeerObject *peer, int skip, PyObject *first);
+
+/* Takes what has been received and kept back. */
+int azs_native_peer_go_on(ZmtpPeerObject *peer);
+
+/* Ends the connection; `event` and `value` are for the monitor. Calls
+ * socket._peer_lost(). 0 or -1. Runs Python code. */
+int azs_native_peer_lose(ZmtpPeerObject *peer, int event, int value);
+
+/* ---- peer_send.c ---- */
+
+/* Is there room by the high water mark? */
+bool azs_native_peer_has_room(const ZmtpPeerObject *peer);
+
+/* Queues a message of exact bytes: 0, EAGAIN where there is no room, or -1 with
+ * MemoryError. What it sends leaves when the callback that runs returns. */
+int azs_native_peer_send(ZmtpPeerObject *peer, PyObject *const *parts,
+                         Py_ssize_t nparts);
+
+/* A command, or a frame that is like one: whatever the marks are. 0 or -1. */
+int azs_native_peer_send_command(ZmtpPeerObject *peer, unsigned flags,
+                                 const uint8_t *body, size_t size);
+
+/* Sends what the kernel takes. Never fails: an error is left to the loop. */
+void azs_native_peer_flush(ZmtpPeerObject *peer);
+
+/* Forgets what is encoded; with `all` the queue, too. */
+void azs_native_peer_drop_out(ZmtpPeerObject *peer, bool all);
+
+/* Messages that wait: queued, or encoded and not sent. */
+static inline size_t
+azs_native_peer_waiting(const ZmtpPeerObject *peer)
+{
+    return peer->out.count + (size_t)peer->batched;
+}
+
+/* ---- pattern_*.c ---- */
+
+/* SUB, XSUB: subscribes or cancels, and tells the peers. 0 or -1. */
+int azs_native_sub_change(ZmtpSocketObject *self, bool subscribe, const uint8_t *topic,
+                          size_t size);
+
+/* PUB, XPUB: a peer subscribes or cancels; others heed it not. 0 or -1. */
+int azs_native_peer_subscription(ZmtpSocketObject *self, ZmtpPeerObject *peer,
+                                 const azs_zmtp_subscription *subscription);
+
+/* ---- types, sodium.c ---- */
+
+extern PyType_Spec azs_native_socket_spec, azs_native_peer_spec;
+
+/* The libsodium of the loaded image `path`, or NULL with ImportError. */
+const azs_zmtp_crypto *azs_native_sodium(const char *path);
+
+ZmtpPeerObject *azs_native_peer_new(ZmtpSocketObject *socket, PyObject *owner,
+                                    bool connects);
+
+#endif

@@ -1,0 +1,330 @@
+/* What a peer is sent. */
+#include <errno.h>
+#include <sys/socket.h>
+
+#include "zmq/native/native.h"
+
+static void
+release_bytes(void *owner)
+{
+    Py_DECREF((PyObject *)owner); /* exact bytes: no finalizer runs */
+}
+
+/* ---- batches ---- */
+
+enum { SPARE_BATCHES = 4 };
+
+static azs_native_batch *
+take_batch(ZmtpSocketObject *socket)
+{
+    azs_native_batch *batch = socket->spares;
+    if (azs_likely(batch != NULL)) {
+        socket->spares = batch->next;
+        socket->nspares--;
+    } else {
+        batch = PyMem_Malloc(sizeof(*batch));
+        if (batch == NULL) {
+            PyErr_NoMemory();
+            return NULL;
+        }
+    }
+    azs_zmtp_batch_init(&batch->batch, batch->memory, sizeof(batch->memory),
+                        release_bytes);
+    return batch;
+}
+
+static void
+give_batch(ZmtpPeerObject *peer)
+{
+    azs_native_batch *batch = peer->batch;
+    ZmtpSocketObject *socket = peer->socket;
+    peer->batch = NULL;
+    peer->batched = 0;
+    if (batch == NULL)
+        return;
+    azs_zmtp_batch_clear(&batch->batch);
+    if (socket == NULL || socket->nspares >= SPARE_BATCHES) {
+        PyMem_Free(batch);
+        return;
+    }
+    batch->next = socket->spares;
+    socket->spares = batch;
+    socket->nspares++;
+}
+
+void
+azs_native_peer_drop_out(ZmtpPeerObject *peer, bool all)
+{
+    give_batch(peer);
+    peer->out_frame = 0; /* its first frames are sent again */
+    if (!all)
+        return;
+    while (peer->out.count > 0)
+        Py_DECREF((PyObject *)azs_ring_pop(&peer->out));
+    azs_ring_free(&peer->out);
+}
+
+/* ---- encoding ---- */
+
+/* 0, ENOBUFS where the batch is full, or -1 with an exception. */
+static int
+put_sealed(ZmtpPeerObject *peer, unsigned flags, const uint8_t *body, size_t size)
+{
+    azs_zmtp_batch *batch = &peer->batch->batch;
+    size_t sealed_size = size + AZS_ZMTP_CURVE_OVERHEAD;
+    uint8_t *out;
+    if (sealed_size < AZS_ZMTP_REFERENCE_MIN) {
+        out = azs_zmtp_batch_reserve(batch, 0, sealed_size);
+        if (out == NULL)
+            return ENOBUFS;
+        if (azs_zmtp_curve_seal(peer->curve, flags, body, size, out) < 0)
+            peer->broken = EPROTO;
+        return 0;
+    }
+    if (batch->end + 2 > AZS_ZMTP_BATCH_PIECES ||
+        batch->size - batch->used < AZS_ZMTP_HEADER_MAX)
+        return ENOBUFS;
+    PyObject *sealed = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)sealed_size);
+    if (sealed == NULL)
+        return -1;
+    out = (uint8_t *)PyBytes_AS_STRING(sealed);
+    if (azs_zmtp_curve_seal(peer->curve, flags, body, size, out) < 0)
+        peer->broken = EPROTO;
+    int put = azs_zmtp_batch_put(batch, 0, out, sealed_size, sealed);
+    assert(put == 1);
+    (void)put;
+    return 0;
+}
+
+static inline int
+put_frame(ZmtpPeerObject *peer, unsigned flags, PyObject *frame)
+{
+    const uint8_t *body = (const uint8_t *)PyBytes_AS_STRING(frame);
+    size_t size = (size_t)PyBytes_GET_SIZE(frame);
+    if (azs_unlikely(peer->curve != NULL))
+        return put_sealed(peer, flags, body, size);
+    int put = azs_zmtp_batch_put(&peer->batch->batch, flags, body, size, frame);
+    if (put == 1)
+        Py_INCREF(frame);
+    return put < 0 ? ENOBUFS : 0;
+}
+
+/* Encodes frames from *next on: 0; ENOBUFS where *next did not fit; -1. */
+static inline int
+encode(ZmtpPeerObject *peer, PyObject *const *parts, Py_ssize_t nparts,
+       Py_ssize_t *next)
+{
+    if (peer->batch == NULL) {
+        peer->batch = take_batch(peer->socket);
+        if (peer->batch == NULL)
+            return -1;
+    }
+    for (; *next < nparts; ++*next) {
+        unsigned flags = *next < nparts - 1 ? AZS_ZMTP_MORE : 0;
+        int err = put_frame(peer, flags, parts[*next]);
+        if (azs_unlikely(err != 0))
+            return err;
+    }
+    peer->batched++;
+    return 0;
+}
+
+/* ---- sending ---- */
+
+static int
+mark_dirty(ZmtpPeerObject *peer)
+{
+    ZmtpSocketObject *socket = peer->socket;
+    if (peer->dirty || socket->loop == NULL)
+        return 0;
+    if ((socket->dirty.slots == NULL && azs_ring_init(&socket->dirty, 16) < 0) ||
+        azs_ring_push(&socket->dirty, (uintptr_t)peer) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    peer->dirty = true;
+    Py_INCREF(peer);
+    azs_loop_defer(socket->loop, &socket->flush);
+    return 0;
+}
+
+bool
+azs_native_peer_has_room(const ZmtpPeerObject *peer)
+{
+    int hwm = peer->socket->options.sndhwm;
+    return hwm == 0 || azs_native_peer_waiting(peer) < (size_t)hwm;
+}
+
+static int
+queue_push(ZmtpPeerObject *peer, PyObject *const *parts, Py_ssize_t nparts)
+{
+    PyObject *message = PyTuple_New(nparts);
+    if (message == NULL)
+        return -1;
+    for (Py_ssize_t i = 0; i < nparts; i++)
+        PyTuple_SET_ITEM(message, i, Py_NewRef(parts[i]));
+    PyObject_GC_UnTrack(message); /* bytes only */
+    if ((peer->out.slots == NULL && azs_ring_init(&peer->out, 16) < 0) ||
+        azs_ring_push(&peer->out, (uintptr_t)message) < 0) {
+        Py_DECREF(message);
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+int
+azs_native_peer_send(ZmtpPeerObject *peer, PyObject *const *parts, Py_ssize_t nparts)
+{
+    if (azs_unlikely(!azs_native_peer_has_room(peer))) {
+        /* All that was written in this callback: the kernel may have room. */
+        if (peer->state == PEER_READY)
+            azs_native_peer_flush(peer);
+        if (!azs_native_peer_has_room(peer))
+            return EAGAIN;
+    }
+    Py_ssize_t next = 0;
+    if (azs_likely(peer->out.count == 0 && peer->state == PEER_READY)) {
+        int err = encode(peer, parts, nparts, &next);
+        if (azs_likely(err == 0))
+            return mark_dirty(peer);
+        if (err < 0)
+            return -1;
+    }
+    if (queue_push(peer, parts, nparts) < 0)
+        return -1;
+    if (peer->state != PEER_READY)
+        return 0;
+    if (peer->out.count == 1)
+        peer->out_frame = next;
+    if (mark_dirty(peer) < 0)
+        return -1;
+    if (!(peer->watcher.interest & EPOLLOUT))
+        azs_native_peer_flush(peer); /* the batch is full */
+    return 0;
+}
+
+int
+azs_native_peer_send_command(ZmtpPeerObject *peer, unsigned flags, const uint8_t *body,
+                             size_t size)
+{
+    PyObject *frame = PyBytes_FromStringAndSize((const char *)body, (Py_ssize_t)size);
+    if (frame == NULL)
+        return -1;
+    int result = -1;
+    /* Not into the middle of a message that is encoded in part: behind the rest. */
+    if (peer->out_frame == 0 &&
+        (peer->batch != NULL || (peer->batch = take_batch(peer->socket)) != NULL)) {
+        int put = put_frame(peer, flags, frame);
+        if (put == ENOBUFS) {
+            azs_native_peer_flush(peer);
+            put = peer->out_frame == 0 && peer->batch != NULL
+                      ? put_frame(peer, flags, frame)
+                      : 0;
+            if (put == ENOBUFS)
+                put = 0; /* the kernel takes nothing: a PONG is in vain */
+        }
+        result = put < 0 ? -1 : mark_dirty(peer);
+    } else if (!PyErr_Occurred()) {
+        result = 0;
+    }
+    Py_DECREF(frame);
+    return result;
+}
+
+/* Encodes what waits, as long as there is room. 0, or -1 without an exception. */
+static int
+fill(ZmtpPeerObject *peer)
+{
+    while (peer->out.count > 0) {
+        PyObject *message = (PyObject *)azs_ring_at(&peer->out, 0);
+        int err = encode(peer, ((PyTupleObject *)message)->ob_item,
+                         PyTuple_GET_SIZE(message), &peer->out_frame);
+        if (err == ENOBUFS)
+            return 0;
+        if (err < 0) {
+            PyErr_Clear(); /* no memory: tried again with the next flush */
+            return -1;
+        }
+        peer->out_frame = 0;
+        azs_ring_pop(&peer->out);
+        Py_DECREF(message);
+    }
+    return 0;
+}
+
+static ssize_t
+send_batch(int fd, const azs_zmtp_batch *batch)
+{
+    ssize_t n;
+    do {
+        if (batch->end - batch->first == 1) {
+            const struct iovec *piece = &batch->pieces[batch->first];
+            n = send(fd, piece->iov_base, piece->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+        } else {
+            struct msghdr msg = {
+                .msg_iov = (struct iovec *)&batch->pieces[batch->first],
+                .msg_iovlen = batch->end - batch->first,
+            };
+            n = sendmsg(fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+        }
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : n;
+}
+
+static void
+want_write(ZmtpPeerObject *peer, bool wanted)
+{
+    LoopObject *loop = peer->socket->loop;
+    uint32_t interest = peer->watcher.interest;
+    uint32_t now = wanted ? interest | EPOLLOUT : interest & ~(uint32_t)EPOLLOUT;
+    if (now != interest && peer->watcher.fd >= 0 && loop != NULL &&
+        azs_watcher_modify(loop, &peer->watcher, now) < 0) {
+        PyErr_Clear();
+        peer->broken = ENOMEM;
+    }
+}
+
+void
+azs_native_peer_flush(ZmtpPeerObject *peer)
+{
+    ZmtpSocketObject *socket = peer->socket;
+    if (peer->fd < 0 || socket == NULL ||
+        (peer->state != PEER_READY && peer->state != PEER_SHAKING))
+        return;
+    bool blocked = false;
+    while (peer->broken == 0) {
+        if (peer->state == PEER_READY && fill(peer) < 0 && peer->batch == NULL)
+            break;
+        if (peer->batch == NULL || peer->batch->batch.octets == 0)
+            break;
+        ssize_t n = send_batch(peer->fd, &peer->batch->batch);
+        if (n < 0) {
+            if (n == -EAGAIN)
+                blocked = true;
+            else
+                peer->broken = (int)-n;
+            break;
+        }
+        if (socket->loop != NULL)
+            socket->loop->stats.packets_sent++;
+        azs_zmtp_batch_sent(&peer->batch->batch, (size_t)n);
+        if (peer->batch->batch.octets > 0) {
+            blocked = true;
+            break;
+        }
+        peer->batched = 0;
+    }
+    if (azs_likely(!blocked && peer->batch != NULL && peer->batch->batch.octets == 0))
+        give_batch(peer);
+    want_write(peer, blocked);
+    /* Who waits for room is told by the loop; so is an error. */
+    bool drained = socket->closed && azs_native_peer_waiting(peer) == 0;
+    if (azs_unlikely((peer->broken != 0 || drained ||
+                      (socket->wants_room && azs_native_peer_has_room(peer))) &&
+                     socket->loop != NULL && peer->watcher.fd >= 0)) {
+        if (azs_watcher_post(socket->loop, &peer->watcher,
+                             peer->broken ? EPOLLERR : EPOLLOUT) < 0)
+            PyErr_Clear();
+    }
+}
