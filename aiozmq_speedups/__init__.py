@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from aiozmq_speedups._ext import EpollSelector
-    from aiozmq_speedups._policy import EventLoopPolicy, ZmqEventLoopPolicy
+    from aiozmq_speedups._loop.policy import EventLoopPolicy, ZmqEventLoopPolicy
     from aiozmq_speedups._version import __version__, version, version_info
     from aiozmq_speedups.core import (
         SocketEvent,
@@ -56,11 +56,11 @@ __all__ = (
 # for no pyzmq, and who wants the version for no asyncio. Policies are gone in 3.16.
 _MODULE_OF = {
     "EpollSelector": "_ext",
-    "EventLoopPolicy": "_policy",
+    "EventLoopPolicy": "loop",
     "Loop": "loop",
     "SocketEvent": "core",
     "ZmqEventLoop": "loop",
-    "ZmqEventLoopPolicy": "_policy",
+    "ZmqEventLoopPolicy": "loop",
     "ZmqMonitor": "core",
     "ZmqOptions": "core",
     "ZmqProtocol": "interface",

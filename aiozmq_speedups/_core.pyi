@@ -186,7 +186,7 @@ class ZmqTransport(interface.ZmqTransport):
     def write(self, data: Iterable[bytes | bytearray | memoryview], /) -> None: ...
 
 class ZmtpSocket:
-    """A socket of the native engine: see _zmtp.py."""
+    """A socket of the native engine: see _zmq/engine_native.py."""
 
     def __init__(self, loop: Loop, type: int, /) -> None: ...
     @property

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aiozmq_speedups._zmqmonitor import SocketEvent, ZmqMonitor
+    from aiozmq_speedups._zmq.monitor import SocketEvent, ZmqMonitor
 
 __all__ = ["ZmqTransport", "ZmqProtocol"]
 

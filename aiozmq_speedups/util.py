@@ -65,3 +65,11 @@ def _tcp_addresses(endpoint: str) -> set[tuple[str, str]]:
     except (OSError, UnicodeError):
         return set()
     return {(str(info[4][0]).removeprefix("::ffff:"), port) for info in found}
+
+
+def check_engine(engine: str | None) -> None:
+    """ValueError where there is no engine of this name; None is the default."""
+    if engine not in (None, "auto", "libzmq", "native"):
+        raise ValueError(
+            f"the engine should be 'libzmq', 'native' or 'auto', not {engine!r}"
+        )

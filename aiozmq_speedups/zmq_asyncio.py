@@ -32,19 +32,18 @@ import zmq
 import zmq.asyncio as _pyzmq
 from zmq.asyncio import ZMQEventLoop, install
 
-from aiozmq_speedups import _alias, _ext, core
+from aiozmq_speedups import _alias, _ext
+from aiozmq_speedups._zmq import accelerated as _transports
+from aiozmq_speedups._zmq.pure import _PyZmqTransport
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["Context", "Poller", "Socket", "ZMQEventLoop", "install"]
 
-_zmq_core: Any = core
-
 #: True where these are in C; False where they are pyzmq's own.
 accelerated: bool = (
-    _ext.core is not None
-    and _zmq_core._transport_class is not _zmq_core._PyZmqTransport
+    _ext.core is not None and _transports.transport_class is not _PyZmqTransport
 )
 
 if TYPE_CHECKING or not accelerated:
@@ -69,7 +68,7 @@ else:
         return asyncio.get_event_loop()
 
     def _watch_release(loop: asyncio.AbstractEventLoop) -> None:
-        _zmq_core._schedule_release(loop, 0.02)
+        _transports.schedule_release(loop, 0.02)
 
     _core._zmq_async_setup(_error, zmq.Again, zmq.Frame, _default_loop, _watch_release)
 

@@ -81,22 +81,22 @@ async def _settle():
 
 def transport_class(kind):
     """The transport class of `kind`; skips where it is not available."""
-    from aiozmq_speedups import core
+    from aiozmq_speedups._zmq import accelerated, pure
 
     if kind == "pure":
-        return core._PyZmqTransport
-    if core._transport_class is core._PyZmqTransport:
-        pytest.skip(f"no C transport: {core.transport_info}")
-    return core._CZmqTransport
+        return pure._PyZmqTransport
+    if accelerated.transport_class is pure._PyZmqTransport:
+        pytest.skip(f"no C transport: {accelerated.transport_info}")
+    return accelerated._CZmqTransport
 
 
 @pytest.fixture(params=TRANSPORT_KINDS)
 def transport_kind(request, monkeypatch):
     """Runs the test with each transport."""
     cls = transport_class(request.param)
-    from aiozmq_speedups import core
+    from aiozmq_speedups._zmq import connect
 
-    monkeypatch.setattr(core, "_transport_class", cls)
+    monkeypatch.setattr(connect, "transport_class", cls)
     return request.param
 
 

@@ -87,9 +87,9 @@ async def close(service):
 def _implementation(request, monkeypatch):
     package, kind, transport = request.param
     if transport is not None:
-        from aiozmq_speedups import core
+        from aiozmq_speedups._zmq import connect, pure
 
-        monkeypatch.setattr(core, "_transport_class", core._PyZmqTransport)
+        monkeypatch.setattr(connect, "transport_class", pure._PyZmqTransport)
         _use_pure_rpc(monkeypatch)
     return Implementation(package, kind)
 

@@ -138,7 +138,7 @@ def test_without_policies(script, monkeypatch):
     """)
     code = f"""
 import sys
-sys.modules["aiozmq_speedups._policy"] = None
+sys.modules["aiozmq_speedups._loop.policy"] = None
 from aiozmq_speedups.__main__ import main
 sys.exit(main(["run", {str(path)!r}]))
 """

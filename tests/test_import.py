@@ -1,6 +1,7 @@
 """What an import loads, and what it needs."""
 
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -79,10 +80,14 @@ def test_the_loop_loads_no_zmq_and_no_msgpack():
     if core is None:
         return  # in pure Python a loop's selector takes zmq's sockets
     assert third_party == "[]"
-    assert eval(own) == [
+    loop = "accelerated api install processes sendfile servers signals zmq_part"
+    assert eval(own) == sorted(
         f"aiozmq_speedups.{name}"
-        for name in ("_core", "_ext", "_processes", "_sendfile", "interface", "loop")
-    ]
+        for name in (
+            *("_core", "_ext", "_loop", "interface", "loop", "util"),
+            *(f"_loop.{part}" for part in loop.split()),
+        )
+    )
 
 
 @pytest.mark.parametrize("pure", ["", "1"])
@@ -112,3 +117,26 @@ def test_every_name_is_there():
     assert out == ""
     with pytest.raises(AttributeError, match="has no attribute 'no_such_name'"):
         aiozmq_speedups.no_such_name  # noqa: B018
+
+
+def test_public_names_say_where_they_are_public():
+    """Where the code is in a private module; ZmqOptions' comments are its docs."""
+    import aiozmq_speedups
+
+    modules = {"core", "interface", "loop", "selector", "stream"}
+    public = {f"aiozmq_speedups.{name}" for name in modules}
+    for name in set(aiozmq_speedups.__all__) - {"EpollSelector", "ZmqOptions"}:
+        value = getattr(aiozmq_speedups, name)
+        if not isinstance(value, (str, tuple)):
+            assert value.__module__ in public, name
+            assert getattr(sys.modules[value.__module__], name) is value
+            assert pickle.loads(pickle.dumps(value)) is value
+
+
+def test_an_event_is_pickled_by_its_public_name():
+    from aiozmq_speedups import SocketEvent
+
+    event = SocketEvent(1, 2, "tcp://127.0.0.1:1")
+    assert b"aiozmq_speedups.core" in pickle.dumps(event)
+    assert pickle.loads(pickle.dumps(event)) == event
+    assert repr(event).startswith("SocketEvent(event=1, ")

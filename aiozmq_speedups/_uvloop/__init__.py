@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from typing import TypeVar
 
-    from aiozmq_speedups._policy import EventLoopPolicy
+    from aiozmq_speedups._loop.policy import EventLoopPolicy
 
     _T = TypeVar("_T")
 

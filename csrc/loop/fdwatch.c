@@ -71,7 +71,7 @@ Loop__ensure_fd_no_transport(LoopObject *self, PyObject *arg)
     Py_RETURN_NONE;
 }
 
-/* A zmq.Socket is watched by _zmqwatch.py: its descriptor is not its readiness. */
+/* A zmq.Socket is watched by _zmq/watch.py: its descriptor is not its readiness. */
 static inline bool
 is_zmq_socket(LoopObject *self, PyObject *arg)
 {

@@ -171,7 +171,7 @@
     X(kwnames_name_loop)           /* ("name", "loop") */                              \
     X(kwnames_context)             /* ("context",) of asyncio's; NULL until seen */    \
     X(selector_key)                /* selectors.SelectorKey */                         \
-    X(zmq_socket_class)            /* zmq.Socket, once core.py knows it */             \
+    X(zmq_socket_class)            /* zmq.Socket, once _zmq knows it */                \
     X(zmq_closed_descr)            /* its field _closed, read in C */                  \
     X(zmq_socket_type)             /* pyzmq's Socket in C, once bound */               \
     X(asyncio_buffered_protocol)                                                       \

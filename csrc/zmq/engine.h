@@ -34,7 +34,7 @@ enum {
 };
 
 /* What a frame counts in buffers, budgets and water marks beside its payload: the size
- * of libzmq's zmq_msg_t. aiozmq_speedups/_zmqsock.py has the same. */
+ * of libzmq's zmq_msg_t. aiozmq_speedups/_zmq/engine_libzmq.py has the same. */
 enum { AZS_ZMQ_FRAME_OVERHEAD = 64 };
 
 static inline Py_ssize_t

@@ -1,5 +1,5 @@
-/* ZmqTransport as Python sees it: methods, attributes, life. core.py adds what is
- * called seldom. */
+/* ZmqTransport as Python sees it: methods, attributes, life. _zmq/transport.py adds
+ * what is called seldom. */
 #include "zmq/zmq_transport.h"
 
 #include <structmember.h>

@@ -17,7 +17,8 @@ import weakref
 
 import zmq
 
-from aiozmq_speedups import EpollSelector, Loop, ZmqProtocol, _core, core, rpc, run
+from aiozmq_speedups import EpollSelector, Loop, ZmqProtocol, _core, rpc, run
+from aiozmq_speedups._zmq.accelerated import _CZmqTransport
 from aiozmq_speedups.rpc import _fast
 from aiozmq_speedups.rpc.packer import _Packer
 
@@ -530,7 +531,7 @@ def socket_that_lies_about_its_address():
 
     loop = Loop()
     with zmq.Context() as context, Liar(context, zmq.DEALER) as sock:
-        transport = core._CZmqTransport(loop, zmq.DEALER, sock, ZmqProtocol())
+        transport = _CZmqTransport(loop, zmq.DEALER, sock, ZmqProtocol())
         sock.bind("inproc://x")
         transport.write([b"x"])
         transport.abort()
@@ -543,7 +544,7 @@ def socket_that_was_never_initialized():
     loop = Loop()
     sock = zmq.Socket.__new__(zmq.Socket)
     with contextlib.suppress(Exception):
-        core._CZmqTransport(loop, zmq.DEALER, sock, ZmqProtocol()).write([b"x"])
+        _CZmqTransport(loop, zmq.DEALER, sock, ZmqProtocol()).write([b"x"])
     loop.close()
 
 

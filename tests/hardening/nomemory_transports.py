@@ -23,7 +23,8 @@ import zmq
 from nomemory_cases import ALLOCATIONS, Alive, nothing, sweep
 
 from aiozmq_speedups._ext import core as _core
-from aiozmq_speedups.core import SocketEvent, _CZmqTransport
+from aiozmq_speedups._zmq.accelerated import _CZmqTransport
+from aiozmq_speedups.core import SocketEvent
 
 BIG = b"b" * 100 * 1024
 CASES = {}

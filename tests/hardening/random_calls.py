@@ -19,7 +19,7 @@ import warnings
 import zmq
 
 from aiozmq_speedups import EpollSelector, Loop, _core
-from aiozmq_speedups.core import _CZmqTransport
+from aiozmq_speedups._zmq.accelerated import _CZmqTransport
 
 OBJECTS_LIVE_FOR = 150  # calls
 # They block, or change the process for the rest of the run.

@@ -13,7 +13,8 @@ import weakref
 import pytest
 from two_loops import loop
 
-from aiozmq_speedups.loop import ASYNCIO_HOOKS, Loop, new_event_loop, run
+from aiozmq_speedups._loop.hooks import ASYNCIO_HOOKS
+from aiozmq_speedups.loop import Loop, new_event_loop, run
 
 __all__ = ["loop"]
 

@@ -301,7 +301,8 @@ def test_sock_methods(loop):
 
 
 def test_zmq(loop):
-    from aiozmq_speedups import core, create_zmq_stream
+    from aiozmq_speedups import create_zmq_stream
+    from aiozmq_speedups._zmq import accelerated, pure
 
     async def main():
         a = await create_zmq_stream(zmq.PULL, bind="tcp://127.0.0.1:*")
@@ -313,7 +314,7 @@ def test_zmq(loop):
         for _ in range(10):
             await a.read()
         stats = loop.stats()
-        if core._transport_class is not core._PyZmqTransport:
+        if accelerated.transport_class is not pure._PyZmqTransport:
             assert stats["zmq_messages_sent"] == 10
             assert stats["zmq_messages_received"] == 10
         a.close()

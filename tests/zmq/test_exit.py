@@ -12,11 +12,12 @@ PROGRAM = """
 import asyncio, math, sys
 import zmq
 import aiozmq_speedups
-from aiozmq_speedups import _zmqlinger, rpc
+from aiozmq_speedups import rpc
+from aiozmq_speedups._zmq import linger
 from aiozmq_speedups.loop import Loop
 
 kind, how = sys.argv[1:]
-_zmqlinger.CLOSE_TIMEOUT = 0.1
+linger.CLOSE_TIMEOUT = 0.1
 sys.unraisablehook = lambda args: print("unraisable", args, flush=True)
 
 def new_loop():

@@ -9,7 +9,7 @@ import pytest
 import zmq
 from helpers import Recorder, pair
 
-from aiozmq_speedups._zmqmonitor import _EVENT_NAMES, SocketEvent, decode_event
+from aiozmq_speedups._zmq.monitor import _EVENT_NAMES, SocketEvent, decode_event
 
 pytestmark = pytest.mark.usefixtures("transport_kind")
 

@@ -8,6 +8,7 @@ import zmq
 from helpers import Recorder, close, open_transport, raw_socket
 
 from aiozmq_speedups import _ext, core, create_zmq_stream, new_event_loop, rpc
+from aiozmq_speedups._zmq import connect, pure
 
 if _ext.core is None:
     pytest.skip("the C extension was not built", allow_module_level=True)
@@ -202,6 +203,6 @@ def test_protocols_get_their_callbacks(run):
 
 
 def test_the_transport_in_c_is_needed(run, monkeypatch):
-    monkeypatch.setattr(core, "_transport_class", core._PyZmqTransport)
+    monkeypatch.setattr(connect, "transport_class", pure._PyZmqTransport)
     with pytest.raises(ValueError, match="the transport in C"):
         run(core.create_zmq_connection(Recorder, zmq.PULL, bind=ANY, engine="native"))

@@ -8,7 +8,7 @@ import zmq
 from helpers import close, open_transport, raw_socket
 
 from aiozmq_speedups import ZmqOptions, rpc
-from aiozmq_speedups._options import _OPTIONS
+from aiozmq_speedups._zmq.options import _OPTIONS
 from aiozmq_speedups.stream import create_zmq_stream
 
 pytestmark = pytest.mark.usefixtures("errors", "transport_kind")

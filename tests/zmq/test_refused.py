@@ -8,7 +8,7 @@ import pytest
 import zmq
 from helpers import close, open_transport, pair, raw_socket
 
-from aiozmq_speedups import _zmqbase
+from aiozmq_speedups._zmq import transport as zmq_transport
 
 pytestmark = pytest.mark.usefixtures("errors", "transport_kind")
 
@@ -105,7 +105,7 @@ def test_a_refused_message_of_the_buffer(run, errors):
 @pytest.mark.parametrize("case", ["PUB", "XPUB", "ROUTER", "paused ROUTER"])
 def test_room_is_noticed_without_a_timer(run, errors, monkeypatch, case):
     """Of those whose ZMQ_EVENTS does not tell of it: seen where a send is refused."""
-    monkeypatch.setattr(_zmqbase, "_RETRY_SECONDS", 3600)
+    monkeypatch.setattr(zmq_transport, "_RETRY_SECONDS", 3600)
     count = 3000
 
     async def go():

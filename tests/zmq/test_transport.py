@@ -13,6 +13,7 @@ import zmq
 from helpers import Recorder, close, open_transport, pair, raw_socket, size_of
 
 from aiozmq_speedups import core
+from aiozmq_speedups._zmq import connect
 from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
 
 pytestmark = pytest.mark.usefixtures("errors", "transport_kind")
@@ -1144,7 +1145,7 @@ def test_failed_start_is_not_silent(run):
     async def go():
         with contextlib.closing(raw_socket(zmq.DEALER)) as zmq_sock:
             with pytest.raises(RuntimeError):
-                core._transport_class(
+                connect.transport_class(
                     _ClosedLoop(), zmq.DEALER, zmq_sock, Recorder(), None
                 )
 

@@ -15,7 +15,8 @@ import pytest
 import zmq
 from helpers import Recorder, close, open_transport, pair, raw_socket, size_of
 
-from aiozmq_speedups import _ext, core
+from aiozmq_speedups import _ext
+from aiozmq_speedups._zmq import accelerated
 from aiozmq_speedups.interface import ZmqProtocol
 
 pytestmark = pytest.mark.usefixtures("errors", "transport_kind")
@@ -338,7 +339,7 @@ def test_the_constructor_misused(run, loop, transport_kind):
     only_c(transport_kind)
 
     async def go():
-        cls = core._CZmqTransport
+        cls = accelerated._CZmqTransport
         for args in [
             (),
             (loop,),

@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from aiozmq_speedups import _zmqsock, _zmtp
+from aiozmq_speedups._zmq import engine_libzmq, engine_native
 from aiozmq_speedups.log import logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from aiozmq_speedups._zmqbase import _BaseTransport
+    from aiozmq_speedups._zmq.transport import _BaseTransport
 
 #: Seconds: how long the end waits where the loop does not say.
 CLOSE_TIMEOUT = 1.0
@@ -108,8 +108,14 @@ def others_sockets() -> Sockets:
     return _others
 
 
+def is_our_loop(loop: Any) -> bool:
+    """Whether it is a Loop of this package: that is the room above, which this one
+    does not import."""
+    return hasattr(type(loop), "_close_zmq")
+
+
 def sockets_of(loop: Any) -> Sockets:
-    if not hasattr(loop, "_zmq_transports"):
+    if not is_our_loop(loop):
         return _others
     if loop._zmq_sockets is None:
         loop._zmq_sockets = Sockets()
@@ -126,12 +132,12 @@ class _Rest:
         self._sock = sock
         self._messages = deque(transport._take_queue())
         self._deadline = deadline
-        if isinstance(sock, _zmtp.NativeSocket):
+        if isinstance(sock, engine_native.NativeSocket):
             # Its own queues have room for all: they are sent as it is closed.
-            self.lost += _zmtp.send_rest(sock, self._messages)
+            self.lost += engine_native.send_rest(sock, self._messages)
             self._messages.clear()
         try:
-            linger = _zmqsock.get_linger(sock) if self._messages else 0
+            linger = engine_libzmq.get_linger(sock) if self._messages else 0
         except zmq.ZMQError:
             linger = 0  # closed by the user, or its context is terminated
         if linger >= 0:
@@ -142,12 +148,12 @@ class _Rest:
         messages = self._messages
         try:
             while messages:
-                _zmqsock.send(self._sock, messages[0])
+                engine_libzmq.send(self._sock, messages[0])
                 messages.popleft()
         except zmq.ZMQError as exc:
             if exc.errno in (errno.EAGAIN, errno.EINTR):
                 return time.monotonic() >= self._deadline
-            if exc.errno in _zmqsock.MESSAGE_ERRORS:
+            if exc.errno in engine_libzmq.MESSAGE_ERRORS:
                 self.lost.append(messages.popleft())
                 return not messages
             return True
@@ -205,7 +211,7 @@ def end_transports(
     # KeyboardInterrupt: the user does not want to wait.
     if failure is None or isinstance(failure, Exception):
         sockets.wait(deadline)
-        messages, count = _zmtp.finish(loop, deadline)
+        messages, count = engine_native.finish(loop, deadline)
         if messages:
             logger.warning(
                 "%d messages that waited in %d closed ZeroMQ sockets are lost",
@@ -214,3 +220,16 @@ def end_transports(
             )
     if failure is not None:
         raise failure
+
+
+def close_transports(loop: Any) -> None:
+    """Close the sockets of one of our loops, which is being closed."""
+    transports = list(loop._zmq_transports)
+    if not transports and loop._zmq_sockets is None and not loop._zmtp_lingering:
+        return
+    sockets = sockets_of(loop)
+    try:
+        end_transports(transports, sockets, loop._close_timeout, loop)
+    finally:
+        loop._zmq_sockets = None
+        sockets.close()

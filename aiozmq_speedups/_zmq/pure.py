@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
-from aiozmq_speedups._zmqbase import (
-    _BaseTransport,
-    _os_error,
-    _Protocol,
-    _Socket,
-)
-from aiozmq_speedups._zmqsock import (
+from aiozmq_speedups._zmq.engine_libzmq import (
     MESSAGE_ERRORS,
     get_events,
     message_size,
     receive,
     send,
+)
+from aiozmq_speedups._zmq.transport import (
+    _BaseTransport,
+    _os_error,
+    _Protocol,
+    _Socket,
 )
 
 if TYPE_CHECKING:

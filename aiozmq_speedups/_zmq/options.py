@@ -23,6 +23,9 @@ class ZmqOptions(TypedDict, total=False):
     ``math.inf`` where no limit is meant. What is not given stays as it is.
     """
 
+    #: What serves the socket: ``"libzmq"``, ``"native"`` or ``"auto"``; that of the
+    #: loop where it is not given: see :ref:`engines`.
+    engine: str
     #: How long messages are still sent after the socket was closed: what libzmq has
     #: taken, and what waits in the transport's buffer for libzmq to take it. 0 drops
     #: them, ``math.inf`` waits until the peer has them or the process ends. The
@@ -30,9 +33,6 @@ class ZmqOptions(TypedDict, total=False):
     #: (``context.linger = ...``, in milliseconds) or a ``zmq_sock`` is given. The end
     #: of the loop (``close_timeout`` of :class:`Loop`), and that of the process, wait a
     #: second for it at most: ``context.term()`` waits for all the time.
-    #: What serves the socket: ``"libzmq"``, ``"native"`` or ``"auto"``; that of the
-    #: loop where it is not given: see :ref:`engines`.
-    engine: str
     linger: float
     #: Messages that wait for one peer, or from one, before it blocks or drops; 0
     #: means no limit. libzmq's default is 1000.

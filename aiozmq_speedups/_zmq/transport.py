@@ -1,12 +1,13 @@
 """What all ZeroMQ transports share: everything but the message path.
 
-:class:`_BaseTransport` has what is called seldom. ``_zmqpure.py`` adds the
+:class:`_BaseTransport` has what is called seldom. ``pure.py`` adds the
 message path in Python, the C extension (csrc/zmq) has the fast one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import errno
 import os
 import reprlib
@@ -17,8 +18,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import zmq
 
-from aiozmq_speedups._zmqlinger import sockets_of
-from aiozmq_speedups._zmqmonitor import (
+from aiozmq_speedups._zmq import linger
+from aiozmq_speedups._zmq.linger import (
+    close_transports,
+    end_transports,
+    others_sockets,
+    sockets_of,
+)
+from aiozmq_speedups._zmq.monitor import (
     _DEFAULT_BACKLOG,
     SocketEvent,
     ZmqMonitor,
@@ -39,7 +46,7 @@ T = TypeVar("T")
 _Socket = zmq.Socket[bytes]
 _Protocol = Any  # a ZmqProtocol by duck typing, as aiozmq has it
 
-# How soon a message is tried again where libzmq may not tell: see _zmqpure.py.
+# How soon a message is tried again where libzmq may not tell: see pure.py.
 _RETRY_SECONDS = 0.02
 
 _EVENTS = int(zmq.EVENTS)
@@ -528,3 +535,26 @@ class _NativeMonitor:
 def _set_result_unless_done(waiter: Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
+
+
+def _at_exit() -> None:
+    """The end of the process: for loops that were not closed, or are not ours."""
+    loops: set[Any] = set()
+    others = []
+    for transport in [*_by_fd.values(), *_native]:
+        loop = transport._loop
+        if loop is None or transport._is_forked():
+            continue
+        sockets = sockets_of(loop)
+        if loop.is_running():
+            sockets.discard(transport._zmq_fd)  # a daemon thread uses it
+        elif sockets is others_sockets():
+            others.append(transport)
+        else:
+            loops.add(loop)
+    for loop in loops:
+        close_transports(loop)
+    end_transports(others, others_sockets(), linger.CLOSE_TIMEOUT)
+
+
+atexit.register(_at_exit)

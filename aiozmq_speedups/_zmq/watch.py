@@ -18,8 +18,6 @@ import zmq
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aiozmq_speedups.loop import Loop
-
 _Socket = zmq.Socket[Any]
 _EVENTS = int(zmq.EVENTS)
 _FD = int(zmq.FD)
@@ -39,7 +37,7 @@ class _Watch:
 class ZmqWatches:
     """The watched sockets of one loop."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Any) -> None:
         self._loop = loop  # a cycle while sockets are watched, or till close()
         self._watches: dict[_Socket, _Watch] = {}
 

@@ -1,7 +1,7 @@
 """Sockets of the native engine: ZMTP spoken by the loop itself (csrc/zmq/native).
 
 :class:`NativeSocket` has the methods of a pyzmq socket that transports and their users
-call. What happens once a socket is here, once a connection in _zmtp_links.py, once a
+call. What happens once a socket is here, once a connection in native_links.py, once a
 message in C.
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from aiozmq_speedups import _ext
-from aiozmq_speedups._zmtp_links import (
+from aiozmq_speedups._zmq.native_links import (
     USE_LIBZMQ,
     _Address,
     _Connector,
@@ -571,9 +571,9 @@ def finish(loop: Any, deadline: float) -> tuple[int, int]:
     sockets.clear()
     if not left:
         return 0, 0
-    from aiozmq_speedups.loop import Loop
-
-    own = Loop()  # no callback of the user's runs on it
+    own: Any = next(
+        iter(left)
+    )._loop._whole_loop()  # no callback of the user's runs on it
     try:
         for sock in left:
             sock._move_to(own)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 if TYPE_CHECKING:
-    from aiozmq_speedups._zmtp import NativeSocket
+    from aiozmq_speedups._zmq.engine_native import NativeSocket
 
 USE_LIBZMQ = 'use engine="libzmq"'
 

@@ -7,7 +7,7 @@ import threading
 import warnings
 from typing import Any
 
-from aiozmq_speedups.loop import Loop
+from aiozmq_speedups._loop.api import Loop
 
 if hasattr(asyncio.events, "_set_event_loop_policy"):  # 3.14: no warning there
     get_policy: Any = asyncio.events._get_event_loop_policy
@@ -29,6 +29,8 @@ else:
 class EventLoopPolicy(_DefaultPolicy):  # type: ignore[misc]
     """The running version's default policy, with our loop."""
 
+    __module__ = "aiozmq_speedups.loop"
+
     _loop_factory = Loop
 
 
@@ -46,6 +48,8 @@ class ZmqEventLoopPolicy(EventLoopPolicy):
     get_event_loop() raises RuntimeError (also an AssertionError, as aiozmq's)
     in other threads that have set none.
     """
+
+    __module__ = "aiozmq_speedups.loop"
 
     def get_event_loop(self) -> Loop:
         local = self._local

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from aiozmq_speedups._zmqbase import _BaseTransport
+    from aiozmq_speedups._zmq.transport import _BaseTransport
 
 __all__ = ["SocketEvent", "ZmqMonitor"]
 
@@ -75,6 +75,9 @@ class SocketEvent(NamedTuple):
         return _EVENT_NAMES.get(self.event) or hex(self.event)
 
 
+SocketEvent.__module__ = "aiozmq_speedups.core"
+
+
 class ZmqMonitor:
     """Iterates over a socket's events: ``async for event in transport.monitor()``.
 
@@ -89,6 +92,8 @@ class ZmqMonitor:
     is no longer referenced is closed; ``with transport.monitor() as events:`` closes
     it at the end of the block.
     """
+
+    __module__ = "aiozmq_speedups.core"
 
     __slots__ = ("__weakref__", "_backlog", "_events", "_hub", "_waiter", "dropped")
 

@@ -1,0 +1,1 @@
+"""The event loop. Its public names are in ``aiozmq_speedups.loop``."""

@@ -1,0 +1,107 @@
+"""Loop, on the C core or without it, and what makes and runs one."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from asyncio import events
+from typing import TYPE_CHECKING, Any
+
+from aiozmq_speedups import _ext
+from aiozmq_speedups._loop.zmq_part import ZmqPart
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from typing import TypeVar
+
+    import zmq
+
+    _T = TypeVar("_T")
+
+    _Base = asyncio.SelectorEventLoop
+elif _ext.core is not None:
+    from aiozmq_speedups._loop.accelerated import AcceleratedLoop as _Base
+else:
+    from aiozmq_speedups._loop.pure import PureLoop as _Base
+
+
+class Loop(ZmqPart, _Base):
+    """The event loop: asyncio's interface, plus ZeroMQ.
+
+    ``zmq_context`` is the zmq.Context that create_zmq_connection() makes sockets
+    in; None means ``zmq.Context.instance()``. With ``busy_poll_us`` an idle loop
+    polls for that many microseconds before it sleeps: see :ref:`busy-polling`;
+    TypeError where it is no int, ValueError where it is not from 0, the default
+    and off, to a day. ``close_timeout`` is how many seconds :meth:`close` waits for
+    messages of ZeroMQ sockets to be sent, ``math.inf`` for as long as the sockets'
+    linger times. ``zmq_engine`` is what serves its ZeroMQ sockets where they are not
+    given an ``engine``: see :ref:`engines`. Every method of
+    :class:`asyncio.AbstractEventLoop` of the running Python version is there. A
+    loop belongs to the thread that runs it; only call_soon_threadsafe() may be
+    called from others.
+    """
+
+    __module__ = "aiozmq_speedups.loop"
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            zmq_context: zmq.Context[Any] | None = None,
+            busy_poll_us: int = 0,
+            close_timeout: float = 1.0,
+            zmq_engine: str | None = None,
+        ) -> None: ...
+
+
+Loop._whole_loop = Loop
+
+
+def new_event_loop(
+    *,
+    zmq_context: zmq.Context[Any] | None = None,
+    busy_poll_us: int = 0,
+    close_timeout: float = 1.0,
+    zmq_engine: str | None = None,
+) -> Loop:
+    """A new loop; give it as ``loop_factory`` to :class:`asyncio.Runner`.
+
+    The arguments are those of :class:`Loop`.
+    """
+    return Loop(
+        zmq_context=zmq_context,
+        busy_poll_us=busy_poll_us,
+        close_timeout=close_timeout,
+        zmq_engine=zmq_engine,
+    )
+
+
+new_event_loop.__module__ = "aiozmq_speedups.loop"
+
+
+def run(
+    main: Coroutine[Any, Any, _T],
+    *,
+    debug: bool | None = None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    close_timeout: float | None = None,
+) -> _T:
+    """Run a coroutine on a new loop and close it: :func:`asyncio.run`.
+
+    ``loop_factory`` makes the loop, :func:`new_event_loop` where it is None.
+    ``close_timeout`` is that of :class:`Loop`; ValueError where ``loop_factory`` is
+    given, too.
+    """
+    if events._get_running_loop() is not None:
+        raise RuntimeError("run() cannot be called from a running event loop")
+    factory = loop_factory or new_event_loop
+    if close_timeout is not None:
+        if loop_factory is not None:
+            raise ValueError("close_timeout is for the loop that run() makes itself")
+        factory = functools.partial(new_event_loop, close_timeout=close_timeout)
+    with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+run.__module__ = "aiozmq_speedups.loop"
