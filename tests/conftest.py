@@ -48,6 +48,15 @@ def new_loop(kind):
     return Loop()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc):
+    """A test runs on each loop, or on those of its mark `loops`."""
+    mark = metafunc.definition.get_closest_marker("loops")
+    if mark is not None and "loop_kind" in metafunc.fixturenames:
+        kinds = pytest.mark.parametrize("loop_kind", mark.args, indirect=True)
+        metafunc.definition.add_marker(kinds)
+
+
 @pytest.fixture(params=LOOP_KINDS)
 def loop_kind(request):
     """Runs the test on each loop."""
@@ -62,11 +71,13 @@ def make_loop(loop_kind):
 
 
 @pytest.fixture
-def loop(loop_kind):
+def loop(request, loop_kind):
     """A new loop of the kind in hand, closed after the test."""
     loop = new_loop(loop_kind)
     yield loop
-    if not loop.is_closed():
+    mark = request.node.get_closest_marker("loops")
+    at_once = mark is not None and mark.kwargs.get("closed_at_once", False)
+    if not at_once and not loop.is_closed():
         # Lets what the test's last lines closed come to its end.
         loop.run_until_complete(_settle())
         loop.run_until_complete(loop.shutdown_asyncgens())
@@ -158,6 +169,11 @@ def _warm_up():
 
 
 def pytest_configure(config):
+    config.addinivalue_line(
+        "markers",
+        "loops(*kinds, closed_at_once=False): the loops to run on, in place of all; "
+        "closed_at_once: the loop runs no turn after the test's last",
+    )
     config.addinivalue_line(
         "markers", "no_leak_guard(reason): the test leaves something on purpose"
     )

@@ -7,11 +7,10 @@ import socket
 import weakref
 
 import pytest
-from two_loops import loop
 
 from aiozmq_speedups import new_event_loop
 
-__all__ = ["loop"]
+pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
 
 
 @pytest.fixture

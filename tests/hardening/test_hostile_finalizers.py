@@ -7,11 +7,11 @@ import socket
 import weakref
 
 import pytest
-from two_loops import KINDS, loop
+from two_loops import KINDS
 
 from aiozmq_speedups import new_event_loop
 
-__all__ = ["loop"]
+pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
 
 
 def nothing(*args):

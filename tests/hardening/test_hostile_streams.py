@@ -5,12 +5,12 @@ import contextlib
 import socket
 
 import pytest
-from two_loops import loop
 
-__all__ = ["loop"]
+pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
+
 
 #: Their methods in C are what is attacked.
-ours = pytest.mark.parametrize("loop", ["speedups"], indirect=True)
+ours = pytest.mark.loops("speedups", closed_at_once=True)
 
 
 @contextlib.asynccontextmanager

@@ -11,13 +11,12 @@ import sys
 import warnings
 
 import pytest
-from two_loops import loop
 
 from aiozmq_speedups import _ext, new_event_loop
 
-core = _ext.core
+pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
 
-__all__ = ["loop"]
+core = _ext.core
 
 
 @pytest.fixture
@@ -29,7 +28,7 @@ def contexts(loop):
 
 
 #: asyncio leaves what is half made to the garbage collector.
-ours = pytest.mark.parametrize("loop", ["speedups"], indirect=True)
+ours = pytest.mark.loops("speedups", closed_at_once=True)
 
 
 def run_ready(loop):

@@ -11,11 +11,11 @@ import threading
 import time
 
 import pytest
-from two_loops import KINDS, loop
+from two_loops import KINDS
 
 from aiozmq_speedups import Loop
 
-__all__ = ["loop"]
+pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
 
 
 @pytest.fixture(autouse=True)

@@ -11,12 +11,11 @@ import sys
 import weakref
 
 import pytest
-from two_loops import loop
 
 from aiozmq_speedups._loop.hooks import ASYNCIO_HOOKS
 from aiozmq_speedups.loop import Loop, new_event_loop, run
 
-__all__ = ["loop"]
+pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
 
 
 def test_run_returns_the_result():

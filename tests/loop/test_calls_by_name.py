@@ -4,9 +4,8 @@ import contextvars
 import socket
 
 import pytest
-from two_loops import loop
 
-__all__ = ["loop"]
+pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
 
 
 @pytest.fixture

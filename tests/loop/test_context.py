@@ -9,11 +9,12 @@ import threading
 import weakref
 
 import pytest
-from two_loops import loop
 
 from aiozmq_speedups.loop import new_event_loop
 
-__all__ = ["loop"]
+pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
+
+
 var = contextvars.ContextVar("var", default="unset")
 
 

@@ -6,9 +6,9 @@ import contextlib
 import socket
 
 import pytest
-from two_loops import loop
 
-__all__ = ["loop"]
+pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
+
 
 TRIES = 50
 

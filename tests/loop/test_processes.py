@@ -7,7 +7,8 @@ import signal
 import sys
 
 import pytest
-from two_loops import loop  # noqa: F401
+
+pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
 
 PIPE = asyncio.subprocess.PIPE
 # A shell that ends at once and leaves a child, which has its pipes.
@@ -15,7 +16,7 @@ GRANDCHILD = "sleep 60 & echo $!"
 
 
 @pytest.fixture
-def run(loop):  # noqa: F811
+def run(loop):
     def run(coro):
         return loop.run_until_complete(asyncio.wait_for(coro, 100))
 
@@ -23,7 +24,7 @@ def run(loop):  # noqa: F811
 
 
 @pytest.fixture
-def wakes_at_exit(loop):  # noqa: F811
+def wakes_at_exit(loop):
     if type(loop).__module__.startswith("asyncio.") and sys.version_info < (3, 14):
         pytest.skip("asyncio waits for the ends of the pipes")
 

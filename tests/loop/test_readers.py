@@ -5,9 +5,8 @@ import socket
 from types import SimpleNamespace
 
 import pytest
-from two_loops import loop_kind
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@ import warnings
 import weakref
 
 import pytest
-from two_loops import loop_kind, until
+from two_loops import until
 
 from aiozmq_speedups import _ext
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
-ours = pytest.mark.parametrize("loop_kind", ["speedups"], indirect=True)
+ours = pytest.mark.loops("speedups")
 
 #: asyncio's Server counts its transports before, and does not know them.
 knows_clients = pytest.mark.skipif(

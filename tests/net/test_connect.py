@@ -13,14 +13,14 @@ import traceback
 import warnings
 
 import pytest
-from two_loops import loop_kind, until
+from two_loops import until
 
 from aiozmq_speedups import _ext
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
-ours = pytest.mark.parametrize("loop_kind", ["speedups"], indirect=True)
+ours = pytest.mark.loops("speedups")
 
 
 class Client(asyncio.Protocol):

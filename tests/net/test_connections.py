@@ -8,9 +8,9 @@ import os
 import socket
 
 import pytest
-from two_loops import loop_kind
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
+
 
 TCP = socket.SOCK_STREAM
 

@@ -7,9 +7,8 @@ import types
 import weakref
 
 import pytest
-from two_loops import loop_kind
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import socket
 import sys
 
 import pytest
-from two_loops import loop_kind
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
 needs_ipv6 = pytest.mark.skipif(

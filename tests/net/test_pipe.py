@@ -7,11 +7,11 @@ import socket
 import tty
 
 import pytest
-from two_loops import loop_kind, until
+from two_loops import until
 
 from aiozmq_speedups.loop import Loop
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
 class Reader(asyncio.Protocol):
@@ -215,7 +215,7 @@ def test_files_are_refused(loop, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["connect_read_pipe", "connect_write_pipe"])
-@pytest.mark.parametrize("loop_kind", ["speedups"], indirect=True)
+@pytest.mark.loops("speedups")
 def test_a_descriptor_alone_is_refused(loop, method):
     """As by asyncio, of which the transport's __del__ fails after that."""
 

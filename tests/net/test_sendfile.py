@@ -7,16 +7,10 @@ import socket
 
 import pytest
 
-LOOP_KINDS = ("speedups", "asyncio")
-
-
-@pytest.fixture(params=LOOP_KINDS)
-def loop_kind(request):
-    return request.param
-
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 #: asyncio waits for ever, leaves the descriptor in its selector, or the transport shut.
-ours = pytest.mark.parametrize("loop_kind", ["speedups"], indirect=True)
+ours = pytest.mark.loops("speedups")
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ import subprocess
 import sys
 
 import pytest
-from two_loops import loop_kind, until
+from two_loops import until
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
 #: asyncio leaves the connection to the garbage collector.
-ours = pytest.mark.parametrize("loop_kind", ["speedups"], indirect=True)
+ours = pytest.mark.loops("speedups")
 
 
 class Accepted(asyncio.Protocol):

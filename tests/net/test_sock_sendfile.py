@@ -8,9 +8,9 @@ import os
 import socket
 
 import pytest
-from two_loops import loop_kind
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
+
 
 SIZE = 5_000_000  # more than the kernel takes
 

@@ -5,9 +5,8 @@ import random
 import socket
 
 import pytest
-from two_loops import loop
 
-__all__ = ["loop"]
+pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
 
 
 class Writer(asyncio.Protocol):

@@ -15,9 +15,7 @@ import pytest
 
 from aiozmq_speedups._ext import core
 
-pytestmark = pytest.mark.parametrize(
-    "loop_kind", ["speedups", "asyncio"], indirect=True
-)
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 DATA = b"ab\n"
 # Each takes just DATA where all of it is there.

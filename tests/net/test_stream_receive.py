@@ -54,7 +54,7 @@ async def connected(protocol):
     return transport, made, b
 
 
-@pytest.mark.parametrize("loop_kind", ["speedups", "asyncio"], indirect=True)
+@pytest.mark.loops("speedups", "asyncio")
 @pytest.mark.parametrize(
     "keep",
     [lambda n: True, lambda n: False, lambda n: n % 3 == 0],
@@ -86,7 +86,7 @@ def test_data_stays_as_it_was(loop, keep):
     loop.run_until_complete(main())
 
 
-@pytest.mark.parametrize("loop_kind", ["speedups", "asyncio"], indirect=True)
+@pytest.mark.loops("speedups", "asyncio")
 @pytest.mark.parametrize("size", [1000, 100_000])
 def test_written_data_is_sent_before_an_exception_ends_it(loop, size):
     contexts = []
@@ -113,7 +113,7 @@ def test_written_data_is_sent_before_an_exception_ends_it(loop, size):
     loop.run_until_complete(main())
 
 
-@pytest.mark.parametrize("loop_kind", ["speedups", "asyncio"], indirect=True)
+@pytest.mark.loops("speedups", "asyncio")
 def test_callback_that_closes_while_its_data_is_queued(loop):
     """The queue holds the object that was received: it may not be used again."""
 
@@ -159,7 +159,7 @@ def test_callback_that_closes_while_its_data_is_queued(loop):
     loop.run_until_complete(main())
 
 
-@pytest.mark.parametrize("loop_kind", ["speedups", "asyncio"], indirect=True)
+@pytest.mark.loops("speedups", "asyncio")
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="__buffer__ is new")
 @pytest.mark.parametrize("input", ["data", "eof", "reset"])
 @pytest.mark.parametrize("action", ["nothing", "close", "abort", "swap"])

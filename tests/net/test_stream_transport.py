@@ -10,11 +10,12 @@ import sys
 import weakref
 
 import pytest
-from two_loops import loop_kind, until
+from two_loops import until
 
 from aiozmq_speedups.loop import Loop
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
+
 
 NEW_LOOP = {"speedups": Loop, "asyncio": asyncio.SelectorEventLoop}
 

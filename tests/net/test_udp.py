@@ -16,9 +16,9 @@ from datagrams import (
     is_ours,
     needs_ipv6,
 )
-from two_loops import loop_kind, until
+from two_loops import until
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
 @pytest.mark.parametrize("family", ALL_FAMILIES)

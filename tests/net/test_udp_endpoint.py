@@ -14,9 +14,9 @@ from datagrams import (
     bound_socket,
     endpoint,
 )
-from two_loops import loop_kind, until
+from two_loops import until
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
 async def create(factory=Recorder, *args, **kwargs):

@@ -13,11 +13,11 @@ from datagrams import (
     endpoint,
     refused_address,
 )
-from two_loops import loop_kind, until
+from two_loops import until
 
 from aiozmq_speedups._ext import core
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
 # ---- what sendto() takes

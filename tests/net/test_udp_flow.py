@@ -15,9 +15,11 @@ from datagrams import (
     fill,
     is_ours,
 )
-from two_loops import loop_kind, until
+from two_loops import until
 
-__all__ = ["can_pause", "loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
+
+__all__ = ["can_pause"]
 
 
 def drain(sock):

@@ -17,9 +17,9 @@ from datagrams import (
     is_ours,
     refused_address,
 )
-from two_loops import loop_kind, until
+from two_loops import until
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
 @pytest.fixture

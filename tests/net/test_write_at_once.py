@@ -12,9 +12,9 @@ import sys
 
 import pytest
 from datagrams import Recorder, bound_socket, endpoint
-from two_loops import loop_kind, until
+from two_loops import until
 
-__all__ = ["loop_kind"]
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
 def pair():

@@ -119,7 +119,7 @@ def test_hundred_thousand_messages(run):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loop_kind", ["speedups"], indirect=True)
+@pytest.mark.loops("speedups")
 @pytest.mark.parametrize("transport_kind", ["C"], indirect=True)
 def test_a_million_messages(run):
     run(send_to_slow_peer(1_000_000))
