@@ -6,18 +6,18 @@
 #include "base/sys.h"
 #include "loop/handle.h"
 #include "loop/loop.h"
-#include "loop/selector.h"
-#include "loop/sockop.h"
+#include "loop/sock_coro.h"
 #include "loop/waiter.h"
 #include "net/connect.h"
+#include "net/datagram.h"
+#include "net/listener.h"
 #include "net/pipe.h"
-#include "net/readop.h"
+#include "net/read_coro.h"
 #include "net/reader.h"
-#include "net/server.h"
 #include "net/stream.h"
-#include "net/udp.h"
 #include "py/coro.h"
 #include "rpc/rpc.h"
+#include "selector/selector.h"
 #include "zmq/awaitable/operation.h"
 #include "zmq/zmq_module.h"
 
@@ -56,9 +56,9 @@ module_free(void *mod)
     if (st == NULL)
         return;
     azs_handle_free_lists_clear(st); /* before the types they need */
-    azs_sockop_free_list_clear(st);
+    azs_sock_free_list_clear(st);
     azs_waiter_free_list_clear(st);
-    azs_readop_free_list_clear(st);
+    azs_read_coro_free_list_clear(st);
     azs_operation_free_list_clear(st);
     azs_coro_free_list_clear(st);
 #define X(field) Py_CLEAR(st->field);
@@ -126,8 +126,8 @@ static PyMethodDef module_methods[] = {
 /* In the order of the layers: a part may use the types of those before it. */
 static int (*const parts[])(PyObject *mod, azs_state *st) = {
     azs_loop_init,       azs_selector_init, azs_transport_init, azs_reader_init,
-    azs_stream_init,     azs_pipe_init,     azs_server_init,    azs_connect_init,
-    azs_udp_init,        azs_zmq_init,      azs_async_init,     azs_rpc_client_init,
+    azs_stream_init,     azs_pipe_init,     azs_listener_init,  azs_connect_init,
+    azs_datagram_init,   azs_zmq_init,      azs_async_init,     azs_rpc_client_init,
     azs_rpc_server_init,
 };
 

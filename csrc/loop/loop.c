@@ -7,7 +7,7 @@
 
 #include "loop/callargs.h"
 #include "loop/loop_object.h"
-#include "loop/sockop.h"
+#include "loop/sock_coro.h"
 #include "loop/waiter.h"
 #include "py/context.h"
 #include "py/errors.h"
@@ -806,13 +806,13 @@ azs_loop_init(PyObject *mod, azs_state *st)
         azs_type_add(mod, &st->loop_type, &azs_loop_spec, NULL, true) < 0 ||
         azs_type_add_methods(st->loop_type, azs_task_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_timer_methods) < 0 ||
-        azs_type_add_methods(st->loop_type, azs_fdwatch_methods) < 0 ||
+        azs_type_add_methods(st->loop_type, azs_add_reader_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_wakeup_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_stats_methods) < 0 ||
-        azs_sockop_init(mod, st) < 0 || azs_waiter_init(mod, st) < 0 ||
-        azs_type_add_methods(st->loop_type, azs_sockop_methods) < 0 ||
-        azs_type_add_methods(st->loop_type, azs_sockop_connect_methods) < 0 ||
-        azs_type_add_methods(st->loop_type, azs_sockop_datagram_methods) < 0)
+        azs_sock_init(mod, st) < 0 || azs_waiter_init(mod, st) < 0 ||
+        azs_type_add_methods(st->loop_type, azs_sock_stream_methods) < 0 ||
+        azs_type_add_methods(st->loop_type, azs_sock_connect_methods) < 0 ||
+        azs_type_add_methods(st->loop_type, azs_sock_datagram_methods) < 0)
         return -1;
     st->loop_time = Py_XNewRef(_PyType_Lookup(st->loop_type, st->str_time));
     return st->loop_time == NULL ? -1 : 0;

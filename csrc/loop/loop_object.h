@@ -198,11 +198,11 @@ void azs_timers_clear(LoopObject *loop);
 
 extern PyMethodDef azs_task_methods[];  /* create_future, create_task */
 extern PyMethodDef azs_timer_methods[]; /* call_later, call_at, time */
-extern PyMethodDef azs_fdwatch_methods[];
+extern PyMethodDef azs_add_reader_methods[];
 extern PyMethodDef azs_wakeup_methods[];
 extern PyMethodDef azs_stats_methods[];
-extern PyMethodDef azs_sockop_methods[]; /* sock_recv and its like */
-extern PyMethodDef azs_sockop_connect_methods[];
-extern PyMethodDef azs_sockop_datagram_methods[];
+extern PyMethodDef azs_sock_stream_methods[]; /* sock_recv and its like */
+extern PyMethodDef azs_sock_connect_methods[];
+extern PyMethodDef azs_sock_datagram_methods[];
 
 #endif

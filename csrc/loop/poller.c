@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "base/sys.h"
-#include "loop/fdwait.h"
 #include "loop/loop_object.h"
+#include "loop/wait_ready.h"
 #include "py/errors.h"
 
 /* asyncio's MAXIMUM_SELECT_TIMEOUT: one day. */

@@ -10,7 +10,7 @@
 enum { AZS_POLL_EVENTS = 256 };
 
 /* One fd. It has one watcher; or, for each direction, a handle (add_reader and
- * add_writer) or a wait (fdwait.h). */
+ * add_writer) or a wait (wait_ready.h). */
 typedef struct {
     HandleObject *reader;  /* owned */
     HandleObject *writer;  /* owned */
@@ -36,7 +36,7 @@ typedef struct {
      * before the next wait, so that toggling within a turn costs nothing. */
     int *dirty; /* owned */
     int ndirty, dirty_capacity;
-    /* fds where a wait began without asking the kernel: see fdwait.h. */
+    /* fds where a wait began without asking the kernel: see wait_ready.h. */
     int *unverified; /* owned */
     int nunverified, unverified_capacity;
     int64_t verify_due_ns;      /* while there are any */

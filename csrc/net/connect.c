@@ -8,7 +8,7 @@
 #include <sys/socket.h>
 
 #include "base/sys.h"
-#include "loop/sockops.h"
+#include "loop/sock_coro.h"
 #include "net/stream.h"
 #include "py/addr.h"
 #include "py/args.h"
@@ -20,19 +20,19 @@ enum { CONNECT_BEGIN, CONNECT_WAITING, CONNECT_MADE };
 /* args[0] makes the protocol; args[1] is the address as it was given, then the
  * protocol; `received` is the transport until it is handed out. */
 
-static azs_sockop_outcome
-connect_begin(SockOpObject *op)
+static azs_sock_outcome
+connect_begin(SockCoroObject *op)
 {
     const azs_inet_addr *addr = &op->addr;
     if (PySys_Audit("socket.connect", "OO", op->loop, op->args[1]) < 0)
-        return AZS_SOCKOP_ERROR;
+        return AZS_SOCK_ERROR;
     op->fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (op->fd < 0) {
         azs_set_errno(-errno);
-        return AZS_SOCKOP_ERROR;
+        return AZS_SOCK_ERROR;
     }
     if (azs_loop_fresh_fd(op->loop, op->fd) < 0)
-        return AZS_SOCKOP_ERROR;
+        return AZS_SOCK_ERROR;
     /* Small writes are sent at once, as in asyncio. */
     int on = 1;
     setsockopt(op->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -40,7 +40,7 @@ connect_begin(SockOpObject *op)
     if (connect(op->fd, &addr->sa, addr->len) < 0 && errno != EINPROGRESS &&
         errno != EINTR) {
         azs_set_errno(-errno);
-        return AZS_SOCKOP_ERROR;
+        return AZS_SOCK_ERROR;
     }
     /* Waits where it has connected at once, too: a server on the same loop has a turn
      * to accept in before its client goes on. Edge-triggered as the transport takes
@@ -48,15 +48,15 @@ connect_begin(SockOpObject *op)
     op->waiter = azs_waiter_new(op->loop);
     if (op->waiter == NULL ||
         azs_watcher_start(op->loop, &op->wait, op->fd, EPOLLOUT | EPOLLET) < 0)
-        return AZS_SOCKOP_ERROR;
+        return AZS_SOCK_ERROR;
     op->step = CONNECT_WAITING;
-    return AZS_SOCKOP_PAUSE;
+    return AZS_SOCK_PAUSE;
 }
 
 /* 1 where the connection is there, to `peer`; 0 where it was woken for nothing, by a
  * file that had this number before and is open elsewhere; -1 with OSError. */
 static int
-connect_check(const SockOpObject *op, azs_addr *peer)
+connect_check(const SockCoroObject *op, azs_addr *peer)
 {
     /* Not always where it was to go: 0.0.0.0 leads to 127.0.0.1. */
     peer->len = sizeof(peer->storage);
@@ -71,34 +71,34 @@ connect_check(const SockOpObject *op, azs_addr *peer)
     PyObject *address = azs_addr_to_python(&op->addr.sa, op->addr.len);
     if (address == NULL)
         return -1;
-    azs_sockop_connect_failed(err, address);
+    azs_sock_connect_failed(err, address);
     Py_DECREF(address);
     return -1;
 }
 
-static azs_sockop_outcome
-connect_make(SockOpObject *op)
+static azs_sock_outcome
+connect_make(SockCoroObject *op)
 {
     azs_addr peer;
     int connected = connect_check(op, &peer);
     if (connected < 0)
-        return AZS_SOCKOP_ERROR;
+        return AZS_SOCK_ERROR;
     op->waiter = azs_waiter_new(op->loop);
     if (op->waiter == NULL)
-        return AZS_SOCKOP_ERROR;
+        return AZS_SOCK_ERROR;
     if (!connected)
-        return AZS_SOCKOP_PAUSE;
+        return AZS_SOCK_PAUSE;
     PyObject *context = NULL;
 #if PY_VERSION_HEX >= 0x030F0000
     /* Without what the factory sets. */
     context = PyContext_CopyCurrent();
     if (context == NULL)
-        return AZS_SOCKOP_ERROR;
+        return AZS_SOCK_ERROR;
 #endif
     Py_XSETREF(op->args[1], PyObject_CallNoArgs(op->args[0]));
     if (op->args[1] == NULL) {
         Py_XDECREF(context);
-        return AZS_SOCKOP_ERROR;
+        return AZS_SOCK_ERROR;
     }
     azs_transport_args args = {
         .loop = op->loop,
@@ -112,7 +112,7 @@ connect_make(SockOpObject *op)
     TransportObject *transport = azs_stream_new(&args);
     Py_XDECREF(context);
     if (transport == NULL)
-        return AZS_SOCKOP_ERROR;
+        return AZS_SOCK_ERROR;
     op->received = (PyObject *)transport;
     op->step = CONNECT_MADE;
     /* isinstance() has asked the protocol, which may have found the transport, and
@@ -121,11 +121,11 @@ connect_make(SockOpObject *op)
         azs_watcher_hand_over(op->loop, &op->wait, &transport->io);
     else
         azs_watcher_stop(op->loop, &op->wait);
-    return AZS_SOCKOP_PAUSE;
+    return AZS_SOCK_PAUSE;
 }
 
-static azs_sockop_outcome
-attempt_connection(SockOpObject *op, PyObject **result)
+static azs_sock_outcome
+attempt_connection(SockCoroObject *op, PyObject **result)
 {
     switch (op->step) {
     case CONNECT_BEGIN:
@@ -135,14 +135,14 @@ attempt_connection(SockOpObject *op, PyObject **result)
     default:
         *result = PyTuple_Pack(2, op->received, op->args[1]);
         if (*result == NULL)
-            return AZS_SOCKOP_ERROR;
+            return AZS_SOCK_ERROR;
         Py_CLEAR(op->received);
-        return AZS_SOCKOP_DONE;
+        return AZS_SOCK_DONE;
     }
 }
 
 static void
-drop_connection(SockOpObject *op)
+drop_connection(SockCoroObject *op)
 {
     azs_watcher_stop(op->loop, &op->wait);
     azs_sys_close(op->fd);
@@ -160,7 +160,7 @@ drop_connection(SockOpObject *op)
         azs_exc_restore_steal(exc);
 }
 
-static const azs_sockop_kind connection_kind = {
+static const azs_sock_kind connection_kind = {
     .name = "_connect", .attempt = attempt_connection, .drop = drop_connection};
 
 PyDoc_STRVAR(connect_doc,
@@ -184,8 +184,8 @@ Loop__connect(LoopObject *self, PyObject *const *args, Py_ssize_t nargs)
         PyErr_Clear(); /* asyncio has the words */
         Py_RETURN_NONE;
     }
-    SockOpObject *op =
-        (SockOpObject *)azs_sockop_new(self, &connection_kind, NULL, args, 2);
+    SockCoroObject *op =
+        (SockCoroObject *)azs_sock_new(self, &connection_kind, NULL, args, 2);
     if (op != NULL) {
         memcpy(&op->addr.in6, &addr.in6, sizeof(addr.in6));
         op->addr.len = addr.len;

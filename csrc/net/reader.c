@@ -2,9 +2,9 @@
 
 #include <string.h>
 
+#include "net/drain.h"
+#include "net/read_coro.h"
 #include "net/readbuf.h"
-#include "net/readop.h"
-#include "net/writer.h"
 #include "py/type.h"
 #include "py/weakref.h"
 
@@ -265,7 +265,7 @@ read_method(StreamObject *self, PyObject *name, azs_read_kind kind, Py_ssize_t n
         return NULL;
     bool fast = n > 0 && !self->base.loop->debug;
     PyObject *res = azs_likely(fast)
-                        ? azs_readop_new(self, reader, kind, n, separator)
+                        ? azs_read_coro_new(self, reader, kind, n, separator)
                         : azs_reader_call_class(st->stream_reader, name, reader, args,
                                                 nargs, kwnames);
     Py_DECREF(reader);
@@ -453,7 +453,7 @@ azs_reader_attach(StreamObject *stream, PyObject *protocol)
             reader, &reader_methods[i],
             PyTuple_GET_ITEM(st->reader_class_methods, (Py_ssize_t)i), stream);
     if (res >= 0)
-        res = azs_writer_attach(stream, protocol);
+        res = azs_drain_attach(stream, protocol);
 done:
     Py_XDECREF(dict);
     Py_DECREF(reader);
@@ -491,7 +491,7 @@ azs_reader_init(PyObject *mod, azs_state *st)
         PyObject_GetAttrString(asyncio, "StreamReaderProtocol");
     Py_DECREF(asyncio);
     if (st->stream_reader == NULL || st->stream_reader_protocol == NULL ||
-        azs_readop_init(mod, st) < 0 || azs_writer_init(mod, st) < 0)
+        azs_read_coro_init(mod, st) < 0 || azs_drain_init(mod, st) < 0)
         return -1;
     azs_readbuf_init(st);
     PyObject *functions = class_functions(st);

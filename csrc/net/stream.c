@@ -7,9 +7,9 @@
 #include <unistd.h>
 #include <structmember.h>
 
-#include "net/clients.h"
+#include "net/drain.h"
 #include "net/reader.h"
-#include "net/writer.h"
+#include "net/server_clients.h"
 #include "py/args.h"
 #include "py/errors.h"
 #include "py/type.h"
@@ -318,7 +318,7 @@ azs_stream_adopt_protocol(StreamObject *self, PyObject *protocol)
     if (self->feeds_reader && old != NULL && old != protocol) {
         /* The end of a method has weak references told, which may set a protocol. */
         Py_INCREF(old);
-        int detached = azs_writer_detach(self, old);
+        int detached = azs_drain_detach(self, old);
         Py_DECREF(old);
         if (detached < 0)
             return -1;

@@ -5,7 +5,7 @@
 
 #include "base/sys.h"
 #include "loop/waiter.h"
-#include "net/clients.h"
+#include "net/server_clients.h"
 #include "py/errors.h"
 #include "py/type.h"
 

@@ -73,7 +73,7 @@ struct TransportObject {
     PyObject *extra;        /* owned: dict, or NULL until azs_transport_extra() */
     PyObject *server;       /* owned: asyncio's Server, which is called, or NULL */
     ClientsObject *clients; /* owned: where it is among a Server's, or NULL */
-    TransportObject *next_client, *previous_client; /* borrowed: see clients.h */
+    TransportObject *next_client, *previous_client; /* borrowed: see server_clients.h */
     azs_inet_addr peername, sockname; /* shown by get_extra_info() on demand */
 };
 

@@ -1,6 +1,6 @@
 /* What Python sees of every transport: methods, attributes, repr. How transports live
  * and close is transport.c. */
-#include "net/clients.h"
+#include "net/server_clients.h"
 
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"

@@ -18,8 +18,8 @@
     X(loop_type)                                                                       \
     X(waiter_type)                                                                     \
     X(return_type)                 /* see py/coro.c */                                 \
-    X(readop_type)                                                                     \
-    X(sockop_type)                                                                     \
+    X(read_coro_type)                                                                     \
+    X(sock_coro_type)                                                                     \
     X(epoll_selector_type)                                                             \
     X(selector_map_type)                                                               \
     X(zmq_transport_type)                                                              \
@@ -167,7 +167,7 @@
     X(incomplete_read_error)       /* asyncio.IncompleteReadError */                   \
     X(limit_overrun_error)         /* asyncio.LimitOverrunError */                     \
     X(reader_class_methods)        /* tuple: see net/reader.c */                       \
-    X(ready_awaitable)             /* done at once: see net/writer.c */                \
+    X(ready_awaitable)             /* done at once: see net/drain.c */                \
     X(kwnames_name_loop)           /* ("name", "loop") */                              \
     X(kwnames_context)             /* ("context",) of asyncio's; NULL until seen */    \
     X(selector_key)                /* selectors.SelectorKey */                         \
@@ -206,8 +206,8 @@
     X(listener)                                                                        \
     X(loop)                                                                            \
     X(waiter)                                                                          \
-    X(readop)                                                                          \
-    X(sockop)                                                                          \
+    X(read_coro)                                                                          \
+    X(sock_coro)                                                                          \
     X(rpc)                                                                             \
     X(selector)                                                                        \
     X(selector_map)                                                                    \
@@ -234,11 +234,11 @@ typedef struct azs_state {
     bool context_layout_known;   /* see py/context.h */
     bool readbuf_shared;         /* see net/readbuf.h */
     bool server_takes_transport; /* asyncio's Server._attach(transport) */
-    azs_free_list free_sockops, free_waiters, free_readops, free_returns;
+    azs_free_list free_sock_coros, free_waiters, free_read_coros, free_returns;
     azs_free_list free_operations;
     struct AsyncSocketObject
         *zmq_async_sockets[256]; /* borrowed: zmq/awaitable/siblings.c */
-    int socket_layout;           /* see loop/sockop.c */
+    int socket_layout;           /* see loop/sock_coro.c */
 
 #define X(field) PyTypeObject *field; /* owned */
     AZS_STATE_TYPES(X)

@@ -1,23 +1,26 @@
 """csrc's includes go downward only: the rule of csrc/README.md."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
 
-# What each folder may include besides itself.
+# What each folder may include besides itself: what stands below it, never a sibling.
 BELOW = {
     "base": set(),
     "zmtp": {"base"},
     "py": {"base"},
     "loop": {"base", "py"},
+    "selector": {"base", "py"},
     "net": {"base", "py", "loop"},
+    "streams": {"base", "py", "loop", "net"},
     "tls": {"base", "py", "loop", "net"},
     "proc": {"base", "py", "loop", "net"},
     "zmq": {"base", "zmtp", "py", "loop", "net"},
-    "rpc": {"base", "zmtp", "py", "loop", "net", "zmq"},
+    "rpc": {"base", "zmtp", "py", "loop", "net", "streams", "zmq"},
 }
 # Layers that know nothing of Python, so that a C program can test them.
 WITHOUT_PYTHON = {"base", "zmtp"}
@@ -25,6 +28,12 @@ WITHOUT_PYTHON = {"base", "zmtp"}
 FILES = sorted(CSRC.rglob("*.[ch]"))
 if not FILES:
     pytest.skip("the sources are not here", allow_module_level=True)
+
+
+def test_names_are_of_one_file():
+    """A file's name alone says which one is meant."""
+    count = Counter(path.name for path in FILES)
+    assert [name for name, n in count.items() if n > 1] == []
 
 
 def includes(path):

@@ -1,9 +1,0 @@
-/* EpollSelector: selectors.EpollSelector in C. */
-#ifndef AZS_LOOP_SELECTOR_H
-#define AZS_LOOP_SELECTOR_H
-
-#include "py/state.h"
-
-int azs_selector_init(PyObject *mod, azs_state *st);
-
-#endif

@@ -1,0 +1,49 @@
+/* What the read methods of a StreamReader return where its transport is ours: a
+ * coroutine in C.
+ *
+ * To whoever drives it, it is asyncio's coroutine of that name: nothing happens before
+ * the first send(); while it waits the reader's _waiter is set, and feed_eof(),
+ * set_exception() and the reader's other coroutines work as ever. It takes from _buffer
+ * when it returns and not before: one that is cancelled has taken nothing.
+ */
+#ifndef AZS_NET_READ_CORO_H
+#define AZS_NET_READ_CORO_H
+
+#include "loop/waiter.h"
+#include "net/stream.h"
+
+typedef enum {
+    AZS_READ_SOME,    /* read(n), n > 0 */
+    AZS_READ_EXACTLY, /* readexactly(n), n > 0 */
+    AZS_READ_UNTIL,   /* readuntil(separator) */
+    AZS_READ_LINE,    /* readline() */
+} azs_read_kind;
+
+typedef struct {
+    PyObject_HEAD
+    azs_state *st;        /* borrowed: the loop holds it */
+    StreamObject *stream; /* owned */
+    PyObject *reader;     /* owned; NULL once finished */
+    PyObject *separator;  /* owned, exact bytes; NULL but for AZS_READ_UNTIL */
+    WaiterObject *waiter; /* owned; NULL but while it waits */
+    Py_ssize_t n;
+    Py_ssize_t offset; /* where to look for the separator */
+    azs_read_kind kind;
+    enum {
+        AZS_READ_CORO_CREATED,
+        AZS_READ_CORO_SUSPENDED,
+        AZS_READ_CORO_FINISHED
+    } state;
+    bool running; /* in send() or throw() */
+} ReadCoroObject;
+
+/* New reference. `separator` as in the field; borrowed. */
+PyObject *azs_read_coro_new(StreamObject *stream, PyObject *reader, azs_read_kind kind,
+                            Py_ssize_t n, PyObject *separator);
+
+int azs_read_coro_init(PyObject *mod, azs_state *st);
+
+/* Frees the objects kept for reuse and keeps no more. */
+void azs_read_coro_free_list_clear(azs_state *st);
+
+#endif
