@@ -24,7 +24,8 @@ ASAN_ENV = PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
     LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libstdc++.so)"
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test dev integration asan leaks fuzz lint docs wheels clean
+.PHONY: help bench test dev integration asan leaks fuzz lint docs wheels \
+    pythons clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 8
@@ -75,6 +76,9 @@ docs: ## build the documentation with sphinx
 wheels: ## an sdist and wheels in dist/, those for this machine tested there
 	.ci/wheels dist $(WHEELS)
 	.ci/test-wheels dist $(filter-out tests,$(T))
+
+pythons: ## the tests on Python 3.14 and 3.15 in a tree of Debian sid (as root)
+	T='$(T)' tools/new-pythons test
 
 clean: ## remove what the commands above have made
 	rm -rf build dist *.egg-info $(VENV)-release $(VENV)-debug $(VENV)-asan \

@@ -140,3 +140,20 @@ def test_an_event_is_pickled_by_its_public_name():
     assert b"aiozmq_speedups.core" in pickle.dumps(event)
     assert pickle.loads(pickle.dumps(event)) == event
     assert repr(event).startswith("SocketEvent(event=1, ")
+
+
+def test_no_warnings():
+    """Of any module, nor of a loop that runs, though all of them are errors."""
+    code = """
+        import importlib, pkgutil, warnings
+        import msgpack, zmq  # theirs are theirs
+        warnings.simplefilter("error")
+        import aiozmq_speedups
+        path, prefix = aiozmq_speedups.__path__, "aiozmq_speedups."
+        for module in pkgutil.walk_packages(path, prefix):
+            if not module.name.endswith("__main__"):
+                importlib.import_module(module.name)
+        for name in aiozmq_speedups.__all__:
+            getattr(aiozmq_speedups, name)
+    """
+    python(code + textwrap.indent(textwrap.dedent(WHAT_A_LOOP_DOES), " " * 8))

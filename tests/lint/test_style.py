@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-FOLDERS = "aiozmq_speedups benchmarks csrc docs examples tests .ci".split()
+FOLDERS = "aiozmq_speedups benchmarks csrc docs examples tests tools .ci".split()
 SUFFIXES = {".c", ".h", ".py", ".pyi", ".rst", ".md", ".toml", ".txt", ""}
 MAX_LINES = 1200
 
