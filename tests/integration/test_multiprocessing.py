@@ -13,7 +13,13 @@ PROGRAM = Path(__file__).with_name("processes.py")
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_start_method(method, loop_kind):
     ran = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning"]
+        [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            "-W",
+            "always::ResourceWarning",
+        ]
         + [str(PROGRAM), method, loop_kind],
         capture_output=True,
         text=True,

@@ -86,7 +86,7 @@ def passes(folder, **files):
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text)
     (folder / "pytest.ini").write_text("[pytest]\nasyncio_mode = strict\n")
-    argv = [sys.executable, "-X", "dev", "-m", "pytest", "-p", "no:cacheprovider"]
+    argv = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     options = ["-W", "ignore::DeprecationWarning", "-W", "error::ResourceWarning"]
     ran = subprocess.run(
         [*argv, *options, "--rootdir", str(folder), str(folder)],

@@ -34,7 +34,13 @@ def urls(postgres, redis_server):
 
 def test_example(urls):
     ran = subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "ignore::DeprecationWarning"]
+        [
+            sys.executable,
+            "-W",
+            "ignore::DeprecationWarning",
+            "-W",
+            "always::ResourceWarning",
+        ]
         + [str(EXAMPLE), *urls],
         capture_output=True,
         text=True,
