@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
+
+from ports import held_port
 
 
 class Child:
@@ -43,9 +46,13 @@ class Child:
         self.kill()
 
 
+@contextlib.contextmanager
 def endpoint_of(protocol, tmp_path_factory):
-    """To bind to, in this process or in a child: of "tcp" or "ipc"."""
+    """To bind to, in this process or in a child, one after the other: of "tcp" or
+    "ipc"."""
     if protocol == "tcp":
-        return "tcp://127.0.0.1:*"
-    # A short path: that of a Unix socket has 107 bytes at most.
-    return f"ipc://{tmp_path_factory.mktemp('s')}/s"
+        with held_port() as port:
+            yield f"tcp://127.0.0.1:{port}"
+    else:
+        # A short path: that of a Unix socket has 107 bytes at most.
+        yield f"ipc://{tmp_path_factory.mktemp('s')}/s"

@@ -137,8 +137,8 @@ def _fd_target(fd):
 
 
 def _wait_until(condition):
-    """libzmq closes sockets in its own threads: true within two seconds?"""
-    deadline = time.monotonic() + 2
+    """libzmq closes sockets in its own threads: true within 20 seconds?"""
+    deadline = time.monotonic() + 20
     while not condition():
         if time.monotonic() > deadline:
             return False

@@ -5,7 +5,6 @@ import glob
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from ports import held_port
 
 USER, PASSWORD = "tester", "secret"
 
@@ -34,16 +34,6 @@ def short_folder():
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def loopback_port():
-    """A port that the kernel gives, kept for a server that sets SO_REUSEADDR: it may
-    bind it as long as nobody listens."""
-    with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -97,7 +87,7 @@ def postgres(tls):
     if initdb is None:
         pytest.skip("PostgreSQL is not installed (apt install postgresql)")
     owner = nobody()
-    with short_folder() as folder, loopback_port() as port:
+    with short_folder() as folder, held_port() as port:
         password = folder / "password"
         password.write_text(PASSWORD)
         if owner:
@@ -134,7 +124,7 @@ def redis_server(tls):
     program = shutil.which("redis-server")
     if program is None:
         pytest.skip("Redis is not installed (apt install redis-server)")
-    with short_folder() as folder, loopback_port() as port, loopback_port() as tls_port:
+    with short_folder() as folder, held_port() as port, held_port() as tls_port:
         settings = {
             "bind": "127.0.0.1",
             "port": port,

@@ -8,6 +8,7 @@ import os
 import socket
 
 import pytest
+from ports import held_port
 
 pytestmark = pytest.mark.loops("speedups", "asyncio")
 
@@ -33,9 +34,8 @@ def listener():
 @pytest.fixture
 def refusing():
     """An address that nobody listens on, as long as the test holds its number."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()
+    with held_port() as port:
+        yield "127.0.0.1", port
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import socket
 import sys
 
 import pytest
+from ports import held_port
 
 pytestmark = pytest.mark.loops("speedups", "asyncio")
 
@@ -105,15 +106,13 @@ def test_one_socket_for_both_families(loop):
 
 def test_a_host_twice_is_bound_once(loop):
     async def main():
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
         hosts = ["127.0.0.1", "127.0.0.2", "127.0.0.1"]
-        async with served(loop, Greeter, hosts, port) as server:
-            assert sorted(addresses(server)) == [
-                ("127.0.0.1", port),
-                ("127.0.0.2", port),
-            ]
+        with held_port("0.0.0.0") as port:
+            async with served(loop, Greeter, hosts, port) as server:
+                assert sorted(addresses(server)) == [
+                    ("127.0.0.1", port),
+                    ("127.0.0.2", port),
+                ]
 
     loop.run_until_complete(main())
 
@@ -252,15 +251,17 @@ def test_not_started(loop):
     """Closed without ever having served."""
 
     async def main():
-        server = await loop.create_server(Greeter, "127.0.0.1", 0, start_serving=False)
-        (address,) = addresses(server)
-        assert not server.is_serving()
-        server.close()
-        server.close()
-        assert server.sockets == ()
-        await server.wait_closed()
-        with pytest.raises(ConnectionRefusedError):
-            await greeted(loop, address)
+        with held_port() as port:
+            server = await loop.create_server(
+                Greeter, "127.0.0.1", port, start_serving=False
+            )
+            assert not server.is_serving()
+            server.close()
+            server.close()
+            assert server.sockets == ()
+            await server.wait_closed()
+            with pytest.raises(ConnectionRefusedError):
+                await greeted(loop, ("127.0.0.1", port))
         with pytest.raises(RuntimeError, match="is closed"):
             await server.serve_forever()
 

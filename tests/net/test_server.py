@@ -11,6 +11,7 @@ import subprocess
 import sys
 
 import pytest
+from ports import held_port
 from two_loops import until
 
 pytestmark = pytest.mark.loops("speedups", "asyncio")
@@ -46,8 +47,8 @@ def made():
     made.clear()
 
 
-async def serve(loop, factory, **kwargs):
-    return await loop.create_server(factory, "127.0.0.1", 0, **kwargs)
+async def serve(loop, factory, port=0, **kwargs):
+    return await loop.create_server(factory, "127.0.0.1", port, **kwargs)
 
 
 def connect(server):
@@ -123,12 +124,14 @@ def test_closed_by_the_first_connection(loop, made, errors):
 
     async def main():
         nonlocal server
-        server = await serve(loop, lambda: Closing(made))
-        with connect(server) as client:
-            assert await echoed(loop, client)
-            assert len(made) == 1
-            with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(made[0].transport.get_extra_info("sockname"))
+        with held_port() as port:
+            server = await serve(loop, lambda: Closing(made), port)
+            with connect(server) as client:
+                assert await echoed(loop, client)
+                assert len(made) == 1
+                address = made[0].transport.get_extra_info("sockname")
+                with pytest.raises(ConnectionRefusedError):
+                    socket.create_connection(address)
         await made[0].lost
         await server.wait_closed()
 
@@ -371,15 +374,14 @@ def test_unix_server(loop, made, errors, tmp_path):
 
 def test_several_sockets_and_start_serving(loop, made, errors):
     async def main():
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = probe.getsockname()[1]
-        server = await loop.create_server(
-            lambda: Accepted(made),
-            ["127.0.0.1", "127.0.0.2"],
-            port,
-            reuse_port=True,
-            start_serving=False,
-        )
+        with held_port("0.0.0.0") as port:
+            server = await loop.create_server(
+                lambda: Accepted(made),
+                ["127.0.0.1", "127.0.0.2"],
+                port,
+                reuse_port=True,
+                start_serving=False,
+            )
         assert not server.is_serving()
         assert server.get_loop() is loop
         assert len(server.sockets) == 2
@@ -508,8 +510,9 @@ def test_create_connection_to_one_numeric_address(loop):
         transport.abort()
         server.close()
         await asyncio.sleep(0.01)
-        with pytest.raises(ConnectionRefusedError, match="Connect call failed"):
-            await loop.create_connection(asyncio.Protocol, *address)
+        with held_port() as port:
+            with pytest.raises(ConnectionRefusedError, match="Connect call failed"):
+                await loop.create_connection(asyncio.Protocol, "127.0.0.1", port)
         with pytest.raises(OSError):
             await loop.create_connection(asyncio.Protocol, "255.255.255.255", 9)
         with pytest.raises(OverflowError):

@@ -47,7 +47,8 @@ asyncio.run(main())
 
 @pytest.fixture(params=["ipc", "tcp"])
 def endpoint(request, tmp_path_factory):
-    return endpoint_of(request.param, tmp_path_factory)
+    with endpoint_of(request.param, tmp_path_factory) as endpoint:
+        yield endpoint
 
 
 def test_server_killed_and_restarted(ours, run, endpoint):

@@ -225,9 +225,10 @@ class Peers:
 )
 def peers(request, run, tmp_path_factory):
     end_class, who_binds, protocol = request.param
-    peers = Peers(end_class, who_binds, endpoint_of(protocol, tmp_path_factory))
-    yield peers
-    run(peers.close())
+    with endpoint_of(protocol, tmp_path_factory) as endpoint:
+        peers = Peers(end_class, who_binds, endpoint)
+        yield peers
+        run(peers.close())
 
 
 class Load:

@@ -6,6 +6,7 @@ import os
 import socket
 
 import pytest
+from ports import held_port
 from sock_cases import CANCELLED, turns
 
 from aiozmq_speedups.loop import Loop
@@ -70,10 +71,9 @@ def test_accept_and_connect_ipv6(loop):
             conn, address = await loop.sock_accept(server)
             with conn:
                 assert address == client.getsockname()
-            with socket.socket(socket.AF_INET6) as other:
+            with held_port("::1") as port, socket.socket(socket.AF_INET6) as other:
                 other.setblocking(False)
-                address = server.getsockname()
-                server.close()
+                address = ("::1", port, 0, 0)
                 with pytest.raises(ConnectionRefusedError) as caught:
                     await loop.sock_connect(other, address[:2])
                 assert str(caught.value) == (
@@ -97,12 +97,10 @@ def test_accept_with_a_default_timeout(loop, listener):
     loop.run_until_complete(main())
 
 
-def test_refused_connections_say_where(loop, listener):
-    address = listener.getsockname()
-    listener.close()
-
+def test_refused_connections_say_where(loop):
     async def main():
-        with socket.socket() as client:
+        with held_port() as port, socket.socket() as client:
+            address = ("127.0.0.1", port)
             client.setblocking(False)
             with pytest.raises(ConnectionRefusedError) as caught:
                 await loop.sock_connect(client, address)

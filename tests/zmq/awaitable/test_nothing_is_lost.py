@@ -27,7 +27,7 @@ def text(message):
 
 async def arrived(sock, future):
     """Waits, without a turn in which a task could go on, until `future` is done."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while not future.done():
         assert time.monotonic() < deadline
         await asyncio.sleep(0)
