@@ -46,7 +46,9 @@ def test_example(urls):
         text=True,
         timeout=60,
     )
-    assert (ran.stdout, ran.stderr) == (OUTPUT, "")
+    # But for what says that the machine is busy.
+    said = [line for line in ran.stderr.splitlines() if "Executing <" not in line]
+    assert (ran.stdout, said) == (OUTPUT, [])
 
 
 @pytest.fixture
