@@ -8,13 +8,15 @@ from typing import Any
 
 # Distinct for colour-blind readers too (Okabe and Ito's palette).
 COLOURS = {
+    "speedups-native": "#009E73",
     "speedups-c": "#D55E00",
     "speedups-python": "#E69F00",
     "aiozmq": "#0072B2",
     "pyzmq": "#999999",
 }
 LABELS = {
-    "speedups-c": "aiozmq_speedups, C",
+    "speedups-native": "aiozmq_speedups, its own engine",
+    "speedups-c": "aiozmq_speedups, C on libzmq",
     "speedups-python": "aiozmq_speedups, pure Python",
     "aiozmq": "aiozmq",
     "pyzmq": "pyzmq without an event loop",

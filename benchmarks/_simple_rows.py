@@ -32,11 +32,11 @@ class Row:
     id: str
     title: str
     family: str
-    """Who does the work: pyzmq, aiozmq, speedups-python or speedups-c."""
+    """Who does the work: pyzmq, aiozmq, or this package in Python, C, its engine."""
     api: str
     """raw, core, stream or rpc: what it may be compared with."""
     loop: str | None
-    """asyncio, uvloop, own, or None where there is no event loop."""
+    """asyncio, uvloop, own, native (own, with that engine), or None for no loop."""
     package: str | None = None
     alias: str | None = None
     """The name this row has in aiozmq's own benchmark."""
@@ -60,6 +60,13 @@ class Row:
 
 RAW_BASELINE = "raw"
 
+LOOPS_IN_C = {
+    "native": "native engine",
+    "own": "C, own loop",
+    "uvloop": "C, uvloop",
+    "asyncio": "C, asyncio",
+}
+
 
 def _all_rows() -> Iterator[Row]:
     pyzmq = [
@@ -81,12 +88,11 @@ def _all_rows() -> Iterator[Row]:
             row = f"aiozmq-{api}-{loop}"
             yield Row(row, title, "aiozmq", api, loop, "aiozmq", aliases.get(row))
     for api in ("core", "stream", "rpc"):
-        for loop in ("own", "uvloop", "asyncio"):
-            label = "own loop" if loop == "own" else loop
+        for loop, label in LOOPS_IN_C.items():
             yield Row(
                 f"c-{api}-{loop}",
-                f"speedups {api} (C, {label})",
-                "speedups-c",
+                f"speedups {api} ({label})",
+                "speedups-native" if loop == "native" else "speedups-c",
                 api,
                 loop,
                 "aiozmq_speedups",
@@ -310,6 +316,8 @@ def new_loop(row: Row, api: Any) -> asyncio.AbstractEventLoop:
         loop = importlib.import_module("uvloop").new_event_loop()
     elif row.loop == "own":
         loop = api.ZmqEventLoop()
+    elif row.loop == "native":
+        loop = api.new_event_loop(zmq_engine="native")
     else:
         # Not asyncio.new_event_loop(): a policy may have been installed.
         loop = asyncio.SelectorEventLoop()

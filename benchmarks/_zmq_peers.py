@@ -70,6 +70,12 @@ class Job:
         sock.set_hwm(self.hwm)
         return sock
 
+    def source(self) -> dict[str, Any]:
+        """A socket with the water marks; or, for another engine than libzmq, these."""
+        if self.loop == "native":
+            return {"sndhwm": self.hwm, "rcvhwm": self.hwm, "linger": 0}
+        return {"zmq_sock": self.socket(zmq.Context.instance())}
+
     def where(self) -> dict[str, str]:
         """bind= or connect= of create_zmq_connection and its relatives."""
         if self.endpoint is None:
@@ -330,7 +336,7 @@ async def core(job: Job, loop: asyncio.AbstractEventLoop) -> None:
     transport, protocol = await api.create_zmq_connection(
         lambda: kind(job, loop),
         job.socket_type(),
-        zmq_sock=job.socket(zmq.Context.instance()),
+        **job.source(),
         loop=loop,
         **job.where(),
     )
@@ -350,7 +356,7 @@ async def stream(job: Job, loop: asyncio.AbstractEventLoop) -> None:
     api = importlib.import_module(str(job.package))
     end = await api.create_zmq_stream(
         job.socket_type(),
-        zmq_sock=job.socket(zmq.Context.instance()),
+        **job.source(),
         loop=loop,
         **job.where(),
     )
@@ -477,6 +483,9 @@ def new_loop(job: Job) -> asyncio.AbstractEventLoop:
         loop = importlib.import_module("uvloop").new_event_loop()
     elif job.loop == "speedups":
         loop = importlib.import_module("aiozmq_speedups").new_event_loop()
+    elif job.loop == "native":
+        package = importlib.import_module(str(job.package))
+        loop = package.new_event_loop(zmq_engine="native")
     elif job.loop == "own":
         loop = importlib.import_module(str(job.package)).ZmqEventLoop()
     else:

@@ -96,7 +96,7 @@ def why_skipped(row: Row) -> str | None:
         reason = _common.why_missing(module)
         if reason is not None:
             return reason
-    if row.family == "speedups-c":
+    if row.family in ("speedups-c", "speedups-native"):
         return _common.why_no_c_transport()
     return None
 

@@ -30,6 +30,7 @@ if not __package__:
     sys.path.insert(0, str(_here.parent))
 
 from benchmarks import _common, _load, _stats
+from benchmarks._simple_rows import LOOPS_IN_C
 
 ROUNDS, SECONDS = 5, 0.5
 TIMEOUT = 60.0
@@ -142,9 +143,8 @@ def _all_peers() -> Iterator[Peer]:
             label = "own loop" if loop == "own" else loop
             yield Peer(f"aiozmq-{api}-{loop}", f"{name} ({label})", "aiozmq", api, loop)
     for api in ("core", "stream", "rpc"):
-        for loop in ("own", "uvloop", "asyncio"):
-            label = "own loop" if loop == "own" else loop
-            title = f"speedups {api} (C, {label})"
+        for loop, label in LOOPS_IN_C.items():
+            title = f"speedups {api} ({label})"
             yield Peer(f"c-{api}-{loop}", title, "speedups-c", api, loop)
         title = f"speedups {api} (pure Python, asyncio)"
         yield Peer(f"python-{api}-asyncio", title, "speedups-python", api, "asyncio")
