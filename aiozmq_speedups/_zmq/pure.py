@@ -169,11 +169,11 @@ class _PyZmqTransport(_BaseTransport):
             if not self._flush():
                 return True
             settled = False
-        # A send that ended with EAGAIN has looked for room: ZMQ_FD will tell of more.
-        # So where no message is wanted, nothing is left to look at.
-        if settled or self._sock is None or self._fd < 0 or not self._wants_messages():
+        if settled or self._sock is None or self._fd < 0:
             return False
-        return self._recheck()
+        # Room, too, is to be asked for: a send that libzmq refuses looks for commands
+        # at most once a millisecond, and leaves those that tell of room until then.
+        return bool(self._wants_messages() or self._buffer) and self._recheck()
 
     def _wants_messages(self) -> bool:
         return self._can_receive and not self._paused and not self._closing
@@ -188,7 +188,7 @@ class _PyZmqTransport(_BaseTransport):
                 return True
             self._fatal_zmq_error(exc, "Fatal read error on zmq socket transport")
             return False
-        if events & zmq.POLLIN:
+        if events & zmq.POLLIN and self._wants_messages():
             return True
         if not self._buffer:
             return False

@@ -324,6 +324,12 @@ flush(ZmqTransportObject *self)
     return UNSETTLED;
 }
 
+static inline bool
+wants_messages(const ZmqTransportObject *self)
+{
+    return self->can_receive && !self->paused && !self->closing;
+}
+
 /* Asks the engine for messages after a call that may have silenced it. */
 static outcome
 recheck(ZmqTransportObject *self)
@@ -335,7 +341,7 @@ recheck(ZmqTransportObject *self)
     int err = self->socket.engine->look(&self->socket, &events);
     if (err != 0)
         return err == EINTR ? MORE : fail_with_errno(self, err, READ_ERROR);
-    if (events & ZMQ_POLLIN)
+    if (events & ZMQ_POLLIN && wants_messages(self))
         return MORE;
     if (self->queue.count == 0)
         return SETTLED;
@@ -348,12 +354,6 @@ recheck(ZmqTransportObject *self)
     /* libzmq may have taken commands in that send, too, if it had not for a
      * millisecond: who looks once more takes the next one. So a timer does. */
     return azs_zmq_transport_schedule_retry(self) < 0 ? FAILED : SETTLED;
-}
-
-static inline bool
-wants_messages(const ZmqTransportObject *self)
-{
-    return self->can_receive && !self->paused && !self->closing;
 }
 
 static outcome
@@ -372,9 +372,10 @@ receive_and_send(ZmqTransportObject *self)
         if (result == SETTLED)
             result = UNSETTLED;
     }
-    /* A send that ended with EAGAIN has looked for room: ZMQ_FD will tell of more. So
-     * where no message is wanted, nothing is left to look at. */
-    if (result == UNSETTLED && wants_messages(self) && is_watched(self))
+    /* Room, too, is to be asked for: a send that libzmq refuses looks for commands at
+     * most once a millisecond, and leaves those that tell of room until then. */
+    if (result == UNSETTLED && (wants_messages(self) || self->queue.count > 0) &&
+        is_watched(self))
         result = recheck(self);
     return result;
 }

@@ -7,13 +7,14 @@ buffers, and in the transport's own, up to its high water mark.
 import asyncio
 import itertools
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zmq
 from children import Child
 from helpers import Recorder, close, open_transport, raw_socket, size_of
 
-from aiozmq_speedups import _ext
+from aiozmq_speedups import _ext, new_event_loop
 from aiozmq_speedups.stream import create_zmq_stream
 
 HWM = 1000
@@ -187,3 +188,33 @@ def test_how_much_waits(run):
             await close(transport)
 
     run(go())
+
+
+def test_waiting_for_room_is_waiting():
+    """Not turn upon turn until libzmq looks for its commands by itself."""
+    loop = new_event_loop()
+
+    async def go():
+        with raw_socket(zmq.PULL, rcvhwm=5) as pull:
+            port = pull.bind_to_random_port("tcp://127.0.0.1")
+
+            def receive():
+                return [pull.recv_multipart() for _ in range(3000)]
+
+            with ThreadPoolExecutor() as executor:
+                received = asyncio.wrap_future(executor.submit(receive))
+                stream = await create_zmq_stream(
+                    zmq.PUSH, connect=f"tcp://127.0.0.1:{port}", sndhwm=5
+                )
+                turns = loop.stats()["turns"]
+                for i in range(3000):
+                    stream.write([b"%d" % i, bytes(1000)])
+                    await stream.drain()
+                assert await received
+                turns = loop.stats()["turns"] - turns
+                stream.close()
+                return turns
+
+    turns = loop.run_until_complete(go())
+    loop.close()
+    assert turns < 300_000  # a million where it spins
