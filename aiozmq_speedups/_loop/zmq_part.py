@@ -49,6 +49,7 @@ class ZmqPart:
         self._zmq_context = zmq_context
         self._zmq_engine = zmq_engine
         self._zmtp_lingering: set[Any] = set()  # kept by _zmq/engine_native.py
+        self._zmtp_zap: Any = None  # kept by _zmq/engine_native.py, too
         self._zmq_transports: set[Any] = set()  # kept by _zmq/transport.py
         self._zmq_sockets: Any = None  # _zmq.linger.Sockets, once there is a transport
         self._zmq_watches: ZmqWatches | None = None

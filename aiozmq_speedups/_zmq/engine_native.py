@@ -28,6 +28,8 @@ from aiozmq_speedups._zmq.native_links import (
     _resolve_local,
 )
 
+from aiozmq_speedups._zmq.native_zap import Zap
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -47,6 +49,7 @@ _DEFAULTS: dict[int, Any] = {
     zmq.ROUTING_ID: b"",
     zmq.PLAIN_USERNAME: b"",
     zmq.PLAIN_PASSWORD: b"",
+    zmq.PLAIN_SERVER: 0,
     zmq.CURVE_SERVER: 0,
     zmq.CURVE_PUBLICKEY: b"",
     zmq.CURVE_SECRETKEY: b"",
@@ -67,6 +70,8 @@ _DEFAULTS: dict[int, Any] = {
     zmq.IPV6: 0,
     zmq.SNDTIMEO: -1,
     zmq.RCVTIMEO: -1,
+    zmq.ZAP_DOMAIN: b"",
+    zmq.ZAP_ENFORCE_DOMAIN: 0,
 }
 # These, and only on these types of socket, take an option of their own.
 _OF_TYPE: dict[int, tuple[int, ...]] = {
@@ -99,7 +104,7 @@ _IN_C: dict[int, str] = {
     zmq.XPUB_VERBOSER: "verboser",
 }
 _KEYS = (zmq.CURVE_PUBLICKEY, zmq.CURVE_SECRETKEY, zmq.CURVE_SERVERKEY)
-_TEXTS = (zmq.ROUTING_ID, zmq.PLAIN_USERNAME, zmq.PLAIN_PASSWORD)
+_TEXTS = (zmq.ROUTING_ID, zmq.PLAIN_USERNAME, zmq.PLAIN_PASSWORD, zmq.ZAP_DOMAIN)
 _NULL, _PLAIN, _CURVE = 0, 1, 2
 
 
@@ -184,8 +189,6 @@ class NativeSocket(_Base):  # type: ignore[misc]
             if self.type not in _OF_TYPE[option]:
                 raise _error(errno.EINVAL)
         elif option not in _DEFAULTS:
-            if option in (zmq.ZAP_DOMAIN, zmq.ZAP_ENFORCE_DOMAIN, zmq.PLAIN_SERVER):
-                raise _not_served(f"{option_name(option)} (an authenticator by ZAP)")
             raise _not_served(option_name(option))
         if option == zmq.XPUB_WELCOME_MSG:
             self._set_welcome(bytes(value) or None)
@@ -200,6 +203,8 @@ class NativeSocket(_Base):  # type: ignore[misc]
                 self._set(_IN_C[option], value)
             elif option == zmq.CURVE_SERVER:
                 self._mechanism = _CURVE if value else _NULL
+            elif option == zmq.PLAIN_SERVER:
+                self._mechanism = _PLAIN if value else _NULL
         self._values[option] = value
         self._configured = False
 
@@ -230,7 +235,7 @@ class NativeSocket(_Base):  # type: ignore[misc]
             raise _error(errno.EINVAL)
         if option == zmq.ROUTING_ID and text[0] == 0:
             raise _error(errno.EINVAL)
-        if option != zmq.ROUTING_ID:
+        if option in (zmq.PLAIN_USERNAME, zmq.PLAIN_PASSWORD):
             self._mechanism = _PLAIN
         return text
 
@@ -260,12 +265,17 @@ class NativeSocket(_Base):  # type: ignore[misc]
             from zmq.backend import Socket
 
             library = getattr(sys.modules[Socket.__module__], "__file__", None)
-        as_server = bool(values[zmq.CURVE_SERVER])
+        as_server = {
+            _NULL: False,
+            _PLAIN: bool(values[zmq.PLAIN_SERVER]),
+            _CURVE: bool(values[zmq.CURVE_SERVER]),
+        }[self._mechanism]
         self._configure(
             self._mechanism,
             as_server,
-            False,
-            *(values[option] for option in _TEXTS),
+            # NULL asks on both sides, and only in a domain.
+            as_server or (self._mechanism == _NULL and values[zmq.ZAP_DOMAIN] != b""),
+            *(values[option] for option in _TEXTS[:3]),
             *(values[option] for option in _KEYS),
             library,
         )
@@ -432,7 +442,14 @@ class NativeSocket(_Base):  # type: ignore[misc]
     def _peer_asks(
         self, peer: Any, mechanism: int, username: bytes, password: bytes, key: bytes
     ) -> None:
-        peer._decide(500)  # nobody is asked yet: see _not_served()
+        self._zap_of_loop().ask(self, peer, mechanism, username, password, key)
+
+    def _zap_of_loop(self) -> Zap:
+        loop = self._loop
+        zap: Zap | None = getattr(loop, "_zmtp_zap", None)
+        if zap is None:
+            zap = loop._zmtp_zap = Zap(loop)
+        return zap
 
     def _peer_drained(self, peer: Any) -> None:
         """Of a closed socket: all is sent."""

@@ -1,0 +1,132 @@
+"""Who may come in: the native engine asks the ZAP handler of the loop's context.
+
+RFC 27, https://rfc.zeromq.org/spec/27/. The handler, one of zmq.auth say, is bound to
+inproc://zeromq.zap.01 in the context that the loop's libzmq sockets have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import itertools
+import os
+import socket
+import struct
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from aiozmq_speedups.interface import ZmqProtocol
+from aiozmq_speedups.log import logger
+
+if TYPE_CHECKING:
+    from aiozmq_speedups._zmq.engine_native import NativeSocket
+
+_ENDPOINT = "inproc://zeromq.zap.01"
+_MECHANISMS = (b"NULL", b"PLAIN", b"CURVE")
+_NULL, _PLAIN, _CURVE = range(3)
+_STATUSES = frozenset((b"200", b"300", b"400", b"500"))
+
+
+def address_of(fd: int) -> bytes:
+    """The peer's IP address; of a Unix socket what libzmq says there."""
+    with socket.socket(fileno=os.dup(fd)) as sock:
+        if sock.family == socket.AF_UNIX:
+            raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+            pid, uid, gid = struct.unpack("iii", raw)
+            return f"localhost:{uid}:{gid}:{pid}".encode()
+        host: str = sock.getpeername()[0]
+        return host.encode()
+
+
+class Zap(ZmqProtocol):
+    """Asks, and hands each answer to the peer that waits for it."""
+
+    def __init__(self, loop: Any) -> None:
+        self._loop = loop
+        self._transport: Any = None
+        self._opening: asyncio.Task[Any] | None = None
+        self._queue: list[list[bytes]] = []
+        self._asking: dict[bytes, Any] = {}  # request id -> peer
+        self._ids = itertools.count(1)
+
+    def _has_handler(self) -> bool:
+        context = self._loop._zmq_context or zmq.Context.instance()
+        with context.socket(zmq.PAIR) as probe:
+            probe.linger = 0
+            try:
+                probe.bind(_ENDPOINT)
+            except zmq.ZMQError as exc:
+                return exc.errno == errno.EADDRINUSE
+        return False
+
+    def ask(
+        self,
+        sock: NativeSocket,
+        peer: Any,
+        mechanism: int,
+        username: bytes,
+        password: bytes,
+        key: bytes,
+    ) -> None:
+        """Has the peer's _decide() called, at once or later."""
+        values = sock._values
+        domain = values[zmq.ZAP_DOMAIN]
+        if mechanism == _CURVE and not domain and values[zmq.ZAP_ENFORCE_DOMAIN]:
+            peer._decide(200)
+            return
+        if not self._has_handler():
+            # As libzmq: a password is good for nobody then, a key for everybody.
+            closed = mechanism == _PLAIN or values[zmq.ZAP_ENFORCE_DOMAIN]
+            peer._decide(500 if closed else 200)
+            return
+        request = b"%d" % next(self._ids)
+        message = [b"", b"1.0", request, domain, address_of(peer.fd)]
+        message += [values[zmq.ROUTING_ID], _MECHANISMS[mechanism]]
+        if mechanism == _PLAIN:
+            message += [username, password]
+        elif mechanism == _CURVE:
+            message.append(key)
+        self._asking[request] = peer
+        if self._transport is not None:
+            self._transport.write(message)
+            return
+        self._queue.append(message)
+        if self._opening is None:
+            self._opening = self._loop.create_task(self._open())
+
+    async def _open(self) -> None:
+        try:
+            await self._loop.create_zmq_connection(
+                lambda: self, zmq.DEALER, connect=_ENDPOINT, linger=0, engine="libzmq"
+            )
+        finally:
+            self._opening = None
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        queue, self._queue = self._queue, []
+        # Connected in a moment: what is written waits for that.
+        self._loop.call_soon(self._write_all, transport, queue)
+
+    def _write_all(self, transport: Any, messages: list[list[bytes]]) -> None:
+        for message in messages:
+            transport.write(message)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._transport = None
+        asking, self._asking = self._asking, {}
+        for peer in asking.values():
+            peer._decide(500)
+
+    def msg_received(self, data: list[bytes]) -> None:
+        # "", version, request, status, text, user id, metadata
+        if len(data) != 7 or data[1] != b"1.0" or data[3] not in _STATUSES:
+            logger.warning("the ZAP handler answered with %r", data)
+            peer = self._asking.pop(data[2], None) if len(data) > 2 else None
+            if peer is not None:
+                peer._decide(500)
+            return
+        peer = self._asking.pop(data[2], None)
+        if peer is not None:
+            peer._decide(int(data[3]))
