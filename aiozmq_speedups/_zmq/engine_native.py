@@ -27,7 +27,6 @@ from aiozmq_speedups._zmq.native_links import (
     _Listener,
     _resolve_local,
 )
-
 from aiozmq_speedups._zmq.native_zap import Zap
 
 if TYPE_CHECKING:

@@ -77,8 +77,10 @@ class Zap(ZmqProtocol):
             return
         if not self._has_handler():
             # As libzmq: a password is good for nobody then, a key for everybody.
-            closed = mechanism == _PLAIN or values[zmq.ZAP_ENFORCE_DOMAIN]
-            peer._decide(500 if closed else 200)
+            if mechanism == _PLAIN or values[zmq.ZAP_ENFORCE_DOMAIN]:
+                peer._disconnect(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, errno.EFAULT)
+            else:
+                peer._decide(200)
             return
         request = b"%d" % next(self._ids)
         message = [b"", b"1.0", request, domain, address_of(peer.fd)]

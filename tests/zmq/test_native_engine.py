@@ -55,8 +55,6 @@ def test_each_way_to_choose(run, monkeypatch, engine, native):
         {},
         {"bind": "inproc://a"},
         {"bind": [ANY, "inproc://a"]},
-        {"bind": ANY, "plain_server": True},
-        {"bind": ANY, "zap_domain": "global"},
     ],
 )
 def test_auto_leaves_to_libzmq_what_is_not_served(run, kwargs):
