@@ -1,5 +1,7 @@
 /* Timers: the heap, call_later, call_at and the loop's clock. */
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "loop/callargs.h"
 #include "loop/loop_object.h"
@@ -24,20 +26,49 @@ timer_release(LoopObject *loop, HandleObject *timer)
     Py_DECREF(timer);
 }
 
-/* The first nanosecond at which loop.time() is at least `when`: a timer must
- * never fire early. */
+/* Clocks count nanoseconds up to here, as seconds either side of 0: the system's never
+ * gets as far, but a clock of the user's may begin anywhere. */
+#define COUNTED_S  4294967296.0 /* 2**32 */
+#define COUNTED_NS (INT64_C(4294967296) * AZS_NS_PER_S)
+
+/* The floats from 0 on, numbered in their order. */
+static inline int64_t
+float_number(double value)
+{
+    int64_t number;
+    memcpy(&number, &value, sizeof(number));
+    return number;
+}
+
+/* The first nanosecond at which loop.time() is at least `when`: a timer must never
+ * fire early. What is further from 0 than can be counted goes on by one for each float,
+ * which keeps the order and equal times equal up to infinity. */
 static int64_t
 when_to_ns(double when)
 {
-    double ns = ceil(when * 1e9);
-    if (!(ns < 9.2e18)) /* later than the clock can count, or NaN: never */
+    if (azs_likely(fabs(when) <= COUNTED_S)) {
+        int64_t when_ns = (int64_t)ceil(when * 1e9);
+        while ((double)when_ns / 1e9 < when)
+            when_ns++;
+        return when_ns;
+    }
+    if (isnan(when)) /* never */
         return INT64_MAX;
-    if (ns < 0)
-        return 0;
-    int64_t when_ns = (int64_t)ns;
-    while ((double)when_ns / 1e9 < when)
-        when_ns++;
-    return when_ns;
+    int64_t beyond = float_number(fabs(when)) - float_number(COUNTED_S);
+    return when < 0 ? -COUNTED_NS - beyond : COUNTED_NS + beyond;
+}
+
+/* What when_to_ns() made `ns` of, to the nanosecond. */
+static double
+ns_to_when(int64_t ns)
+{
+    int64_t far = llabs(ns);
+    if (far <= COUNTED_NS)
+        return (double)ns / 1e9;
+    int64_t number = float_number(COUNTED_S) + (far - COUNTED_NS);
+    double when;
+    memcpy(&when, &number, sizeof(when));
+    return ns < 0 ? -when : when;
 }
 
 int
@@ -102,8 +133,13 @@ azs_timers_timeout(LoopObject *loop, int64_t now_ns)
         timer_release(loop, azs_heap_pop(heap));
     if (heap->count == 0)
         return -1;
-    int64_t left = heap->entries[0].when_ns - now_ns;
-    return left < 0 ? 0 : left;
+    int64_t when_ns = heap->entries[0].when_ns;
+    if (when_ns <= now_ns)
+        return 0;
+    if (azs_likely(when_ns <= COUNTED_NS && now_ns >= -COUNTED_NS))
+        return when_ns - now_ns;
+    double left = ceil((ns_to_when(when_ns) - ns_to_when(now_ns)) * 1e9);
+    return left < 9.2e18 ? (int64_t)left : INT64_MAX;
 }
 
 int

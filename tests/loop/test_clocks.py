@@ -2,6 +2,9 @@
 
 import asyncio
 import inspect
+import math
+import threading
+import time
 from unittest import mock
 
 import pytest
@@ -59,6 +62,71 @@ def test_timers_go_by_it(loop_and_clock):
     clock.now = 1100.0
     turn(loop)
     assert fired == ["at", "late"]
+
+
+@pytest.mark.parametrize(
+    "start, step",
+    [
+        (-100.0, 1.0),
+        (-1.0, 0.5),
+        (-0.25, 0.25),
+        (2.0**32 - 1, 1.0),
+        (-(2.0**32) - 1, 1.0),
+        (9.2e9, 1.0),
+        (1.8e12, 1.0),
+        (-1.8e12, 1.0),
+        (-1e300, 1e299),
+        (1e300, 1e299),
+    ],
+)
+def test_it_may_begin_anywhere(loop_and_clock, start, step):
+    """A clock below 0, or further off than nanoseconds in 64 bits can count."""
+    loop, clock = loop_and_clock
+    clock.now = start
+    fired = []
+    times = sorted({start + i * step for i in range(1, 4)})
+    for when in reversed(times):
+        loop.call_at(when, fired.append, when)
+    for i, when in enumerate(times):
+        assert fired == times[:i]
+        turn(loop)
+        assert fired == times[:i]
+        # asyncio's come a nanosecond early, so a moment late where floats are coarse.
+        clock.now = math.nextafter(when, math.inf)
+        turn(loop)
+    assert fired == times
+
+
+@pytest.mark.parametrize("start", [-1e300, -1.8e12, -5.0, 1.8e12, 1e18, 1e300])
+def test_a_far_clock_lets_the_loop_sleep(loop_and_clock, start):
+    loop, clock = loop_and_clock
+    clock.now = start
+    end = start + max(1000.0, abs(start) / 1000)
+
+    def reach():
+        clock.now = math.nextafter(end, math.inf)
+
+    loop.call_at(end, loop.stop)
+    thread = threading.Timer(0.001, loop.call_soon_threadsafe, [reach])
+    thread.start()
+    loop.run_forever()
+    thread.join()
+    assert clock.now >= end
+
+
+@pytest.mark.parametrize("start", [-1.8e12, -5.0, 1.8e12])
+def test_a_wait_in_real_time(kind, start):
+    """A clock that is the system's but for its start."""
+    loop = type("Own", (kind,), {"time": lambda self: start + time.monotonic()})()
+
+    async def main():
+        started = loop.time()
+        await asyncio.sleep(0.01)
+        # asyncio's may be a nanosecond early.
+        assert loop.time() >= started + 0.01 - 1e-9
+
+    loop.run_until_complete(main())
+    loop.close()
 
 
 def test_timeouts_do_not_mix_clocks(loop_and_clock):
