@@ -542,8 +542,8 @@ PyDoc_STRVAR(cancel_doc,
 static PyObject *
 Handle_cancel(HandleObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->threadsafe)
-        azs_wakeup_wait_for(self);
+    if (self->threadsafe && azs_wakeup_wait_for(self) < 0)
+        return NULL;
     if (azs_handle_cancel(self) < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -556,8 +556,8 @@ PyDoc_STRVAR(cancelled_doc,
 static PyObject *
 Handle_cancelled(HandleObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->threadsafe)
-        azs_wakeup_wait_for(self);
+    if (self->threadsafe && azs_wakeup_wait_for(self) < 0)
+        return NULL;
     return PyBool_FromLong(self->cancelled);
 }
 

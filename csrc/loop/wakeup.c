@@ -45,19 +45,26 @@ azs_wakeup_run(LoopObject *loop, HandleObject *handle,
     return res;
 }
 
-void
+int
 azs_wakeup_wait_for(HandleObject *handle)
 {
     azs_wakeup *wakeup = &handle->loop->wakeup;
     while (wakeup->running == handle && wakeup->runner != PyThread_get_thread_ident()) {
         PyThread_type_lock lock = wakeup->lock;
         LoopObject *loop = (LoopObject *)Py_NewRef(handle->loop);
+        PyLockStatus status;
         Py_BEGIN_ALLOW_THREADS
-        PyThread_acquire_lock(lock, WAIT_LOCK);
-        PyThread_release_lock(lock);
+        status = PyThread_acquire_lock_timed(lock, -1, 1);
+        if (status == PY_LOCK_ACQUIRED)
+            PyThread_release_lock(lock);
         Py_END_ALLOW_THREADS
+        /* As where asyncio waits for its lock: Ctrl-C must end it. */
+        int err = status == PY_LOCK_INTR ? PyErr_CheckSignals() : 0;
         Py_DECREF(loop);
+        if (err < 0)
+            return -1;
     }
+    return 0;
 }
 
 PyDoc_STRVAR(call_soon_threadsafe_doc,

@@ -30,7 +30,7 @@ int azs_wakeup_run(LoopObject *loop, HandleObject *handle,
                    int (*run)(LoopObject *loop, HandleObject *handle));
 
 /* In another thread than that which runs the handle: waits until its callback has
- * ended, with the GIL released. */
-void azs_wakeup_wait_for(HandleObject *handle);
+ * ended, with the GIL released. 0, or -1 with what a signal handler raised. */
+int azs_wakeup_wait_for(HandleObject *handle);
 
 #endif

@@ -1,6 +1,7 @@
 """Other threads: nothing they queue is lost, and wrong use is refused."""
 
 import asyncio
+import signal
 import sys
 import threading
 import time
@@ -267,3 +268,47 @@ def test_a_handle_that_runs_is_waited_for(loop, method):
     loop.run_forever()
     thread.join()
     assert order == ["ran", "returned"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="since Python 3.14")
+@pytest.mark.parametrize("method", ["cancel", "cancelled"])
+@pytest.mark.parametrize("kind", [Loop, asyncio.SelectorEventLoop])
+def test_that_wait_can_be_interrupted(kind, method):
+    """By a signal handler that raises, Ctrl-C's say."""
+    main = threading.get_ident()
+    started, waiting, interrupted = (threading.Event() for _ in range(3))
+    too_late = []
+
+    class Interrupted(Exception):
+        pass
+
+    def on_signal(*_):
+        if waiting.is_set() and not interrupted.is_set():
+            interrupted.set()
+            raise Interrupted
+
+    def callback():
+        started.set()
+        waiting.wait(10)
+        for _ in range(1000):
+            signal.pthread_kill(main, signal.SIGUSR1)
+            if interrupted.wait(0.01):
+                break
+        else:
+            too_late.append(True)
+        loop.stop()
+
+    loop = kind()
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    handle = loop.call_soon_threadsafe(callback)
+    [thread] = start(loop.run_forever)
+    try:
+        assert started.wait(10)
+        with pytest.raises(Interrupted):
+            waiting.set()
+            getattr(handle, method)()
+        assert not too_late
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+        loop.close()
