@@ -21,6 +21,7 @@ _LINGER = int(zmq.LINGER)
 _RCVMORE = int(zmq.RCVMORE)
 _SNDMORE = int(zmq.DONTWAIT | zmq.SNDMORE)
 _DONTWAIT = int(zmq.DONTWAIT)
+_SRCFD = int(zmq.SRCFD)
 _Base: Any = zmq.backend.Socket
 _get, _recv, _send = _Base.get, _Base.recv, _Base.send
 
@@ -54,6 +55,19 @@ def receive(sock: Socket) -> list[bytes]:
     while _get(sock, _RCVMORE):
         frames.append(_recv(sock, _DONTWAIT))
     return frames
+
+
+def receive_from(sock: Socket) -> tuple[list[bytes], int]:
+    """As receive(), and the descriptor of the connection it came by, or -1."""
+    frame = _recv(sock, _DONTWAIT, copy=False)
+    try:
+        source = int(frame.get(_SRCFD))
+    except zmq.ZMQError:
+        source = -1
+    frames = [frame.bytes]
+    while _get(sock, _RCVMORE):
+        frames.append(_recv(sock, _DONTWAIT))
+    return frames, source
 
 
 def send(sock: Socket, frames: Sequence[Any]) -> None:

@@ -17,6 +17,7 @@ from aiozmq_speedups._zmq.engine_libzmq import (
     get_events,
     message_size,
     receive,
+    receive_from,
     send,
 )
 from aiozmq_speedups._zmq.transport import (
@@ -82,6 +83,8 @@ class _PyZmqTransport(_BaseTransport):
         self._conn_lost = 0  # of close and abort one, then one a lost write
         self._told = False  # connection_lost was called
         self._protocol_paused = False
+        self._tells_source = False  # the next line is filled in
+        self._source = -1  # the descriptor that the last message came by
         self._buffer: deque[tuple[int, list[Any]]] = deque()
         self._buffer_size = 0
         self._init_cold(zmq_sock, zmq_type)
@@ -210,7 +213,10 @@ class _PyZmqTransport(_BaseTransport):
         count = size = 0
         while count < _BUDGET_MESSAGES and size < _BUDGET_BYTES:
             try:
-                data = receive(self._sock)
+                if self._tells_source:
+                    data, self._source = receive_from(self._sock)
+                else:
+                    data = receive(self._sock)
             except zmq.ZMQError as exc:
                 if exc.errno == errno.EAGAIN:
                     return True

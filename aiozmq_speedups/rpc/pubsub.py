@@ -27,6 +27,9 @@ __all__ = ["PubSubClient", "PubSubService", "connect_pubsub", "serve_pubsub"]
 #: Topics whose chains of names a client remembers.
 _MAX_REMEMBERED = 256
 
+#: Connections of a topic's subscribers that may be lost before they are looked for.
+_MAX_LOST = 64
+
 #: A subscriber asks by subscribing to a topic of its own, this and random bytes,
 #: and a publisher answers by publishing to it: a call without a name, whose
 #: arguments tell publishers apart. No str has this in UTF-8.
@@ -125,11 +128,27 @@ async def serve_pubsub(
     return service
 
 
+#: A descriptor and the inode of its socket: the number alone is soon another's.
+_Connection = tuple[int, int]
+
+
+def _connection_of(fd: int) -> _Connection | None:
+    if fd < 0:
+        return None
+    try:
+        return fd, os.fstat(fd).st_ino
+    except OSError:  # closed since
+        return None
+
+
 class _ClientProtocol(OneWayClientProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         # How many subscribers have each topic.
         self.subscriptions: dict[bytes, int] = {}
+        # Their connections, as far as libzmq tells: it forwards every subscription,
+        # but where a subscriber has two to a topic only one end of them.
+        self.connections: dict[bytes, set[_Connection]] = {}
         self.waiting: dict[asyncio.Future[None], tuple[bytes, int]] = {}
         me = self.packer.packb((os.urandom(_RANDOM_SIZE),))
         self.answer = [b"", me, NO_KWARGS]
@@ -138,6 +157,7 @@ class _ClientProtocol(OneWayClientProtocol):
         super().connection_made(transport)
         # All of them, not just the first and the last of each topic.
         transport.setsockopt(zmq.XPUB_VERBOSER, 1)
+        transport._tells_source = True
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -158,9 +178,8 @@ class _ClientProtocol(OneWayClientProtocol):
             ):
                 self._write([topic, *self.answer])
             return
-        count = self.subscriptions.pop(topic, 0) + (1 if change == b"\1" else -1)
-        if count > 0:
-            self.subscriptions[topic] = count
+        if not self._note(topic, change == b"\1"):
+            return
         for waiter, (wanted, needed) in self.waiting.items():
             if (
                 wanted.startswith(topic)
@@ -168,6 +187,35 @@ class _ClientProtocol(OneWayClientProtocol):
                 and self.count_subscriptions(wanted) >= needed
             ):
                 waiter.set_result(None)
+
+    def _note(self, topic: bytes, subscribed: bool) -> bool:
+        """Counts a subscription or the end of one; False where there are not more."""
+        transport: Any = self.transport
+        connection = _connection_of(transport._source)
+        known = self.connections.get(topic)
+        count = self.subscriptions.get(topic, 0)
+        if not subscribed:
+            # That of a connection that was lost comes by none.
+            if connection is not None and known is not None:
+                known.discard(connection)
+            if count > 1:
+                self.subscriptions[topic] = count - 1
+            else:
+                self.subscriptions.pop(topic, None)
+                self.connections.pop(topic, None)
+            return False
+        if connection is not None:
+            if known is None:
+                known = self.connections[topic] = set()
+            elif connection in known:
+                return False
+            elif len(known) > 2 * count + _MAX_LOST:
+                known.intersection_update(
+                    [one for one in known if _connection_of(one[0]) == one]
+                )
+            known.add(connection)
+        self.subscriptions[topic] = count + 1
+        return True
 
     def count_subscriptions(self, topic: bytes) -> int:
         """How many subscriptions have what is published to the topic."""
@@ -272,7 +320,10 @@ class PubSubClient(Service):
         :param topic: as for :meth:`publish`. A subscription to any beginning of it
             counts, the empty one included.
         :param count: how many subscriptions to wait for; a subscriber that has
-            subscribed to several beginnings of the topic counts once for each.
+            subscribed to several beginnings of the topic counts once for each. One
+            that has subscribed to the same twice counts once, over ``tcp://`` and
+            ``ipc://`` (libzmq); ``inproc://`` cannot tell. All that are behind a
+            forwarder count as one.
         :param timeout: seconds; None for no limit.
         :raises TimeoutError: there are not as many in time.
         :raises ServiceClosedError: the client has been closed.

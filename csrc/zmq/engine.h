@@ -59,6 +59,9 @@ typedef struct azs_zmq_socket {
     /* Whatever is called may take what `fd` would have told: see libzmq/engine.c. */
     bool look_after_calls;
     bool out_is_constant; /* look() cannot tell when to send again */
+    bool tells_source;    /* recv() fills in `source` */
+    int source; /* the descriptor of the connection that the last message came by, or
+                 * -1: not told, or it came by none */
 } azs_zmq_socket;
 
 /* Functions return 0 or an errno, as sendmsg(2) and its like set it; -1 with an

@@ -380,6 +380,8 @@ static PyMemberDef transport_members[] = {
     {"_extra", T_OBJECT, offsetof(ZmqTransportObject, extra), 0},
     {"_zmq_fd", T_INT, offsetof(ZmqTransportObject, socket.fd), READONLY},
     {"_zmq_type", T_INT, offsetof(ZmqTransportObject, socket.type), READONLY},
+    {"_tells_source", T_BOOL, offsetof(ZmqTransportObject, socket.tells_source), 0},
+    {"_source", T_INT, offsetof(ZmqTransportObject, socket.source), READONLY},
     {"_closing", T_BOOL, offsetof(ZmqTransportObject, closing), READONLY},
     {"_paused", T_BOOL, offsetof(ZmqTransportObject, paused), READONLY},
     {"_protocol_paused", T_BOOL, offsetof(ZmqTransportObject, protocol_paused),

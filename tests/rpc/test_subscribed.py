@@ -199,6 +199,71 @@ def test_several_subscribers(ours, run):
     run(go())
 
 
+@pytest.mark.parametrize("endpoint", ["tcp://127.0.0.1:*", "ipc://*"])
+def test_who_subscribes_twice_counts_once(ours, run, endpoint):
+    """And no more when it has unsubscribed, or has gone."""
+
+    async def go():
+        client = await ours.rpc.connect_pubsub(bind=endpoint)
+        (bound,) = client.transport.bindings()
+
+        async def until(topic, count):
+            while client._proto.count_subscriptions(topic) != count:
+                await asyncio.sleep(0.001)
+
+        async with (
+            closing(client),
+            ours.opened(zmq.XSUB, connect=bound) as other,
+            asyncio.timeout(20),
+        ):
+            async with ours.opened(zmq.XSUB, connect=bound) as twice:
+                for topic in (b"a", b"a", b"b", b"b", b"ready"):
+                    twice.write([b"\1" + topic])
+                await until(b"ready", 1)
+                other.write([b"\1a"])
+                await until(b"a", 2)
+                assert client._proto.count_subscriptions(b"b") == 1
+                for _ in range(2):  # it sends the second alone
+                    twice.write([b"\0a"])
+                await until(b"a", 1)
+                twice.write([b"\1a"])
+                await until(b"a", 2)
+            await until(b"a", 1)
+            await until(b"b", 0)
+            other.write([b"\0a"])
+            await until(b"a", 0)
+            await until(b"ready", 0)
+            assert not client._proto.connections
+
+    run(go())
+
+
+def test_lost_connections_are_forgotten(ours, run, monkeypatch):
+    from aiozmq_speedups.rpc import pubsub
+
+    monkeypatch.setattr(pubsub, "_MAX_LOST", 2)
+
+    async def go():
+        client = await ours.rpc.connect_pubsub(bind="tcp://127.0.0.1:*")
+        (bound,) = client.transport.bindings()
+        async with (
+            closing(client),
+            ours.opened(zmq.XSUB, connect=bound) as stays,
+            asyncio.timeout(20),
+        ):
+            stays.write([b"\1a"])
+            for _ in range(10):
+                await client.wait_subscribed("a")
+                async with ours.opened(zmq.XSUB, connect=bound) as goes:
+                    goes.write([b"\1a"])
+                    await client.wait_subscribed("a", count=2)
+                while client._proto.count_subscriptions(b"a") != 1:
+                    await asyncio.sleep(0.001)
+            assert len(client._proto.connections[b"a"]) <= 2 * 2 + 2 + 1
+
+    run(go())
+
+
 def test_subscribers_of_other_software_count(impl, run):
     """Subscribers of aiozmq, and plain SUB sockets."""
     from aiozmq_speedups import rpc

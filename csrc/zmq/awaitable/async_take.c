@@ -231,7 +231,7 @@ receive_multipart(AsyncSocketObject *self, PyObject **message, size_t *size)
         if (azs_unlikely(self->handle == NULL))
             return ENOTSOCK;
         int err = azs_zmq_recv(azs_async_libzmq(self), self->handle, &none, message,
-                               size, &lent);
+                               size, &lent, NULL);
         if (err == 0)
             Py_XDECREF(lent.bytes);
         if (azs_likely(err != EINTR))

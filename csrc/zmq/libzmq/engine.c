@@ -43,7 +43,8 @@ static int
 libzmq_recv(azs_zmq_socket *socket, azs_spare *spare, PyObject **message, size_t *size,
             azs_spare *lent)
 {
-    return azs_zmq_recv(lib_of(socket), socket->handle, spare, message, size, lent);
+    return azs_zmq_recv(lib_of(socket), socket->handle, spare, message, size, lent,
+                        socket->tells_source ? &socket->source : NULL);
 }
 
 static int
@@ -111,6 +112,7 @@ libzmq_open(azs_zmq_socket *socket, PyObject *object, int type)
         .object = object,
         .handle = handle,
         .type = type,
+        .source = -1,
         .look_after_calls = true,
         .out_is_constant = type == ZMQ_ROUTER || type == ZMQ_PUB || type == ZMQ_XPUB ||
                            type == ZMQ_XSUB || type == ZMQ_REP || type == ZMQ_STREAM,

@@ -21,6 +21,8 @@ enum {
     ZMQ_DONTWAIT = 1,
     ZMQ_SNDMORE = 2,
 
+    ZMQ_SRCFD = 2,
+
     ZMQ_FD = 14,
     ZMQ_EVENTS = 15,
 };
@@ -36,6 +38,7 @@ enum {
     X(msg_data, void *, (zmq_msg_t *))                                                 \
     X(msg_size, size_t, (const zmq_msg_t *))                                           \
     X(msg_more, int, (const zmq_msg_t *))                                              \
+    X(msg_get, int, (const zmq_msg_t *, int))                                          \
     X(getsockopt, int, (void *, int, void *, size_t *))                                \
     X(strerror, const char *, (int))                                                   \
     X(version, void, (int *, int *, int *))

@@ -205,7 +205,7 @@ frame_bytes(const azs_libzmq *zmq, zmq_msg_t *msg, size_t size, azs_spare *spare
 
 int
 azs_zmq_recv(const azs_libzmq *zmq, void *handle, azs_spare *spare, PyObject **message,
-             size_t *size, azs_spare *lent)
+             size_t *size, azs_spare *lent, int *source)
 {
     enum { INLINE_FRAMES = 8 };
     PyObject *inline_frames[INLINE_FRAMES];
@@ -239,6 +239,8 @@ azs_zmq_recv(const azs_libzmq *zmq, void *handle, azs_spare *spare, PyObject **m
             frames = grown;
             capacity *= 2;
         }
+        if (azs_unlikely(source != NULL))
+            *source = zmq->msg_get(&msg, ZMQ_SRCFD);
         size_t frame_size = zmq->msg_size(&msg);
         PyObject *frame = frame_bytes(zmq, &msg, frame_size, spare, lent);
         if (azs_unlikely(frame == NULL))

@@ -48,8 +48,9 @@ int azs_zmq_send(const azs_libzmq *zmq, void *handle, azs_zmq_release *release,
  * message being lost.
  *
  * *lent is the first large frame, with a reference of its own, or has no bytes. To
- * be given back to `spare` when the list is gone. */
+ * be given back to `spare` when the list is gone. *source, unless `source` is NULL, is
+ * the descriptor of the connection that it came by, or -1. */
 int azs_zmq_recv(const azs_libzmq *zmq, void *handle, azs_spare *spare,
-                 PyObject **message, size_t *size, azs_spare *lent);
+                 PyObject **message, size_t *size, azs_spare *lent, int *source);
 
 #endif
