@@ -33,26 +33,27 @@ selector_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     azs_state *st = azs_state_of_type(type);
     if (st == NULL)
         return NULL;
-    SelectorObject *self = (SelectorObject *)type->tp_alloc(type, 0);
-    if (self == NULL)
+    /* First: the collector shows an unfinished selector to whoever asks, and before
+     * Python 3.12 runs in allocations. */
+    SelectorMapObject *map = azs_selector_map_new(st);
+    if (map == NULL)
         return NULL;
+    SelectorObject *self = (SelectorObject *)type->tp_alloc(type, 0);
+    if (self == NULL) {
+        Py_DECREF(map);
+        return NULL;
+    }
     self->st = azs_state_hold(st);
-    self->epfd = -1;
+    self->map = map;
     AZS_LIVE(st, selector, 1);
-    self->map = azs_selector_map_new(st);
-    if (self->map == NULL)
-        goto fail;
     int epfd = azs_sys_epoll_create();
+    self->epfd = epfd < 0 ? -1 : epfd;
     if (epfd < 0) {
         azs_set_errno(epfd);
-        goto fail;
+        Py_DECREF(self);
+        return NULL;
     }
-    self->epfd = epfd;
     return (PyObject *)self;
-
-fail:
-    Py_DECREF(self);
-    return NULL;
 }
 
 /* Arguments are checked here and ignored by tp_new, so that a subclass may take

@@ -14,17 +14,18 @@ enum { FIRST_SLOTS = 64 };
 SelectorMapObject *
 azs_selector_map_new(azs_state *st)
 {
+    PyObject *keys = PyDict_New(); /* first, as the selector has its map */
+    if (keys == NULL)
+        return NULL;
     PyTypeObject *type = st->selector_map_type;
     SelectorMapObject *self = (SelectorMapObject *)type->tp_alloc(type, 0);
-    if (self == NULL)
-        return NULL;
-    self->st = azs_state_hold(st);
-    AZS_LIVE(st, selector_map, 1);
-    self->keys = PyDict_New();
-    if (self->keys == NULL) {
-        Py_DECREF(self);
+    if (self == NULL) {
+        Py_DECREF(keys);
         return NULL;
     }
+    self->st = azs_state_hold(st);
+    self->keys = keys;
+    AZS_LIVE(st, selector_map, 1);
     return self;
 }
 

@@ -368,3 +368,25 @@ def test_nothing_is_left_after_many_rounds(pair):
     for old, new in zip(before[0], after[0], strict=True):
         assert abs(new - old) < 100
     assert after[1] - before[1] < 200
+
+
+@c_only
+def test_seen_by_the_collector_while_it_is_made():
+    """Before Python 3.12 a collection may run in any allocation."""
+
+    def look(phase, info):
+        for found in gc.get_objects():
+            if type(found) is EpollSelector:
+                found.close()
+            elif type(found).__name__ == "SelectorMap":
+                len(found)
+
+    threshold = gc.get_threshold()
+    gc.callbacks.append(look)
+    gc.set_threshold(1)
+    try:
+        for _ in range(3):
+            EpollSelector().close()
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(look)
