@@ -10,6 +10,7 @@ import subprocess
 import sys
 
 from aiozmq_speedups import _ext
+from aiozmq_speedups._loop import tls as _tls
 from aiozmq_speedups._startup import VARIABLE
 from aiozmq_speedups._version import __version__
 
@@ -46,6 +47,7 @@ def collect() -> dict[str, str]:
         facts["extension"] = f"{core.BUILD_FLAVOUR} build ({core.__file__})"
     for what, name in _ACCELERATED.items():
         facts[what] = "C" if hasattr(core, name) else "Python"
+    facts["tls"] = _tls.describe()
     facts["loop of python"] = _what_it_gets()
     facts["loop of run"] = _what_it_gets("aiozmq_speedups", "run", "-m")
     facts["loop of its children"] = _what_it_gets(started_by_run=True)

@@ -37,7 +37,10 @@ TRANSPORT_KINDS = ("C", "pure")
 
 
 def new_loop(kind):
-    """A new event loop of `kind`; skips where it cannot be had here."""
+    """A new event loop of `kind`; skips where it cannot be had here.
+
+    "speedups-asyncio" and "speedups-aiofastnet" say whose TLS it has.
+    """
     if kind == "asyncio":
         return asyncio.SelectorEventLoop()
     if kind == "uvloop":
@@ -45,7 +48,13 @@ def new_loop(kind):
     # Without the extension it is asyncio's loop with create_zmq_connection().
     from aiozmq_speedups.loop import Loop
 
-    return Loop()
+    tls = kind.partition("-")[2]
+    if tls == "aiofastnet":
+        from aiozmq_speedups._loop import tls as _tls
+
+        if _tls.load()[0] is None:
+            pytest.skip(f"aiofastnet: {_tls.load()[1]}")
+    return Loop(tls=tls or "auto")
 
 
 @pytest.hookimpl(tryfirst=True)

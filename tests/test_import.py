@@ -80,7 +80,7 @@ def test_the_loop_loads_no_zmq_and_no_msgpack():
     if core is None:
         return  # in pure Python a loop's selector takes zmq's sockets
     assert third_party == "[]"
-    loop = "accelerated api install processes sendfile servers signals zmq_part"
+    loop = "accelerated api install processes sendfile servers signals tls zmq_part"
     assert eval(own) == sorted(
         f"aiozmq_speedups.{name}"
         for name in (

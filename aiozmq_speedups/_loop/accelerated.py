@@ -20,11 +20,9 @@ import sys
 import threading
 from asyncio import (
     base_events,
-    constants,
     events,
     format_helpers,
     selector_events,
-    sslproto,
 )
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +34,6 @@ from aiozmq_speedups._loop.signals import Signals
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from contextvars import Context
     from typing import TypeVar
 
     _P = TypeVar("_P")
@@ -214,42 +211,6 @@ class AcceleratedLoop(
         return any(
             getattr(cls, name) is not getattr(AcceleratedLoop, name) for name in names
         )
-
-    def _make_ssl_transport(
-        self,
-        rawsock: socket.socket,
-        protocol: Any,
-        sslcontext: Any,
-        waiter: Any = None,
-        *,
-        server_side: bool = False,
-        server_hostname: str | None = None,
-        extra: Any = None,
-        server: Any = None,
-        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
-        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
-        context: Context | None = None,  # since Python 3.15
-    ) -> Any:
-        ssl_protocol = sslproto.SSLProtocol(
-            self,
-            protocol,
-            sslcontext,
-            waiter,
-            server_side,
-            server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
-            ssl_shutdown_timeout=ssl_shutdown_timeout,
-        )
-        self._make_socket_transport(
-            rawsock,
-            ssl_protocol,
-            extra=extra,
-            server=server,
-            **({} if context is None else {"context": context}),
-        )
-        return ssl_protocol._app_transport  # type: ignore[attr-defined]
-
-    # -- called by the core's transports, where it is cold --
 
     def _transport_fatal(
         self, transport: Any, exc: BaseException, message: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import functools
 from asyncio import events
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from aiozmq_speedups import _ext
+from aiozmq_speedups._loop.tls import Tls
 from aiozmq_speedups._loop.zmq_part import ZmqPart
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ else:
     from aiozmq_speedups._loop.pure import PureLoop as _Base
 
 
-class Loop(ZmqPart, _Base):
+class Loop(ZmqPart, Tls, _Base):
     """The event loop: asyncio's interface, plus ZeroMQ.
 
     ``zmq_context`` is the zmq.Context that create_zmq_connection() makes sockets
@@ -35,7 +36,9 @@ class Loop(ZmqPart, _Base):
     and off, to a day. ``close_timeout`` is how many seconds :meth:`close` waits for
     messages of ZeroMQ sockets to be sent, ``math.inf`` for as long as the sockets'
     linger times. ``zmq_engine`` is what serves its ZeroMQ sockets where they are not
-    given an ``engine``: see :ref:`engines`. Every method of
+    given an ``engine``: see :ref:`engines`. ``tls`` is ``"auto"``, ``"asyncio"`` or
+    ``"aiofastnet"``: see :ref:`tls`; ValueError where it is another, ImportError where
+    aiofastnet is asked for and no tested version is installed. Every method of
     :class:`asyncio.AbstractEventLoop` of the running Python version is there. A
     loop belongs to the thread that runs it; only call_soon_threadsafe() may be
     called from others.
@@ -52,6 +55,7 @@ class Loop(ZmqPart, _Base):
             busy_poll_us: int = 0,
             close_timeout: float = 1.0,
             zmq_engine: str | None = None,
+            tls: Literal["auto", "asyncio", "aiofastnet"] = "auto",
         ) -> None: ...
 
 
@@ -64,6 +68,7 @@ def new_event_loop(
     busy_poll_us: int = 0,
     close_timeout: float = 1.0,
     zmq_engine: str | None = None,
+    tls: Literal["auto", "asyncio", "aiofastnet"] = "auto",
 ) -> Loop:
     """A new loop; give it as ``loop_factory`` to :class:`asyncio.Runner`.
 
@@ -74,6 +79,7 @@ def new_event_loop(
         busy_poll_us=busy_poll_us,
         close_timeout=close_timeout,
         zmq_engine=zmq_engine,
+        tls=tls,
     )
 
 
@@ -86,20 +92,23 @@ def run(
     debug: bool | None = None,
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     close_timeout: float | None = None,
+    tls: Literal["auto", "asyncio", "aiofastnet"] | None = None,
 ) -> _T:
     """Run a coroutine on a new loop and close it: :func:`asyncio.run`.
 
     ``loop_factory`` makes the loop, :func:`new_event_loop` where it is None.
-    ``close_timeout`` is that of :class:`Loop`; ValueError where ``loop_factory`` is
-    given, too.
+    ``close_timeout`` and ``tls`` are those of :class:`Loop`; ValueError where
+    ``loop_factory`` is given, too.
     """
     if events._get_running_loop() is not None:
         raise RuntimeError("run() cannot be called from a running event loop")
     factory = loop_factory or new_event_loop
-    if close_timeout is not None:
+    options: dict[str, Any] = {"close_timeout": close_timeout, "tls": tls}
+    options = {name: value for name, value in options.items() if value is not None}
+    if options:
         if loop_factory is not None:
-            raise ValueError("close_timeout is for the loop that run() makes itself")
-        factory = functools.partial(new_event_loop, close_timeout=close_timeout)
+            raise ValueError(f"{min(options)} is for the loop that run() makes itself")
+        factory = functools.partial(new_event_loop, **options)
     with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
         return runner.run(main)
 

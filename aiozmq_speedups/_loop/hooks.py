@@ -22,6 +22,7 @@ ASYNCIO_HOOKS = {
         "_make_socket_transport",
         "_make_ssl_transport",
         "_make_write_pipe_transport",
+        "_sendfile_fallback",
         "_sock_sendfile_native",
         "_write_to_self",
     ),
@@ -48,4 +49,6 @@ ASYNCIO_HOOKS = {
     "asyncio.base_events.Server": ("_attach", "_detach", "_wakeup"),
     "asyncio.format_helpers": ("_format_callback_source", "extract_stack"),
     "asyncio.events": ("_set_running_loop",),
+    # And of its instances `_app_transport`, `_incoming`: see tls.py.
+    "asyncio.sslproto": ("SSLProtocol", "_create_transport_context"),
 }

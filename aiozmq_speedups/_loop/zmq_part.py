@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from aiozmq_speedups import _ext
+from aiozmq_speedups._loop.tls import check_choice as check_tls
 from aiozmq_speedups.util import check_engine
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class ZmqPart:
         busy_poll_us: int = 0,
         close_timeout: float = 1.0,
         zmq_engine: str | None = None,
+        tls: str = "auto",
     ) -> None:
         super().__init__()
         self._zmq_context = zmq_context
@@ -57,6 +59,7 @@ class ZmqPart:
             self._set_busy_poll(operator.index(busy_poll_us))
             self._close_timeout = _check_close_timeout(close_timeout)
             check_engine(zmq_engine)
+            self._tls_choice = check_tls(tls)
         except BaseException:
             self.close()  # or __del__ warns that nobody did
             raise
@@ -118,7 +121,8 @@ class ZmqPart:
         ``fds``
             file descriptors that are watched, listening ones among them;
         ``transports``
-            open sockets and pipes with a transport (a TLS connection is one);
+            open sockets and pipes with a transport (a TLS connection of asyncio's code
+            is one, aiofastnet's are not counted anywhere: see :ref:`tls`);
         ``zmq_transports``
             open ZeroMQ transports.
 

@@ -13,6 +13,7 @@ import harness
 import pytest
 
 from aiozmq_speedups._ext import core
+from aiozmq_speedups._loop import tls as _tls
 
 MODULES = harness.stdlib_modules()
 
@@ -25,10 +26,13 @@ pytestmark = [
 LIMIT = pytest.mark.timeout(2 * harness.SECONDS_PER_PROCESS)
 
 
-def excluded_tests(module, kind):
+def excluded_tests(module, kind, loop):
+    tests = dict(exclusions.TESTS)
+    if loop != "speedups":
+        tests |= exclusions.TLS_TESTS
     return {
         f"test.test_asyncio.{name}"
-        for name, exclusion in exclusions.TESTS.items()
+        for name, exclusion in tests.items()
         if name.startswith(f"{module}.") and exclusion.kind == kind
     }
 
@@ -44,9 +48,20 @@ def failed(results):
 @LIMIT
 @pytest.mark.parametrize("module", [m for m in MODULES if m not in exclusions.MODULES])
 def test_module(module, tmp_path):
-    hangs = excluded_tests(module, exclusions.HANGS)
-    fails = excluded_tests(module, exclusions.FAILS)
-    results = harness.run_module(module, "speedups", tmp_path, skip=hangs)
+    check_module(module, "speedups", tmp_path)
+
+
+@LIMIT
+@pytest.mark.skipif(_tls.load()[0] is None, reason=f"aiofastnet: {_tls.load()[1]}")
+@pytest.mark.parametrize("module", [m for m in exclusions.TLS_MODULES if m in MODULES])
+def test_module_with_aiofastnet(module, tmp_path):
+    check_module(module, "speedups-aiofastnet", tmp_path)
+
+
+def check_module(module, loop, tmp_path):
+    hangs = excluded_tests(module, exclusions.HANGS, loop)
+    fails = excluded_tests(module, exclusions.FAILS, loop)
+    results = harness.run_module(module, loop, tmp_path, skip=hangs)
     bad = failed(results)
     assert module not in bad, bad[module].detail
     rotten = sorted(name for name in fails & results.keys() if name not in bad)
@@ -60,7 +75,7 @@ def test_module(module, tmp_path):
 
     # By chance, on a busy machine? A crash or a hang never is.
     names = {name for name, outcome in bad.items() if outcome.outcome == "fail"} - fails
-    for name in names - run_again("speedups", names):
+    for name in names - run_again(loop, names):
         del bad[name]
     # Or not for our loop's sake?
     for name in run_again("asyncio", bad.keys() - fails):
@@ -81,14 +96,17 @@ def test_excluded_modules_exist():
 def test_exclusions_have_reasons():
     for table in exclusions.MODULES, exclusions.CLASSES, exclusions.TEST_LOOP:
         assert all(table.values())
-    for exclusion in exclusions.TESTS.values():
+    for exclusion in (exclusions.TESTS | exclusions.TLS_TESTS).values():
         assert exclusion.kind in (exclusions.FAILS, exclusions.HANGS)
         assert exclusion.reason
 
 
-@pytest.mark.parametrize("name", exclusions.TESTS)
+ALL_TESTS = exclusions.TESTS | exclusions.TLS_TESTS
+
+
+@pytest.mark.parametrize("name", ALL_TESTS)
 def test_excluded_test_exists(name):
-    if sys.version_info < exclusions.TESTS[name].since:
+    if sys.version_info < ALL_TESTS[name].since:
         pytest.skip("of a newer Python")
     module, cls, method = name.split(".")
     test = importlib.import_module(f"test.test_asyncio.{module}")
