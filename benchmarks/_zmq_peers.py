@@ -4,7 +4,7 @@
 
 The JSON object has the fields of ``Job``. A server prints the endpoint it
 bound; the end that measures prints ``{"seconds": s}``: the client of trip and
-rpc, the server of oneway. Both stay until their stdin ends.
+rpc and busy, the server of oneway and sub. Both stay until their stdin ends.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import resource
+import select
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -36,6 +38,9 @@ BIG = 65536
 """From this size on, raw pyzmq hands frames over without a copy."""
 BATCH = 256
 """A sender that is never told to pause lets its loop run this often."""
+BUSY, IDLE = 10, 990
+PUB_HWM = 100_000
+"""More than a PUB writes before its I/O thread, on the same core, has its turn."""
 
 
 @dataclass
@@ -43,7 +48,7 @@ class Job:
     role: str
     """server or client."""
     workload: str
-    """trip, oneway or rpc."""
+    """trip, oneway, rpc, sub or busy."""
     api: str
     """raw, asyncio, zmq_asyncio, core, stream or rpc."""
     package: str | None
@@ -63,11 +68,18 @@ class Job:
     def socket_type(self) -> int:
         if self.workload == "oneway":
             return zmq.PULL if self.role == "server" else zmq.PUSH
+        if self.workload == "sub":
+            return zmq.SUB if self.role == "server" else zmq.PUB
         return zmq.ROUTER if self.role == "server" else zmq.DEALER
 
     def socket(self, context: Any) -> Any:
         sock = context.socket(self.socket_type())
         sock.set_hwm(self.hwm)
+        if self.socket_type() == zmq.SUB:
+            sock.subscribe(b"")
+        elif self.socket_type() == zmq.PUB:
+            sock.sndhwm = PUB_HWM
+            sock.linger = 0
         return sock
 
     def source(self) -> dict[str, Any]:
@@ -75,6 +87,20 @@ class Job:
         if self.loop == "native":
             return {"sndhwm": self.hwm, "rcvhwm": self.hwm, "linger": 0}
         return {"zmq_sock": self.socket(zmq.Context.instance())}
+
+    @property
+    def copies(self) -> bool:
+        return self.size < BIG
+
+    def all_sockets(self, sock: Any) -> tuple[list[Any], list[Any]]:
+        """Those that are busy and those that are idle, of which `sock` is one."""
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        sockets = [sock]
+        while len(sockets) < BUSY + IDLE:
+            sockets.append(self.socket(sock.context))
+            sockets[-1].connect(self.endpoint)
+        return sockets[:BUSY], sockets[BUSY:]
 
     def where(self) -> dict[str, str]:
         """bind= or connect= of create_zmq_connection and its relatives."""
@@ -84,7 +110,7 @@ class Job:
 
     def message(self) -> list[bytes]:
         payload = b"\0" * self.size
-        return [payload] if self.workload == "oneway" else [NAME, payload]
+        return [payload] if self.workload in ("oneway", "sub") else [NAME, payload]
 
 
 def say(line: str) -> None:
@@ -100,22 +126,39 @@ def report(start: float) -> None:
 
 
 def raw(job: Job) -> None:
-    with zmq.Context() as context, job.socket(context) as sock:
-        if job.endpoint is None:
-            sock.bind(ANY_PORT)
-            say(sock.getsockopt_string(zmq.LAST_ENDPOINT))
-        else:
-            sock.connect(job.endpoint)
-        {
-            ("trip", "server"): raw_echo,
-            ("trip", "client"): raw_trips,
-            ("oneway", "server"): raw_pull,
-            ("oneway", "client"): raw_push,
-        }[job.workload, job.role](job, sock)
-        sys.stdin.read()
+    with zmq.Context() as context:
+        context.max_sockets = 2 * (BUSY + IDLE)
+        with job.socket(context) as sock:
+            raw_end(job, sock)
+
+
+def raw_end(job: Job, sock: Any) -> None:
+    if job.endpoint is None:
+        sock.bind(ANY_PORT)
+        say(sock.getsockopt_string(zmq.LAST_ENDPOINT))
+    else:
+        sock.connect(job.endpoint)
+    {
+        ("trip", "server"): raw_echo,
+        ("trip", "client"): raw_trips,
+        ("oneway", "server"): raw_pull,
+        ("oneway", "client"): raw_push,
+        ("sub", "server"): raw_pull,
+        ("sub", "client"): raw_publish,
+        ("busy", "server"): raw_echo,
+        ("busy", "client"): raw_busy,
+    }[job.workload, job.role](job, sock)
+    sys.stdin.read()
+
+
+# Where nothing is said of copies, as programs do, a call is at its cheapest.
 
 
 def raw_echo(job: Job, sock: Any) -> None:
+    if not job.copies:
+        for _ in range(job.total):
+            sock.send_multipart(sock.recv_multipart(copy=False), copy=False)
+        return
     for _ in range(job.total):
         sock.send_multipart(sock.recv_multipart())
 
@@ -123,7 +166,12 @@ def raw_echo(job: Job, sock: Any) -> None:
 def raw_trips(job: Job, sock: Any) -> None:
     message = job.message()
 
-    def trips(count: int) -> None:
+    def big_trips(count: int) -> None:
+        for _ in range(count):
+            sock.send_multipart(message, copy=False)
+            sock.recv_multipart(copy=False)
+
+    def small_trips(count: int) -> None:
         sent = min(job.window, count)
         for _ in range(sent):
             sock.send_multipart(message)
@@ -132,6 +180,8 @@ def raw_trips(job: Job, sock: Any) -> None:
             sock.send_multipart(message)
         for _ in range(sent):
             sock.recv_multipart()
+
+    trips = small_trips if job.copies else big_trips
 
     trips(job.warm_up)
     start = time.perf_counter()
@@ -156,6 +206,42 @@ def raw_push(job: Job, sock: Any) -> None:
         sock.send(payload, copy=copy)
 
 
+def raw_publish(job: Job, sock: Any) -> None:
+    """Until nobody listens any more: a PUB drops what its SUB does not drink."""
+    (payload,) = job.message()
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        for _ in range(1000):
+            sock.send(payload)
+
+
+def raw_busy(job: Job, sock: Any) -> None:
+    busy, idle = job.all_sockets(sock)
+    poller = zmq.Poller()
+    for each in busy + idle:
+        poller.register(each, zmq.POLLIN)
+    message = job.message()
+
+    def trips(count: int) -> None:
+        unsent = unanswered = count
+        for each in busy[:count]:
+            each.send_multipart(message)
+            unsent -= 1
+        while unanswered:
+            for each, _ in poller.poll():
+                each.recv_multipart()
+                unanswered -= 1
+                if unsent:
+                    each.send_multipart(message)
+                    unsent -= 1
+
+    trips(job.warm_up)
+    start = time.perf_counter()
+    trips(job.count)
+    report(start)
+    for each in busy + idle:
+        each.close()
+
+
 # --- zmq.asyncio -------------------------------------------------------------
 
 
@@ -164,22 +250,30 @@ async def asyncio_end(job: Job, loop: asyncio.AbstractEventLoop) -> None:
     module = zmq.asyncio
     if job.package is not None:
         module = importlib.import_module(f"{job.package}.zmq_asyncio")
-    with module.Context() as context, job.socket(context) as sock:
-        if job.endpoint is None:
-            sock.bind(ANY_PORT)
-            say(sock.getsockopt_string(zmq.LAST_ENDPOINT))
-        else:
-            sock.connect(job.endpoint)
-        await {
-            ("trip", "server"): asyncio_echo,
-            ("trip", "client"): asyncio_trips,
-            ("oneway", "server"): asyncio_pull,
-            ("oneway", "client"): asyncio_push,
-        }[job.workload, job.role](job, sock)
-        await stdin_closed(loop)
+    with module.Context() as context:
+        context.max_sockets = 2 * (BUSY + IDLE)
+        with job.socket(context) as sock:
+            if job.endpoint is None:
+                sock.bind(ANY_PORT)
+                say(sock.getsockopt_string(zmq.LAST_ENDPOINT))
+            else:
+                sock.connect(job.endpoint)
+            await {
+                ("trip", "server"): asyncio_echo,
+                ("trip", "client"): asyncio_trips,
+                ("oneway", "server"): asyncio_pull,
+                ("oneway", "client"): asyncio_push,
+                ("sub", "server"): asyncio_pull,
+                ("busy", "client"): asyncio_busy,
+            }[job.workload, job.role](job, sock)
+            await stdin_closed(loop)
 
 
 async def asyncio_echo(job: Job, sock: Any) -> None:
+    if not job.copies:
+        for _ in range(job.total):
+            await sock.send_multipart(await sock.recv_multipart(copy=False), copy=False)
+        return
     for _ in range(job.total):
         await sock.send_multipart(await sock.recv_multipart())
 
@@ -187,7 +281,12 @@ async def asyncio_echo(job: Job, sock: Any) -> None:
 async def asyncio_trips(job: Job, sock: Any) -> None:
     message = job.message()
 
-    async def trips(count: int) -> None:
+    async def big_trips(count: int) -> None:
+        for _ in range(count):
+            await sock.send_multipart(message, copy=False)
+            await sock.recv_multipart(copy=False)
+
+    async def small_trips(count: int) -> None:
         sent = min(job.window, count)
         for _ in range(sent):
             await sock.send_multipart(message)
@@ -196,6 +295,8 @@ async def asyncio_trips(job: Job, sock: Any) -> None:
             await sock.send_multipart(message)
         for _ in range(sent):
             await sock.recv_multipart()
+
+    trips = small_trips if job.copies else big_trips
 
     await trips(job.warm_up)
     start = time.perf_counter()
@@ -211,6 +312,33 @@ async def asyncio_pull(job: Job, sock: Any) -> None:
     for _ in range(job.count):
         await sock.recv(copy=copy)
     report(start)
+
+
+async def asyncio_busy(job: Job, sock: Any) -> None:
+    busy, idle = job.all_sockets(sock)
+    message = job.message()
+
+    async def trips(sock: Any, count: int) -> None:
+        for _ in range(count):
+            await sock.send_multipart(message)
+            await sock.recv_multipart()
+
+    async def all_trips(count: int) -> None:
+        share, rest = divmod(count, len(busy))
+        await asyncio.gather(
+            *(trips(each, share + (i < rest)) for i, each in enumerate(busy))
+        )
+
+    waiting = [asyncio.ensure_future(each.recv_multipart()) for each in idle]
+    await all_trips(job.warm_up)
+    start = time.perf_counter()
+    await all_trips(job.count)
+    report(start)
+    for future in waiting:
+        future.cancel()
+    await asyncio.wait(waiting)
+    for each in busy + idle:
+        each.close()
 
 
 async def asyncio_push(job: Job, sock: Any) -> None:

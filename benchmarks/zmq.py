@@ -44,7 +44,7 @@ class Workload:
     id: str
     title: str
     kind: str
-    """trip, oneway or rpc."""
+    """trip, oneway, rpc, sub or busy."""
     unit: str
     size: int
     window: int
@@ -88,7 +88,25 @@ WORKLOADS = [
         "PUSH/PULL, 1 MiB frames one way",
         *("oneway", "MiB/s", 2**20, 1, BIG_HWM, 100),
     ),
+    Workload(
+        "sub",
+        "A SUB that drinks from a fast PUB, 100 bytes",
+        *("sub", "messages/s", 100, 1, SMALL_HWM, 5000),
+    ),
+    Workload(
+        "echo-1m",
+        "DEALER/ROUTER, 1 MiB, copy=False, 1 in flight",
+        *("trip", "round trips/s", 2**20, 1, BIG_HWM, 50),
+    ),
+    Workload(
+        "busy",
+        "DEALER/ROUTER, 1,000 sockets of which 10 are busy",
+        *("busy", "round trips/s", 200, 10, SMALL_HWM, 300),
+    ),
 ]
+
+SOCKETS = ("raw", "asyncio", "zmq_asyncio")
+"""The APIs that have sockets, and so the last three rows."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +129,8 @@ class Peer:
         # What has no RPC makes the plain round trips that RPC is compared with.
         if workload.kind == "rpc":
             return self.api == "rpc" or self.id == "raw"
+        if workload.id in ("sub", "echo-1m", "busy"):
+            return self.api in SOCKETS
         return self.api != "rpc"
 
     def baseline(self) -> str | None:
@@ -200,7 +220,7 @@ class Runner:
             with self._end(
                 "client", peer, workload, count, warm_up, endpoint
             ) as client:
-                measures = server if workload.kind == "oneway" else client
+                measures = server if workload.kind in ("oneway", "sub") else client
                 answer = json.loads(measures.line())
         return float(count / answer["seconds"])
 
@@ -216,6 +236,9 @@ class Runner:
         kind = workload.kind
         if kind == "rpc" and peer.api != "rpc":
             kind = "trip"
+        # The end that is not measured is the same for all.
+        if (kind, role) in (("sub", "client"), ("busy", "server")):
+            peer = PEERS["raw"]
         job = {
             "role": role,
             "workload": kind,

@@ -171,6 +171,9 @@ def test_zmq_finds_pyzmq(start):
         ("oneway", "python-stream-asyncio"),
         ("oneway-1m", "python-core-asyncio"),
         ("rpc-64", "python-rpc-asyncio"),
+        ("sub", "zmq.asyncio-asyncio"),
+        ("echo-1m", "zmq.asyncio-asyncio"),
+        ("busy", "zmq.asyncio-asyncio"),
     ],
 )
 def test_zmq(tmp_path, workload, only):
