@@ -181,6 +181,7 @@
     X(stream_writer)               /* asyncio.StreamWriter */                          \
     X(selector_event_loop)         /* asyncio.SelectorEventLoop */                     \
     X(socket_type)                 /* socket.socket */                                 \
+    X(asyncio_current_task)                                                            \
     X(get_running_loop)                                                                \
     X(future_set_result)                                                               \
     X(future_set_exception)                                                            \

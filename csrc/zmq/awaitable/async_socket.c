@@ -54,13 +54,6 @@ azs_async_unqueue(azs_operation *op)
     Py_DECREF(op->future); /* the caller has another */
 }
 
-static inline bool
-anything_waits(const AsyncSocketObject *self)
-{
-    return self->receives.count > 0 || self->sends.count > 0 ||
-           azs_async_has_polls(self);
-}
-
 /* ---- the loop ---- */
 
 /* Stops to be watched; never fails. The caller holds a reference. */
@@ -199,7 +192,7 @@ azs_async_enter_loop(AsyncSocketObject *self)
             goto fail;
         if (closed) {
             cancel_all(self);
-        } else if (anything_waits(self)) {
+        } else if (azs_async_anything_waits(self)) {
             PyErr_SetString(PyExc_RuntimeError,
                             "the socket is in use by another event loop, in which "
                             "operations of it wait: let them end, or cancel them, "
@@ -301,8 +294,8 @@ arm_one(AsyncSocketObject *self)
         self->looks_again = true;
         return 0;
     }
-    if (self->armed != NULL || self->handle == NULL || !anything_waits(self) ||
-        !azs_async_is_watched(self))
+    if (self->armed != NULL || self->handle == NULL ||
+        !azs_async_anything_waits(self) || !azs_async_is_watched(self))
         return 0;
     if (azs_likely(self->own_loop != NULL))
         return azs_watcher_post(self->own_loop, &self->watcher, EPOLLIN);
@@ -500,6 +493,7 @@ asyncsocket_traverse(AsyncSocketObject *self, visitproc visit, void *arg)
     Py_VISIT(self->loop_kwargs);
     Py_VISIT(self->retry);
     Py_VISIT(self->armed);
+    Py_VISIT(self->woken);
     azs_operation_queue *queues[] = {&self->receives, &self->sends};
     for (int i = 0; i < 2; i++) {
         for (azs_operation *op = queues[i]->first; op != NULL; op = op->next)
@@ -525,6 +519,7 @@ asyncsocket_clear(AsyncSocketObject *self)
         }
     }
     Py_CLEAR(self->polls);
+    Py_CLEAR(self->woken);
     Py_CLEAR(self->shadow);
     azs_stash_clear(&self->stash);
     return 0;
@@ -631,7 +626,13 @@ azs_async_init(PyObject *mod, azs_state *st)
         return -1;
     st->get_running_loop = PyObject_GetAttrString(events, "_get_running_loop");
     Py_DECREF(events);
-    if (st->get_running_loop == NULL || azs_operation_init(mod, st) < 0 ||
+    PyObject *tasks = PyImport_ImportModule("asyncio.tasks");
+    if (tasks == NULL)
+        return -1;
+    st->asyncio_current_task = PyObject_GetAttrString(tasks, "current_task");
+    Py_DECREF(tasks);
+    if (st->get_running_loop == NULL || st->asyncio_current_task == NULL ||
+        azs_operation_init(mod, st) < 0 ||
         azs_type_add(mod, &st->zmq_async_socket_type, &asyncsocket_spec, NULL, true) <
             0)
         return -1;

@@ -37,6 +37,7 @@ struct AsyncSocketObject {
     azs_watcher watcher;   /* of ZMQ_FD in own_loop */
     bool reading_fd;       /* foreign loops: add_reader is in effect */
     PyObject *armed;       /* owned or NULL, foreign loops: Handle of _on_armed */
+    PyObject *woken;       /* owned or NULL, foreign loops: waiters of this turn's */
     bool in_turn;
     bool looks_again; /* something asked for a turn in this turn */
     int fd;           /* ZMQ_FD */
@@ -64,6 +65,13 @@ static inline bool
 azs_async_has_polls(const AsyncSocketObject *self)
 {
     return self->polls != NULL && PyList_GET_SIZE(self->polls) > 0;
+}
+
+static inline bool
+azs_async_anything_waits(const AsyncSocketObject *self)
+{
+    return self->receives.count > 0 || self->sends.count > 0 ||
+           azs_async_has_polls(self);
 }
 
 /* Is its loop told of ZMQ_FD? */
@@ -118,6 +126,15 @@ PyObject *azs_async_send_now_steal(AsyncSocketObject *self, azs_operation *op);
 /* Serves what waits. 0, or -1 with what must leave the loop. The caller holds a
  * reference. */
 int azs_async_turn(AsyncSocketObject *self);
+
+/* ---- woken.c ---- */
+
+/* Is the waiter one that the end of this turn wakes? Keeps no exception. */
+bool azs_async_put_off(AsyncSocketObject *self, PyObject *waiter);
+
+/* Wakes them: their tasks run in here, if they may. 0, or -1 with the first exception.
+ * The caller holds a reference. */
+int azs_async_run_woken(AsyncSocketObject *self);
 
 /* ---- async_socket.c ---- */
 

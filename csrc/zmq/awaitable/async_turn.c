@@ -448,12 +448,17 @@ schedule_retry(AsyncSocketObject *self)
 static int
 serve(AsyncSocketObject *self)
 {
+    bool waited = azs_async_anything_waits(self);
     int more = serve_receives(self);
     if (more < 0)
         return -1;
     int full = serve_sends(self);
     if (full < 0)
         return -1;
+    /* Who waits next tries first, and so looks. A turn that nobody waited for is
+     * libzmq's for commands that nobody has taken: the look does, or it would go on. */
+    if (waited && !azs_async_anything_waits(self) && !self->has_siblings)
+        return 0;
     int events = look(self);
     if (azs_unlikely(self->has_siblings) &&
         azs_async_arm_siblings(self, events < 0 ? ZMQ_POLLIN | ZMQ_POLLOUT : events) <
@@ -493,14 +498,20 @@ azs_async_turn(AsyncSocketObject *self)
     self->looks_again = false;
     int res = serve(self);
     self->in_turn = false;
-    if (res == 0 && !self->looks_again)
-        return 0;
+    if (azs_likely(res == 0 && !self->looks_again))
+        return self->woken == NULL ? 0 : azs_async_run_woken(self);
     PyObject *exc = res < 0 ? azs_exc_take() : NULL;
-    int err = azs_async_arm(self);
+    for (int step = 0; step < 2; step++) {
+        int err = step == 0             ? azs_async_arm(self)
+                  : self->woken != NULL ? azs_async_run_woken(self)
+                                        : 0;
+        if (err < 0 && exc == NULL)
+            exc = azs_exc_take();
+        else if (err < 0)
+            PyErr_Clear();
+    }
     if (exc == NULL)
-        return err;
-    if (err < 0)
-        PyErr_Clear();
+        return 0;
     azs_exc_restore_steal(exc);
     return -1;
 }

@@ -80,7 +80,10 @@ azs_operation_wake_waits(azs_operation *op)
         OperationWait *wait = op->waits;
         wait_unlink(wait);
         PyObject *waiter = Py_NewRef(wait->waiter);
-        if (waiter_wake(op->st, waiter) < 0) {
+        AsyncSocketObject *core = (AsyncSocketObject *)Py_XNewRef(op->core);
+        bool later = core != NULL && azs_async_put_off(core, waiter);
+        Py_XDECREF(core);
+        if (!later && waiter_wake(op->st, waiter) < 0) {
             failed = true;
             if (exc == NULL)
                 exc = azs_exc_take();
