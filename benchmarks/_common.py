@@ -58,8 +58,8 @@ def why_no_c_transport() -> str | None:
     reason = why_no_extension()
     if reason is not None:
         return reason
-    core = importlib.import_module("aiozmq_speedups.core")
-    info = str(core.transport_info)
+    zmq = importlib.import_module("aiozmq_speedups._zmq.accelerated")
+    info = str(zmq.transport_info)
     return None if info.startswith("C") else f"the zmq transport is {info}"
 
 
