@@ -424,6 +424,13 @@ sock_coro_get_suspended(SockCoroObject *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(self->state == AZS_SOCK_SUSPENDED && !self->running);
 }
 
+static PyObject *
+sock_coro_get_state(SockCoroObject *self, void *Py_UNUSED(closure))
+{
+    return azs_coro_state(self->state == AZS_SOCK_CREATED, self->running,
+                          self->state == AZS_SOCK_FINISHED);
+}
+
 /* asyncio's method that it stands for: new reference, or NULL without an exception. */
 static PyObject *
 sock_coro_function(const SockCoroObject *self)
@@ -540,6 +547,7 @@ static PyGetSetDef sock_coro_getset[] = {
     {"cr_await", (getter)sock_coro_get_awaiting, NULL, NULL, NULL},
     {"cr_code", (getter)sock_coro_get_code, NULL, NULL, NULL},
     {"cr_frame", (getter)sock_coro_get_frame, NULL, NULL, NULL},
+    {"cr_state", (getter)sock_coro_get_state, NULL, NULL, NULL},
     {"cr_suspended", (getter)sock_coro_get_suspended, NULL, NULL, NULL},
     {"__class__", azs_coro_get_class, NULL, NULL, NULL},
     {NULL},

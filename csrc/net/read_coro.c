@@ -515,6 +515,13 @@ read_coro_get_suspended(ReadCoroObject *self, void *Py_UNUSED(closure))
     return PyBool_FromLong(self->state == AZS_READ_CORO_SUSPENDED && !self->running);
 }
 
+static PyObject *
+read_coro_get_state(ReadCoroObject *self, void *Py_UNUSED(closure))
+{
+    return azs_coro_state(self->state == AZS_READ_CORO_CREATED, self->running,
+                          self->state == AZS_READ_CORO_FINISHED);
+}
+
 /* asyncio's method that it stands for: borrowed. */
 static PyObject *
 read_coro_function(const ReadCoroObject *self)
@@ -618,6 +625,7 @@ static PyGetSetDef read_coro_getset[] = {
     {"cr_await", (getter)read_coro_get_awaiting, NULL, NULL, NULL},
     {"cr_code", (getter)read_coro_get_code, NULL, NULL, NULL},
     {"cr_frame", (getter)read_coro_get_frame, NULL, NULL, NULL},
+    {"cr_state", (getter)read_coro_get_state, NULL, NULL, NULL},
     {"cr_suspended", (getter)read_coro_get_suspended, NULL, NULL, NULL},
     {"__class__", azs_coro_get_class, NULL, NULL, NULL},
     {NULL},

@@ -210,6 +210,15 @@ azs_coro_frame(PyObject *func)
                                    PyFunction_GET_GLOBALS(func), NULL);
 }
 
+PyObject *
+azs_coro_state(bool created, bool running, bool finished)
+{
+    return PyUnicode_FromString(running    ? "CORO_RUNNING"
+                                : created  ? "CORO_CREATED"
+                                : finished ? "CORO_CLOSED"
+                                           : "CORO_SUSPENDED");
+}
+
 void
 azs_coro_warn_unawaited(PyObject *self)
 {

@@ -28,6 +28,10 @@ PyObject *azs_coro_iter(PyObject *self);
 PyObject *azs_coro_code(PyObject *func);
 PyObject *azs_coro_frame(PyObject *func);
 
+/* cr_state, which inspect.getcoroutinestate() asks for since Python 3.15. New
+ * reference. */
+PyObject *azs_coro_state(bool created, bool running, bool finished);
+
 /* The RuntimeWarning of a coroutine that is dropped before it began. Runs Python code;
  * a current exception stays set. */
 void azs_coro_warn_unawaited(PyObject *self);
