@@ -60,7 +60,13 @@ _SOURCE_TAKES_DEBUG = (
 
 
 class _CorePoller:
-    """Stands where asyncio keeps its selector: polling is the C core's."""
+    """Stands where asyncio keeps its selector: polling is the C core's.
+
+    Who would replace its select(), for a clock that jumps, is told, and does not wait
+    for ever: assigning to it fails, too.
+    """
+
+    __slots__ = ("_loop",)
 
     def __init__(self, loop: Any) -> None:
         self._loop = loop  # a cycle until close(), which drops the poller
@@ -81,6 +87,10 @@ class _CorePoller:
 
     def close(self) -> None:
         pass
+
+    def __getattr__(self, name: str) -> Any:
+        message = f"this loop polls in C and has no selector whose {name} could be used"
+        raise AttributeError(message, name=name, obj=self)
 
 
 class AcceleratedLoop(

@@ -189,3 +189,15 @@ def test_attributes_may_be_walked(kind, walk):
     walk(loop)
     assert "run_forever" in dir(loop) and "_nest_patched" not in dir(loop)
     loop.close()
+
+
+def test_a_selector_to_replace():
+    """looptime, and others whose clock jumps, do so; here they would wait for ever."""
+    loop = Loop()
+    if _ext.core is not None:
+        with pytest.raises(AttributeError, match="polls in C and has no selector"):
+            _ = loop._selector.select
+        with pytest.raises(AttributeError):
+            loop._selector.select = print
+        assert not hasattr(loop._selector, "select")
+    loop.close()
