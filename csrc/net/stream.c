@@ -7,8 +7,6 @@
 #include <unistd.h>
 #include <structmember.h>
 
-#include "net/drain.h"
-#include "net/reader.h"
 #include "net/server_clients.h"
 #include "py/args.h"
 #include "py/errors.h"
@@ -313,22 +311,24 @@ azs_stream_adopt_protocol(StreamObject *self, PyObject *protocol)
         PyObject_IsInstance(protocol, self->base.st->asyncio_buffered_protocol);
     if (buffered < 0)
         return -1;
-    bool feeds_reader = azs_reader_serves(self->base.st, protocol);
+    const azs_stream_sink *sink = self->base.st->stream_sink;
+    if (sink != NULL && !sink->serves(self->base.st, protocol))
+        sink = NULL;
     PyObject *old = self->base.protocol;
-    if (self->feeds_reader && old != NULL && old != protocol) {
+    if (self->sink != NULL && old != NULL && old != protocol) {
         /* The end of a method has weak references told, which may set a protocol. */
         Py_INCREF(old);
-        int detached = azs_drain_detach(self, old);
+        int detached = self->sink->detach(self, old);
         Py_DECREF(old);
         if (detached < 0)
             return -1;
     }
     self->attached = false;
-    if (feeds_reader && azs_reader_attach(self, protocol) < 0)
+    if (sink != NULL && sink->attach(self, protocol) < 0)
         return -1;
     /* As in asyncio, pipes know data_received() only. */
     self->buffered = buffered && self->base.is_socket;
-    self->feeds_reader = feeds_reader;
+    self->sink = sink;
     return 0;
 }
 

@@ -4,14 +4,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "net/readbuf.h"
-#include "net/reader.h"
 #include "net/stream.h"
 #include "py/errors.h"
-
-/* Where reads are as big as this, they are made straight into the object: the copy
- * costs more than an object that turns out to be of another size. */
-enum { DIRECT_MIN = 8 * 1024 };
 
 static int
 stream_eof_received(StreamObject *self)
@@ -33,9 +27,8 @@ stream_eof_received(StreamObject *self)
     return azs_transport_update_reading(base);
 }
 
-/* recv(2) or read(2) into `buf`: its result, or -errno. */
-static ssize_t
-stream_recv(StreamObject *self, void *buf, size_t len)
+ssize_t
+azs_stream_recv(StreamObject *self, void *buf, size_t len)
 {
     ssize_t n;
     do {
@@ -72,7 +65,7 @@ stream_read_buffered(StreamObject *self)
         res = 0;
         goto done;
     }
-    ssize_t n = stream_recv(self, view.buf, (size_t)view.len);
+    ssize_t n = azs_stream_recv(self, view.buf, (size_t)view.len);
     /* The view is released before the callback: it may want to resize. */
     PyBuffer_Release(&view);
     Py_CLEAR(obj);
@@ -158,7 +151,7 @@ receive_direct(StreamObject *self, char *scratch, PyObject **out, size_t *capaci
 static ssize_t
 receive_copied(StreamObject *self, char *scratch, PyObject **out, size_t *capacity)
 {
-    ssize_t n = stream_recv(self, scratch, AZS_SCRATCH_SIZE);
+    ssize_t n = azs_stream_recv(self, scratch, AZS_SCRATCH_SIZE);
     if (n <= 0)
         return n;
     *capacity = (size_t)n;
@@ -172,17 +165,8 @@ receive_copied(StreamObject *self, char *scratch, PyObject **out, size_t *capaci
     return *out == NULL ? -ENOMEM : n;
 }
 
-/* Grows at once and shrinks slowly: reads of a stream come in all sizes. */
-static inline void
-expect(StreamObject *self, size_t n)
-{
-    size_t less = self->expected - self->expected / 8;
-    self->expected = (uint32_t)(n > less ? n : less);
-}
-
-/* Calls data_received(data). 0 or -1. */
-static int
-deliver(StreamObject *self, PyObject *data)
+int
+azs_stream_deliver(StreamObject *self, PyObject *data)
 {
     TransportObject *base = &self->base;
     PyObject *protocol = Py_NewRef(base->protocol);
@@ -196,9 +180,8 @@ deliver(StreamObject *self, PyObject *data)
                             base, "Fatal error: protocol.data_received() call failed.");
 }
 
-/* What to do where nothing was received: `n` is 0 or -errno. 0 or -1. */
-static int
-received_nothing(StreamObject *self, ssize_t n)
+int
+azs_stream_received_nothing(StreamObject *self, ssize_t n)
 {
     TransportObject *base = &self->base;
     if (n == -EAGAIN)
@@ -206,76 +189,6 @@ received_nothing(StreamObject *self, ssize_t n)
     if (n < 0)
         return azs_transport_fatal_errno(base, (int)n, base->ops->read_failed);
     return base->is_socket ? stream_eof_received(self) : azs_transport_eof_lost(base);
-}
-
-/* Receives into the buffer of the reader, which is empty, as much as is expected; what
- * is more goes into the scratch memory and is added. As stream_recv. */
-static ssize_t
-receive_into_reader(StreamObject *self, char *scratch, PyObject *buffer)
-{
-    size_t room = self->expected;
-    char *buf = azs_readbuf_room(self->base.st, buffer, room);
-    if (buf == NULL)
-        room = 0;
-    struct iovec iov[] = {
-        {buf, room},
-        {scratch, AZS_SCRATCH_SIZE - room},
-    };
-    ssize_t n;
-    do {
-        n = readv(self->base.fd, iov, 2);
-    } while (n < 0 && errno == EINTR);
-    size_t size = n < 0 ? 0 : (size_t)n, head = size < room ? size : room;
-    if (n < 0)
-        n = -errno;
-    else
-        azs_stats_received(&self->base.loop->stats, size);
-    if (buf != NULL)
-        azs_readbuf_cut(buffer, head);
-    if (size > head &&
-        azs_readbuf_append(self->base.st, buffer, scratch, size - head) < 0)
-        return -ENOMEM;
-    return n;
-}
-
-/* Feeds the StreamReader behind the protocol. 0 or -1. */
-static int
-read_for_reader(StreamObject *self, char *scratch)
-{
-    TransportObject *base = &self->base;
-    static const char failed[] = "Fatal error: protocol.data_received() call failed.";
-    azs_feed feed;
-    int known = azs_feed_begin(&feed, self), res = 0;
-    if (azs_unlikely(known < 0)) {
-        res = azs_transport_fatal(base, failed);
-        goto done;
-    }
-    if (azs_unlikely(!(base->io.interest & EPOLLIN)))
-        goto done; /* what looked for the reader has closed or paused this */
-    bool direct = known && feed.buffer != NULL && self->expected >= DIRECT_MIN &&
-                  PyByteArray_GET_SIZE(feed.buffer) == 0;
-    ssize_t n = direct ? receive_into_reader(self, scratch, feed.buffer)
-                       : stream_recv(self, scratch, AZS_SCRATCH_SIZE);
-    if (azs_unlikely(n <= 0)) {
-        res = PyErr_Occurred() ? azs_transport_fatal(base, base->ops->read_failed)
-                               : received_nothing(self, n);
-        goto done;
-    }
-    expect(self, (size_t)n);
-    if (azs_likely(known)) {
-        if ((!direct && feed.buffer != NULL &&
-             azs_readbuf_append(base->st, feed.buffer, scratch, (size_t)n) < 0) ||
-            azs_feed_done(&feed, base->st) < 0)
-            res = azs_transport_fatal(base, failed);
-    } else {
-        PyObject *data = PyBytes_FromStringAndSize(scratch, n);
-        res = data == NULL ? azs_transport_fatal(base, base->ops->read_failed)
-                           : deliver(self, data);
-        Py_XDECREF(data);
-    }
-done:
-    azs_feed_end(&feed);
-    return res;
 }
 
 int
@@ -287,21 +200,21 @@ azs_stream_read(StreamObject *self)
     char *scratch = azs_loop_scratch(base->loop);
     if (scratch == NULL)
         return azs_transport_fatal(base, base->ops->read_failed);
-    if (self->feeds_reader)
-        return read_for_reader(self, scratch);
+    if (self->sink != NULL)
+        return self->sink->receive(self, scratch);
     PyObject *data = NULL;
     size_t capacity;
-    ssize_t n = self->expected >= DIRECT_MIN
+    ssize_t n = self->expected >= AZS_STREAM_DIRECT_MIN
                     ? receive_direct(self, scratch, &data, &capacity)
                     : receive_copied(self, scratch, &data, &capacity);
     if (data == NULL) {
         if (PyErr_Occurred())
             return azs_transport_fatal(base, base->ops->read_failed);
-        return received_nothing(self, n);
+        return azs_stream_received_nothing(self, n);
     }
-    expect(self, (size_t)n);
+    azs_stream_expect(self, (size_t)n);
     /* The loop outlives this: the watcher's queue entry holds the transport. */
-    int res = deliver(self, data);
+    int res = azs_stream_deliver(self, data);
     azs_spare_give(&base->loop->spare, data, capacity);
     return res;
 }

@@ -166,8 +166,8 @@
     X(done_future)                 /* see loop/waiter.c */                             \
     X(incomplete_read_error)       /* asyncio.IncompleteReadError */                   \
     X(limit_overrun_error)         /* asyncio.LimitOverrunError */                     \
-    X(reader_class_methods)        /* tuple: see net/reader.c */                       \
-    X(ready_awaitable)             /* done at once: see net/drain.c */                \
+    X(reader_class_methods)        /* tuple: see streams/reader.c */                       \
+    X(ready_awaitable)             /* done at once: see streams/drain.c */                \
     X(kwnames_name_loop)           /* ("name", "loop") */                              \
     X(kwnames_context)             /* ("context",) of asyncio's; NULL until seen */    \
     X(selector_key)                /* selectors.SelectorKey */                         \
@@ -231,10 +231,11 @@ typedef struct azs_state {
     azs_free_list free_handles, free_timers; /* see loop/handle.c */
     PyObject *deep_handles;                  /* see handle_dealloc */
     int handle_depth;
-    struct azs_zmq_state *zmq;   /* owned: see zmq/zmq_transport.h */
-    bool context_layout_known;   /* see py/context.h */
-    bool readbuf_shared;         /* see net/readbuf.h */
-    bool server_takes_transport; /* asyncio's Server._attach(transport) */
+    struct azs_zmq_state *zmq;                 /* owned: see zmq/zmq_transport.h */
+    bool context_layout_known;                 /* see py/context.h */
+    bool readbuf_shared;                       /* see streams/readbuf.h */
+    const struct azs_stream_sink *stream_sink; /* borrowed: see net/stream.h */
+    bool server_takes_transport;               /* asyncio's Server._attach(transport) */
     azs_free_list free_sock_coros, free_waiters, free_read_coros, free_returns;
     azs_free_list free_operations;
     struct AsyncSocketObject

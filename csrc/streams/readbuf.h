@@ -7,8 +7,8 @@
  * 3.14, and needs one allocator for both (not so in PYTHONMALLOC=debug): elsewhere it
  * is copied. In 3.15 a bytearray gives its bytes away by itself.
  */
-#ifndef AZS_NET_READBUF_H
-#define AZS_NET_READBUF_H
+#ifndef AZS_STREAMS_READBUF_H
+#define AZS_STREAMS_READBUF_H
 
 #include "py/state.h"
 

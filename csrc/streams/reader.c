@@ -1,22 +1,23 @@
-#include "net/reader.h"
+#include "streams/reader.h"
 
 #include <string.h>
 
-#include "net/drain.h"
-#include "net/read_coro.h"
-#include "net/readbuf.h"
+#include "streams/drain.h"
+#include "streams/feed.h"
+#include "streams/read_coro.h"
+#include "streams/readbuf.h"
 #include "py/type.h"
 #include "py/weakref.h"
 
-bool
-azs_reader_serves(azs_state *st, PyObject *protocol)
+/* Subclasses may look at the data themselves. */
+static bool
+reader_serves(azs_state *st, PyObject *protocol)
 {
     return (PyObject *)Py_TYPE(protocol) == st->stream_reader_protocol;
 }
 
-/* The reader that the protocol refers to weakly: as azs_weakref_get(). */
-static int
-reader_of(azs_state *st, PyObject *protocol, PyObject **out)
+int
+azs_reader_of(azs_state *st, PyObject *protocol, PyObject **out)
 {
     PyObject *ref = PyObject_GetAttr(protocol, st->str__stream_reader_wr);
     if (ref == NULL)
@@ -154,57 +155,6 @@ azs_reader_wake(azs_state *st, PyObject *dict)
 done:
     Py_DECREF(waiter);
     return res;
-}
-
-/* The reader behind the transport's protocol: as azs_weakref_get(). */
-static int
-feed_find(StreamObject *stream, PyObject **out)
-{
-    if (azs_likely(stream->attached))
-        return azs_weakref_get(stream->reader_ref, out);
-    PyObject *protocol = Py_NewRef(stream->base.protocol);
-    int res = reader_of(stream->base.st, protocol, out);
-    Py_DECREF(protocol);
-    return res;
-}
-
-int
-azs_feed_begin(azs_feed *feed, StreamObject *stream)
-{
-    azs_state *st = stream->base.st;
-    feed->dict = feed->buffer = NULL;
-    int res = feed_find(stream, &feed->reader);
-    if (azs_unlikely(res <= 0))
-        return res < 0 ? -1 : 1;
-    if ((PyObject *)Py_TYPE(feed->reader) != st->stream_reader)
-        return 0;
-    feed->dict = azs_reader_dict(feed->reader);
-    PyObject *eof =
-        feed->dict == NULL ? NULL : azs_reader_get(feed->dict, st->str__eof);
-    if (eof == NULL)
-        return -1;
-    if (eof != Py_False)
-        return 0; /* asyncio has its own answer to that */
-    feed->buffer = Py_XNewRef(azs_reader_get(feed->dict, st->str__buffer));
-    return feed->buffer == NULL ? -1 : PyByteArray_CheckExact(feed->buffer);
-}
-
-int
-azs_feed_done(azs_feed *feed, azs_state *st)
-{
-    if (azs_unlikely(feed->reader == NULL))
-        return 0;
-    if (azs_reader_wake(st, feed->dict) < 0)
-        return -1;
-    return azs_reader_respect_limit(st, feed->dict, feed->buffer);
-}
-
-void
-azs_feed_end(azs_feed *feed)
-{
-    Py_XDECREF(feed->buffer);
-    Py_XDECREF(feed->dict);
-    Py_XDECREF(feed->reader);
 }
 
 /* ---- methods of the instance ---- */
@@ -412,14 +362,16 @@ is_known(StreamObject *stream, PyObject *reader, PyObject *dict)
     return classes_are_original(st);
 }
 
-int
-azs_reader_attach(StreamObject *stream, PyObject *protocol)
+/* Gives the protocol's reader the methods in C, as attributes of the instance, where
+ * the loop does not debug and nobody has replaced them. 0 or -1. */
+static int
+reader_attach(StreamObject *stream, PyObject *protocol)
 {
     azs_state *st = stream->base.st;
     if (stream->base.loop->debug)
         return 0;
     PyObject *reader, *dict = NULL;
-    int res = reader_of(st, protocol, &reader);
+    int res = azs_reader_of(st, protocol, &reader);
     if (res <= 0)
         return res;
     res = -1;
@@ -480,8 +432,15 @@ are_of_asyncio(PyObject *functions)
     return 1;
 }
 
+static const azs_stream_sink reader_sink = {
+    .serves = reader_serves,
+    .attach = reader_attach,
+    .detach = azs_drain_detach,
+    .receive = azs_feed_receive,
+};
+
 int
-azs_reader_init(PyObject *mod, azs_state *st)
+azs_streams_init(PyObject *mod, azs_state *st)
 {
     PyObject *asyncio = PyImport_ImportModule("asyncio");
     if (asyncio == NULL)
@@ -499,5 +458,8 @@ azs_reader_init(PyObject *mod, azs_state *st)
     if (original == 0)
         Py_SETREF(functions, PyTuple_New(0)); /* never the same */
     st->reader_class_methods = functions;
-    return original < 0 || functions == NULL ? -1 : 0;
+    if (original < 0 || functions == NULL)
+        return -1;
+    st->stream_sink = &reader_sink;
+    return 0;
 }

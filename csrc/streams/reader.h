@@ -4,36 +4,13 @@
  * _buffer, a Future or None _waiter, _eof, _exception, _limit, _paused, _transport.
  * They stay what they mean there, at every moment that other code can see.
  */
-#ifndef AZS_NET_READER_H
-#define AZS_NET_READER_H
+#ifndef AZS_STREAMS_READER_H
+#define AZS_STREAMS_READER_H
 
 #include "net/stream.h"
 
-/* True where `protocol` is exactly asyncio's StreamReaderProtocol: subclasses may
- * look at the data themselves. */
-bool azs_reader_serves(azs_state *st, PyObject *protocol);
-
-/* Gives the protocol's reader the methods in C, as attributes of the instance, where
- * the loop does not debug and nobody has replaced them. 0 or -1. */
-int azs_reader_attach(StreamObject *stream, PyObject *protocol);
-
-/* ---- what protocol.data_received() does ---- */
-
-typedef struct {
-    PyObject *reader; /* owned; NULL where it is gone: asyncio drops the data, too */
-    PyObject *dict;   /* owned: its __dict__ */
-    PyObject *buffer; /* owned: its _buffer */
-} azs_feed;
-
-/* Finds the reader that the stream feeds. 1, 0 where it is of some other class or state
- * and data_received() must be called, -1 with an exception. May run Python code. To be
- * followed by azs_feed_end() in any case. */
-int azs_feed_begin(azs_feed *feed, StreamObject *stream);
-
-/* Tells whoever reads, after data was added to the buffer. 0 or -1. */
-int azs_feed_done(azs_feed *feed, azs_state *st);
-
-void azs_feed_end(azs_feed *feed);
+/* The reader that a StreamReaderProtocol refers to weakly: as azs_weakref_get(). */
+int azs_reader_of(azs_state *st, PyObject *protocol, PyObject **out);
 
 /* ---- shared with the writer ---- */
 
@@ -90,6 +67,7 @@ int azs_reader_respect_limit(azs_state *st, PyObject *dict, PyObject *buffer);
 int azs_reader_resume(azs_state *st, PyObject *dict);
 int azs_reader_maybe_resume(azs_state *st, PyObject *dict, PyObject *buffer);
 
-int azs_reader_init(PyObject *mod, azs_state *st);
+/* Registers the sink of stream transports. */
+int azs_streams_init(PyObject *mod, azs_state *st);
 
 #endif

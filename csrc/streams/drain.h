@@ -5,8 +5,8 @@
  * instance. A client's writer is made where nobody sees it: its drain() awaits the
  * protocol's _drain_helper(), which is in C.
  */
-#ifndef AZS_NET_DRAIN_H
-#define AZS_NET_DRAIN_H
+#ifndef AZS_STREAMS_DRAIN_H
+#define AZS_STREAMS_DRAIN_H
 
 #include "net/stream.h"
 

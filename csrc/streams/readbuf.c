@@ -1,4 +1,4 @@
-#include "net/readbuf.h"
+#include "streams/readbuf.h"
 
 #include <stddef.h>
 #include <string.h>

@@ -1,10 +1,10 @@
-#include "net/read_coro.h"
+#include "streams/read_coro.h"
 
 #include <string.h>
 #include <structmember.h>
 
-#include "net/readbuf.h"
-#include "net/reader.h"
+#include "streams/readbuf.h"
+#include "streams/reader.h"
 #include "py/coro.h"
 #include "py/errors.h"
 #include "py/type.h"

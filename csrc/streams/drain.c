@@ -1,6 +1,6 @@
-#include "net/drain.h"
+#include "streams/drain.h"
 
-#include "net/reader.h"
+#include "streams/reader.h"
 #include "py/coro.h"
 #include "py/type.h"
 #include "py/weakref.h"
@@ -32,7 +32,7 @@ static PyObject *
 Protocol__drain_helper(StreamObject *self, PyObject *Py_UNUSED(ignored))
 {
     azs_state *st = self->base.st;
-    if (!self->feeds_reader || self->base.protocol == NULL) {
+    if (self->sink == NULL || self->base.protocol == NULL) {
         PyErr_SetString(PyExc_ConnectionResetError, "Connection lost");
         return NULL;
     }
@@ -176,7 +176,7 @@ restore_callback(StreamObject *stream, PyObject *callback)
 {
     PyObject *name = stream->base.st->str__client_connected_cb;
     PyObject *protocol = stream->base.protocol;
-    if (!stream->feeds_reader || protocol == NULL)
+    if (stream->sink == NULL || protocol == NULL)
         return 0;
     Py_INCREF(protocol);
     PyObject *now = PyObject_GetAttr(protocol, name);

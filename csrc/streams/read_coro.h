@@ -6,8 +6,8 @@
  * set_exception() and the reader's other coroutines work as ever. It takes from _buffer
  * when it returns and not before: one that is cancelled has taken nothing.
  */
-#ifndef AZS_NET_READ_CORO_H
-#define AZS_NET_READ_CORO_H
+#ifndef AZS_STREAMS_READ_CORO_H
+#define AZS_STREAMS_READ_CORO_H
 
 #include "loop/waiter.h"
 #include "net/stream.h"
