@@ -1,8 +1,6 @@
 /* The module object: state, init of each part, nothing else. */
 #include "py/state.h"
 
-#include <stdlib.h>
-
 #include "base/sys.h"
 #include "loop/handle.h"
 #include "loop/loop.h"
@@ -31,20 +29,7 @@ module_traverse(PyObject *mod, visitproc visit, void *arg)
     azs_state *st = azs_state_of_module(mod);
     if (st == NULL)
         return 0; /* not executed yet */
-#define X(field) Py_VISIT(st->field);
-    AZS_STATE_TYPES(X)
-    AZS_STATE_OBJECTS(X)
-#undef X
-    return 0;
-}
-
-void
-azs_state_release(azs_state *st)
-{
-    if (--st->holders > 0)
-        return;
-    azs_zmq_free(st);
-    free(st);
+    return azs_state_traverse(st, visit, arg);
 }
 
 /* There is no m_clear: the collector breaks the cycles at the types, which own the
@@ -55,19 +40,7 @@ module_free(void *mod)
     azs_state *st = azs_state_of_module(mod);
     if (st == NULL)
         return;
-    azs_handle_free_lists_clear(st); /* before the types they need */
-    azs_sock_free_list_clear(st);
-    azs_waiter_free_list_clear(st);
-    azs_read_coro_free_list_clear(st);
-    azs_operation_free_list_clear(st);
-    azs_coro_free_list_clear(st);
-#define X(field) Py_CLEAR(st->field);
-    AZS_STATE_TYPES(X)
-    AZS_STATE_OBJECTS(X)
-#undef X
-#define X(name) Py_CLEAR(st->str_##name);
-    AZS_STATE_NAMES(X)
-#undef X
+    azs_state_clear(st);
     azs_state_release(st);
 }
 
@@ -134,19 +107,9 @@ static int (*const parts[])(PyObject *mod, azs_state *st) = {
 static int
 module_exec(PyObject *mod)
 {
-    azs_state *st = calloc(1, sizeof(azs_state));
-    if (st == NULL) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    *(azs_state **)PyModule_GetState(mod) = azs_state_hold(st);
-#define X(name)                                                                        \
-    st->str_##name = PyUnicode_InternFromString(#name);                                \
-    if (st->str_##name == NULL)                                                        \
-        return -1;
-    AZS_STATE_NAMES(X)
-#undef X
-    if (PyModule_AddStringConstant(mod, "BUILD_FLAVOUR", AZS_BUILD_FLAVOUR) < 0)
+    azs_state *st = *(azs_state **)PyModule_GetState(mod) = azs_state_new();
+    if (st == NULL || azs_state_make_names(st) < 0 ||
+        PyModule_AddStringConstant(mod, "BUILD_FLAVOUR", AZS_BUILD_FLAVOUR) < 0)
         return -1;
     for (size_t i = 0; i < AZS_ARRAY_LEN(parts); i++) {
         if (parts[i](mod, st) < 0)

@@ -9,26 +9,18 @@
 
 /* ---- creation and free lists ---- */
 
-/* Handles come and go once per callback: keeping some avoids the allocator and
- * the collector's allocation count. A kept object is linked through `loop` and
- * owns nothing, not even its type. Another thread can queue tens of thousands within
- * one switch interval, and the collector would look at all of them: a list holds as
- * many, some 9 MiB. Whatever is above what is usual goes bit by bit, when the loop is
- * about to sleep. */
-enum { FREE_LIST_MAX = 65536, FREE_LIST_USUAL = 4096, TRIM_AT_ONCE = 512 };
+/* Another thread can queue tens of thousands within one switch interval, and the
+ * collector would look at all of them: a list holds as many, some 9 MiB. Whatever is
+ * above what is usual goes bit by bit, when the loop is about to sleep. */
+enum { FREE_USUAL = 4096, TRIM_AT_ONCE = 512 };
 
 static inline HandleObject *
 handle_alloc(azs_state *st, bool is_timer)
 {
-    azs_free_list *list = is_timer ? &st->free_timers : &st->free_handles;
-    PyTypeObject *type = is_timer ? st->timer_handle_type : st->handle_type;
-    HandleObject *self = (HandleObject *)list->head;
-    if (self != NULL) {
-        list->head = self->loop;
-        list->count--;
-        Py_INCREF(type);
-        _Py_NewReference((PyObject *)self);
-    } else {
+    HandleObject *self =
+        azs_freelist_take(is_timer ? &st->free_timers : &st->free_handles);
+    if (self == NULL) {
+        PyTypeObject *type = is_timer ? st->timer_handle_type : st->handle_type;
         self = (HandleObject *)type->tp_alloc(type, 0);
         if (self == NULL)
             return NULL;
@@ -41,35 +33,12 @@ handle_alloc(azs_state *st, bool is_timer)
 }
 
 void
-azs_handle_free_lists_clear(azs_state *st)
-{
-    azs_free_list *lists[] = {&st->free_handles, &st->free_timers};
-    for (size_t i = 0; i < AZS_ARRAY_LEN(lists); i++) {
-        HandleObject *self;
-        while ((self = (HandleObject *)lists[i]->head) != NULL) {
-            lists[i]->head = self->loop;
-            PyObject_GC_Del(self);
-        }
-        /* Nothing may be kept from now on: the types may go next. */
-        lists[i]->count = FREE_LIST_MAX;
-    }
-}
-
-void
 azs_handle_free_lists_trim(azs_state *st)
 {
-    azs_free_list *lists[] = {&st->free_handles, &st->free_timers};
+    azs_freelist *lists[] = {&st->free_handles, &st->free_timers};
     for (size_t i = 0; i < AZS_ARRAY_LEN(lists); i++) {
-        azs_free_list *list = lists[i];
-        HandleObject *self;
-        /* No head: the module has been cleared. */
-        for (int n = 0; n < TRIM_AT_ONCE && list->count > FREE_LIST_USUAL &&
-                        (self = (HandleObject *)list->head) != NULL;
-             n++) {
-            list->head = self->loop;
-            list->count--;
-            PyObject_GC_Del(self);
-        }
+        int more = AZS_FREE_HANDLES_MAX - lists[i]->room - FREE_USUAL;
+        azs_freelist_trim(lists[i], more < TRIM_AT_ONCE ? more : TRIM_AT_ONCE);
     }
 }
 
@@ -420,20 +389,12 @@ handle_free(HandleObject *self)
     Py_CLEAR(self->context);
     AZS_LIVE(st, handle, -1);
     LoopObject *loop = self->loop;
-    azs_free_list *list = self->is_timer ? &st->free_timers : &st->free_handles;
-    if (azs_likely(list->count < FREE_LIST_MAX)) {
-        PyTypeObject *type = Py_TYPE(self);
-        self->loop = list->head;
-        list->head = (void *)self;
-        list->count++;
-        /* The loop may be the last thing that keeps the module alive. */
-        Py_DECREF(type);
-        Py_DECREF(loop);
-    } else {
-        self->loop = NULL;
+    self->loop = NULL;
+    if (!azs_freelist_keep(self->is_timer ? &st->free_timers : &st->free_handles,
+                           (PyObject *)self))
         AZS_DEALLOC_FREE(self);
-        Py_DECREF(loop);
-    }
+    /* Last: it may be what keeps the module and the list alive. */
+    Py_DECREF(loop);
 }
 
 /* The last reference to a handle may be another handle's, and so on: a long chain

@@ -36,9 +36,6 @@ typedef struct {
 
 int azs_handle_init(PyObject *mod, azs_state *st);
 
-/* Frees the objects kept for reuse and keeps no more. */
-void azs_handle_free_lists_clear(azs_state *st);
-
 /* Frees some of them where there are more than usual; quick. */
 void azs_handle_free_lists_trim(azs_state *st);
 

@@ -9,11 +9,7 @@
 #include "py/errors.h"
 #include "py/type.h"
 
-/* ---- creation and free list ---- */
-
-/* Operations come and go once per packet; see handle.c. A kept object is linked
- * through `loop` and owns nothing, not even its type. */
-enum { FREE_LIST_MAX = 256 };
+/* ---- creation ---- */
 
 static int sock_coro_on_ready(azs_watcher *wait, uint32_t events);
 
@@ -22,14 +18,8 @@ azs_sock_new(LoopObject *loop, const azs_sock_kind *kind, PyObject *sock,
              PyObject *const *args, Py_ssize_t nargs)
 {
     azs_state *st = loop->st;
-    azs_free_list *list = &st->free_sock_coros;
-    SockCoroObject *self = (SockCoroObject *)list->head;
-    if (self != NULL) {
-        list->head = self->loop;
-        list->count--;
-        Py_INCREF(st->sock_coro_type);
-        _Py_NewReference((PyObject *)self);
-    } else {
+    SockCoroObject *self = azs_freelist_take(&st->free_sock_coros);
+    if (azs_unlikely(self == NULL)) {
         self = (SockCoroObject *)st->sock_coro_type->tp_alloc(st->sock_coro_type, 0);
         if (self == NULL)
             return NULL;
@@ -53,18 +43,6 @@ azs_sock_new(LoopObject *loop, const azs_sock_kind *kind, PyObject *sock,
     self->fd = -1;
     PyObject_GC_Track(self);
     return (PyObject *)self;
-}
-
-void
-azs_sock_free_list_clear(azs_state *st)
-{
-    SockCoroObject *self;
-    while ((self = (SockCoroObject *)st->free_sock_coros.head) != NULL) {
-        st->free_sock_coros.head = self->loop;
-        PyObject_GC_Del(self);
-    }
-    /* Nothing may be kept from now on: the type may go next. */
-    st->free_sock_coros.count = FREE_LIST_MAX;
 }
 
 /* ---- the steps ---- */
@@ -512,19 +490,11 @@ sock_coro_dealloc(SockCoroObject *self)
     sock_coro_drop(self);
     AZS_LIVE(st, sock_coro, -1);
     LoopObject *loop = self->loop;
-    azs_free_list *list = &st->free_sock_coros;
     /* A finalizer runs once in an object's life: this one may have had it. */
-    if (azs_likely(list->count < FREE_LIST_MAX &&
-                   !PyObject_GC_IsFinalized((PyObject *)self))) {
-        PyTypeObject *type = Py_TYPE(self);
-        self->loop = list->head;
-        list->head = (void *)self;
-        list->count++;
-        /* The loop may be the last thing that keeps the module alive. */
-        Py_DECREF(type);
-    } else {
+    if (PyObject_GC_IsFinalized((PyObject *)self) ||
+        !azs_freelist_keep(&st->free_sock_coros, (PyObject *)self))
         AZS_DEALLOC_FREE(self);
-    }
+    /* Last: it may be what keeps the module and the list alive. */
     Py_DECREF(loop);
     AZS_DEALLOC_END;
 }

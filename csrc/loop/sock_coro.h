@@ -70,9 +70,6 @@ struct SockCoroObject {
 
 int azs_sock_init(PyObject *mod, azs_state *st);
 
-/* Frees the objects kept for reuse and keeps no more. */
-void azs_sock_free_list_clear(azs_state *st);
-
 /* A new operation on `sock`, for which azs_sock_can_use() held, or NULL where it
  * needs none. New reference. */
 PyObject *azs_sock_new(LoopObject *loop, const azs_sock_kind *kind, PyObject *sock,

@@ -8,9 +8,7 @@
 #include "py/errors.h"
 #include "py/type.h"
 
-/* ---- creation and free list; see handle.c ---- */
-
-enum { FREE_LIST_MAX = 256 };
+/* ---- creation ---- */
 
 static PyObject *waiter_vectorcall(WaiterObject *self, PyObject *const *args,
                                    size_t nargsf, PyObject *kwnames);
@@ -19,14 +17,8 @@ WaiterObject *
 azs_waiter_new(LoopObject *loop)
 {
     azs_state *st = loop->st;
-    azs_free_list *list = &st->free_waiters;
-    WaiterObject *self = (WaiterObject *)list->head;
-    if (azs_likely(self != NULL)) {
-        list->head = self->loop;
-        list->count--;
-        Py_INCREF(st->waiter_type);
-        _Py_NewReference((PyObject *)self);
-    } else {
+    WaiterObject *self = azs_freelist_take(&st->free_waiters);
+    if (azs_unlikely(self == NULL)) {
         self = (WaiterObject *)st->waiter_type->tp_alloc(st->waiter_type, 0);
         if (self == NULL)
             return NULL;
@@ -41,17 +33,6 @@ azs_waiter_new(LoopObject *loop)
     self->blocking = false;
     PyObject_GC_Track(self);
     return self;
-}
-
-void
-azs_waiter_free_list_clear(azs_state *st)
-{
-    WaiterObject *self;
-    while ((self = (WaiterObject *)st->free_waiters.head) != NULL) {
-        st->free_waiters.head = self->loop;
-        PyObject_GC_Del(self);
-    }
-    st->free_waiters.count = FREE_LIST_MAX;
 }
 
 /* ---- the end of the wait ---- */
@@ -439,17 +420,9 @@ waiter_dealloc(WaiterObject *self)
     waiter_clear(self);
     AZS_LIVE(st, waiter, -1);
     LoopObject *loop = self->loop;
-    azs_free_list *list = &st->free_waiters;
-    if (azs_likely(list->count < FREE_LIST_MAX)) {
-        PyTypeObject *type = Py_TYPE(self);
-        self->loop = list->head;
-        list->head = (void *)self;
-        list->count++;
-        /* The loop may be the last thing that keeps the module alive. */
-        Py_DECREF(type);
-    } else {
+    if (!azs_freelist_keep(&st->free_waiters, (PyObject *)self))
         AZS_DEALLOC_FREE(self);
-    }
+    /* Last: it may be what keeps the module and the list alive. */
     Py_DECREF(loop);
     AZS_DEALLOC_END;
 }

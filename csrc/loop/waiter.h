@@ -41,7 +41,4 @@ PySendResult azs_waiter_resume(WaiterObject *self, PyObject **result);
 
 int azs_waiter_init(PyObject *mod, azs_state *st);
 
-/* Frees the objects kept for reuse and keeps no more. */
-void azs_waiter_free_list_clear(azs_state *st);
-
 #endif

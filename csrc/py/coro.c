@@ -15,26 +15,18 @@ typedef struct {
     azs_state *st; /* held: an exception keeps no Loop alive */
 } ReturnObject;
 
-enum { FREE_LIST_MAX = 1 };
-
 /* New reference; steals `value`. */
 static PyObject *
 return_new_steal(azs_state *st, PyObject *value)
 {
     PyObject *args = PyTuple_Pack(1, value);
     PyTypeObject *type = st->return_type;
-    azs_free_list *list = &st->free_returns;
-    ReturnObject *self = list->head;
     if (args == NULL) {
         Py_DECREF(value);
         return NULL;
     }
-    if (azs_likely(self != NULL)) {
-        list->head = NULL;
-        list->count--;
-        Py_INCREF(type);
-        _Py_NewReference((PyObject *)self);
-    } else {
+    ReturnObject *self = azs_freelist_take(&st->free_returns);
+    if (azs_unlikely(self == NULL)) {
         self = (ReturnObject *)type->tp_alloc(type, 0);
         if (self == NULL) {
             Py_DECREF(args);
@@ -72,15 +64,8 @@ return_dealloc(ReturnObject *self)
     Py_TRASHCAN_BEGIN(self, return_dealloc) /* the value may be another one */
         return_clear((PyObject *)self);
     azs_state *st = self->st;
-    azs_free_list *list = &st->free_returns;
-    if (azs_likely(list->count < FREE_LIST_MAX)) {
-        PyTypeObject *type = Py_TYPE(self);
-        list->head = self;
-        list->count++;
-        Py_DECREF(type);
-    } else {
+    if (!azs_freelist_keep(&st->free_returns, (PyObject *)self))
         AZS_DEALLOC_FREE(self);
-    }
     azs_state_release(st);
     Py_TRASHCAN_END
 }
@@ -99,15 +84,6 @@ static PyType_Spec return_spec = {
              Py_TPFLAGS_DISALLOW_INSTANTIATION,
     .slots = return_slots,
 };
-
-void
-azs_coro_free_list_clear(azs_state *st)
-{
-    if (st->free_returns.head != NULL)
-        PyObject_GC_Del(st->free_returns.head);
-    st->free_returns.head = NULL;
-    st->free_returns.count = FREE_LIST_MAX;
-}
 
 PyObject *
 azs_coro_return_steal(azs_state *st, PyObject *value)

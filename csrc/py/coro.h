@@ -38,7 +38,4 @@ void azs_coro_warn_unawaited(PyObject *self);
 
 int azs_coro_init(PyObject *mod, azs_state *st);
 
-/* Frees the object kept for reuse and keeps no more. */
-void azs_coro_free_list_clear(azs_state *st);
-
 #endif

@@ -1,7 +1,7 @@
 /* The module's state: every type, interned name and imported object.
  *
  * Objects cache the state pointer when they are created; nothing looks it up
- * per call. Each list below is expanded by module.c for traverse and clear.
+ * per call. Each list below is expanded by state.c for traverse and clear.
  */
 #ifndef AZS_PY_STATE_H
 #define AZS_PY_STATE_H
@@ -10,6 +10,7 @@
 #include <Python.h>
 
 #include "base/common.h"
+#include "py/freelist.h"
 
 /* X(field): the heap types, each made by its part's azs_<part>_init. */
 #define AZS_STATE_TYPES(X)                                                             \
@@ -18,8 +19,8 @@
     X(loop_type)                                                                       \
     X(waiter_type)                                                                     \
     X(return_type)                 /* see py/coro.c */                                 \
-    X(read_coro_type)                                                                     \
-    X(sock_coro_type)                                                                     \
+    X(read_coro_type)                                                                  \
+    X(sock_coro_type)                                                                  \
     X(epoll_selector_type)                                                             \
     X(selector_map_type)                                                               \
     X(zmq_transport_type)                                                              \
@@ -166,8 +167,8 @@
     X(done_future)                 /* see loop/waiter.c */                             \
     X(incomplete_read_error)       /* asyncio.IncompleteReadError */                   \
     X(limit_overrun_error)         /* asyncio.LimitOverrunError */                     \
-    X(reader_class_methods)        /* tuple: see streams/reader.c */                       \
-    X(ready_awaitable)             /* done at once: see streams/drain.c */                \
+    X(reader_class_methods)        /* tuple: see streams/reader.c */                   \
+    X(ready_awaitable)             /* done at once: see streams/drain.c */             \
     X(kwnames_name_loop)           /* ("name", "loop") */                              \
     X(kwnames_context)             /* ("context",) of asyncio's; NULL until seen */    \
     X(selector_key)                /* selectors.SelectorKey */                         \
@@ -207,8 +208,8 @@
     X(listener)                                                                        \
     X(loop)                                                                            \
     X(waiter)                                                                          \
-    X(read_coro)                                                                          \
-    X(sock_coro)                                                                          \
+    X(read_coro)                                                                       \
+    X(sock_coro)                                                                       \
     X(rpc)                                                                             \
     X(selector)                                                                        \
     X(selector_map)                                                                    \
@@ -218,26 +219,34 @@
     X(transport)
 #endif
 
-/* Dead objects of one type kept for reuse, linked by their part. */
-typedef struct {
-    void *head;
-    int count;
-} azs_free_list;
+/* X(name, max): dead objects of one type that are kept, st->free_<name>. As many
+ * handles as another thread can queue within one switch interval; see loop/handle.c. */
+#define AZS_STATE_FREELISTS(X)                                                         \
+    X(handles, AZS_FREE_HANDLES_MAX)                                                   \
+    X(timers, AZS_FREE_HANDLES_MAX)                                                    \
+    X(waiters, 256)                                                                    \
+    X(sock_coros, 256)                                                                 \
+    X(read_coros, 256)                                                                 \
+    X(operations, 256)                                                                 \
+    X(returns, 1)
+
+enum { AZS_FREE_HANDLES_MAX = 65536 };
 
 typedef struct azs_state {
     /* The module and each object that may outlive it: the collector can free the
      * module before the objects of the same garbage. See azs_state_hold. */
     Py_ssize_t holders;
-    azs_free_list free_handles, free_timers; /* see loop/handle.c */
-    PyObject *deep_handles;                  /* see handle_dealloc */
+#define X(name, max) azs_freelist free_##name;
+    AZS_STATE_FREELISTS(X)
+#undef X
+    PyObject *deep_handles; /* see handle_dealloc */
     int handle_depth;
+    void (*cleanups[4])(struct azs_state *st); /* see azs_state_at_end */
     struct azs_zmq_state *zmq;                 /* owned: see zmq/zmq_transport.h */
     bool context_layout_known;                 /* see py/context.h */
     bool readbuf_shared;                       /* see streams/readbuf.h */
     const struct azs_stream_sink *stream_sink; /* borrowed: see net/stream.h */
     bool server_takes_transport;               /* asyncio's Server._attach(transport) */
-    azs_free_list free_sock_coros, free_waiters, free_read_coros, free_returns;
-    azs_free_list free_operations;
     struct AsyncSocketObject
         *zmq_async_sockets[256]; /* borrowed: zmq/awaitable/siblings.c */
     int socket_layout;           /* see loop/sock_coro.c */
@@ -284,6 +293,23 @@ azs_state_hold(azs_state *st)
 
 /* The last thing a holder's dealloc does. */
 void azs_state_release(azs_state *st);
+
+/* Has `cleanup` called when the last holder is gone: for what a room keeps in the state
+ * besides objects. */
+void azs_state_at_end(azs_state *st, void (*cleanup)(azs_state *st));
+
+/* ---- for module.c ---- */
+
+/* A state with one holder, which is the module. NULL with MemoryError. */
+azs_state *azs_state_new(void);
+
+/* 0 or -1. */
+int azs_state_make_names(azs_state *st);
+
+int azs_state_traverse(azs_state *st, visitproc visit, void *arg);
+
+/* Drops all objects. The state stays until the last holder is gone. */
+void azs_state_clear(azs_state *st);
 
 /* For tp_new of a type that Python code may subclass. Borrowed; NULL with
  * TypeError where no base of `type` is ours. */

@@ -9,23 +9,15 @@
 #include "py/errors.h"
 #include "py/type.h"
 
-/* ---- creation and free list; see loop/handle.c ---- */
-
-enum { FREE_LIST_MAX = 256 };
+/* ---- creation ---- */
 
 PyObject *
 azs_read_coro_new(StreamObject *stream, PyObject *reader, azs_read_kind kind,
                   Py_ssize_t n, PyObject *separator)
 {
     azs_state *st = stream->base.st;
-    azs_free_list *list = &st->free_read_coros;
-    ReadCoroObject *self = (ReadCoroObject *)list->head;
-    if (azs_likely(self != NULL)) {
-        list->head = self->stream;
-        list->count--;
-        Py_INCREF(st->read_coro_type);
-        _Py_NewReference((PyObject *)self);
-    } else {
+    ReadCoroObject *self = azs_freelist_take(&st->free_read_coros);
+    if (azs_unlikely(self == NULL)) {
         self = (ReadCoroObject *)st->read_coro_type->tp_alloc(st->read_coro_type, 0);
         if (self == NULL)
             return NULL;
@@ -44,17 +36,6 @@ azs_read_coro_new(StreamObject *stream, PyObject *reader, azs_read_kind kind,
     self->running = false;
     PyObject_GC_Track(self);
     return (PyObject *)self;
-}
-
-void
-azs_read_coro_free_list_clear(azs_state *st)
-{
-    ReadCoroObject *self;
-    while ((self = (ReadCoroObject *)st->free_read_coros.head) != NULL) {
-        st->free_read_coros.head = self->stream;
-        PyObject_GC_Del(self);
-    }
-    st->free_read_coros.count = FREE_LIST_MAX;
 }
 
 static const char *
@@ -591,19 +572,11 @@ read_coro_dealloc(ReadCoroObject *self)
     read_coro_clear(self);
     AZS_LIVE(st, read_coro, -1);
     StreamObject *stream = self->stream;
-    azs_free_list *list = &st->free_read_coros;
     /* A finalizer runs once in an object's life: this one had it. */
-    if (azs_likely(list->count < FREE_LIST_MAX &&
-                   !PyObject_GC_IsFinalized((PyObject *)self))) {
-        PyTypeObject *type = Py_TYPE(self);
-        self->stream = list->head;
-        list->head = (void *)self;
-        list->count++;
-        /* The loop may be the last thing that keeps the module alive. */
-        Py_DECREF(type);
-    } else {
+    if (PyObject_GC_IsFinalized((PyObject *)self) ||
+        !azs_freelist_keep(&st->free_read_coros, (PyObject *)self))
         AZS_DEALLOC_FREE(self);
-    }
+    /* Last: it may be what keeps the module and the list alive. */
     Py_DECREF(stream);
 }
 

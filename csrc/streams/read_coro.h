@@ -43,7 +43,4 @@ PyObject *azs_read_coro_new(StreamObject *stream, PyObject *reader, azs_read_kin
 
 int azs_read_coro_init(PyObject *mod, azs_state *st);
 
-/* Frees the objects kept for reuse and keeps no more. */
-void azs_read_coro_free_list_clear(azs_state *st);
-
 #endif

@@ -10,15 +10,12 @@ azs_zmq_set_error(azs_state *st, int err)
     return azs_libzmq_set_error(&st->zmq->lib, err);
 }
 
-void
-azs_zmq_free(azs_state *st)
+static void
+zmq_free(azs_state *st)
 {
-    if (st->zmq == NULL)
-        return;
     azs_zmq_release_free(st->zmq->release);
     azs_spare_clear(&st->zmq->spare);
     PyMem_Free(st->zmq);
-    st->zmq = NULL;
 }
 
 int
@@ -29,6 +26,7 @@ azs_zmq_init(PyObject *mod, azs_state *st)
         PyErr_NoMemory();
         return -1;
     }
+    azs_state_at_end(st, zmq_free);
     st->zmq->release = azs_zmq_release_new();
     if (st->zmq->release == NULL)
         return -1;

@@ -6,7 +6,4 @@
 
 int azs_zmq_init(PyObject *mod, azs_state *st);
 
-/* Frees what the module's state has for ZeroMQ. */
-void azs_zmq_free(azs_state *st);
-
 #endif

@@ -17,22 +17,14 @@
 #include "py/errors.h"
 #include "py/type.h"
 
-enum { FREE_LIST_MAX = 256 };
-
 azs_operation *
 azs_operation_new(AsyncSocketObject *core, azs_operation_kind kind)
 {
     azs_state *st = core->st;
-    azs_free_list *list = &st->free_operations;
-    PyObject *future = list->head;
+    PyObject *future = azs_freelist_take(&st->free_operations);
     azs_operation *op;
     if (azs_likely(future != NULL)) {
         op = azs_operation_of(future);
-        list->head = op->next;
-        list->count--;
-        op->next = NULL;
-        Py_INCREF(st->operation_type);
-        _Py_NewReference(future);
     } else {
         future = st->operation_type->tp_alloc(st->operation_type, 0);
         if (future == NULL)
@@ -67,17 +59,6 @@ azs_operation_new_sent(AsyncSocketObject *core)
     op->done = true;
     Py_CLEAR(op->core);
     return op->future;
-}
-
-void
-azs_operation_free_list_clear(azs_state *st)
-{
-    PyObject *future;
-    while ((future = st->free_operations.head) != NULL) {
-        st->free_operations.head = azs_operation_of(future)->next;
-        PyObject_GC_Del(future);
-    }
-    st->free_operations.count = FREE_LIST_MAX;
 }
 
 /* Makes it the asyncio.Future that it seems to be: somebody looks. 0 or -1. */
@@ -445,20 +426,13 @@ static void
 dealloc_unreal(PyObject *self, azs_operation *op)
 {
     azs_state *st = op->st;
-    PyTypeObject *type = Py_TYPE(self);
     PyObject_ClearWeakRefs(self);
     operation_drop(op);
     AZS_LIVE(st, zmq_operation, -1);
-    azs_free_list *list = &st->free_operations;
+    *op = (azs_operation){.future = self};
     /* One that was finalized would not be again in its next life. */
-    if (azs_likely(list->count < FREE_LIST_MAX && !PyObject_GC_IsFinalized(self))) {
-        *op = (azs_operation){.future = self, .next = list->head};
-        list->head = self;
-        list->count++;
-    } else {
-        type->tp_free(self);
-    }
-    Py_DECREF(type);
+    if (PyObject_GC_IsFinalized(self) || !azs_freelist_keep(&st->free_operations, self))
+        AZS_DEALLOC_FREE(self);
     azs_state_release(st);
 }
 

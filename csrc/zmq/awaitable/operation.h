@@ -99,9 +99,6 @@ bool azs_operation_is_abandoned(const azs_operation *op);
 
 int azs_operation_init(PyObject *mod, azs_state *st);
 
-/* Frees the objects kept for reuse and keeps no more. */
-void azs_operation_free_list_clear(azs_state *st);
-
 /* For methods: NULL with an exception. The second is for those that look at it as a
  * Future. */
 azs_operation *azs_operation_of_self(PyObject *future);

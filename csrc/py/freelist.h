@@ -1,0 +1,79 @@
+/* Dead objects of one type, kept for the next ones.
+ *
+ * What comes and goes once per callback, packet or message spares the allocator so, and
+ * the collector's count of allocations. A kept object is untracked and owns nothing,
+ * not even its type; the list is linked through its dead reference count.
+ *
+ * The GIL guards a list. A free-threaded build keeps nothing: an object may die in
+ * another thread than the one that makes the next, and the allocator has lists of a
+ * thread's own there.
+ */
+#ifndef AZS_PY_FREELIST_H
+#define AZS_PY_FREELIST_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include "base/common.h"
+
+typedef struct {
+    void *head;
+    int room; /* how many more may be kept */
+} azs_freelist;
+
+/* An object as it was kept, but for its one reference: new reference. NULL, without an
+ * exception, where there is none. It is not tracked yet. */
+static inline void *
+azs_freelist_take(azs_freelist *list)
+{
+    PyObject *obj = list->head;
+    if (obj == NULL)
+        return NULL;
+    list->head = *(void **)obj;
+    list->room++;
+    Py_INCREF(Py_TYPE(obj));
+    _Py_NewReference(obj);
+    return obj;
+}
+
+/* The end of a dealloc: keeps an object that is untracked and cleared, and drops its
+ * reference to the type. False where it must be freed: there is no room. An object
+ * whose finalizer has run is not to be kept: it runs once in an object's life. */
+static inline bool
+azs_freelist_keep(azs_freelist *list, PyObject *obj)
+{
+#ifdef Py_GIL_DISABLED
+    return false;
+#else
+    if (azs_unlikely(list->room <= 0))
+        return false;
+    PyTypeObject *type = Py_TYPE(obj);
+    *(void **)obj = list->head;
+    list->head = obj;
+    list->room--;
+    Py_DECREF(type);
+    return true;
+#endif
+}
+
+/* Frees up to `n` objects. They are all collectable ones. */
+static inline void
+azs_freelist_trim(azs_freelist *list, int n)
+{
+    for (; n > 0 && list->head != NULL; n--) {
+        PyObject *obj = list->head;
+        list->head = *(void **)obj;
+        list->room++;
+        PyObject_GC_Del(obj);
+    }
+}
+
+/* Frees all and keeps no more: the type may go next. */
+static inline void
+azs_freelist_end(azs_freelist *list)
+{
+    azs_freelist_trim(list, INT_MAX);
+    list->room = 0;
+}
+
+#endif

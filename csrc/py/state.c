@@ -1,0 +1,77 @@
+#include "py/state.h"
+
+#include <stdlib.h>
+
+azs_state *
+azs_state_new(void)
+{
+    azs_state *st = calloc(1, sizeof(azs_state));
+    if (st == NULL) {
+        PyErr_NoMemory();
+        return NULL;
+    }
+#define X(name, max) st->free_##name.room = max;
+    AZS_STATE_FREELISTS(X)
+#undef X
+    return azs_state_hold(st);
+}
+
+int
+azs_state_make_names(azs_state *st)
+{
+#define X(name)                                                                        \
+    st->str_##name = PyUnicode_InternFromString(#name);                                \
+    if (st->str_##name == NULL)                                                        \
+        return -1;
+    AZS_STATE_NAMES(X)
+#undef X
+    return 0;
+}
+
+int
+azs_state_traverse(azs_state *st, visitproc visit, void *arg)
+{
+#define X(field) Py_VISIT(st->field);
+    AZS_STATE_TYPES(X)
+    AZS_STATE_OBJECTS(X)
+#undef X
+    return 0;
+}
+
+void
+azs_state_clear(azs_state *st)
+{
+    /* Before the types they need. */
+#define X(name, max) azs_freelist_end(&st->free_##name);
+    AZS_STATE_FREELISTS(X)
+#undef X
+#define X(field) Py_CLEAR(st->field);
+    AZS_STATE_TYPES(X)
+    AZS_STATE_OBJECTS(X)
+#undef X
+#define X(name) Py_CLEAR(st->str_##name);
+    AZS_STATE_NAMES(X)
+#undef X
+}
+
+void
+azs_state_at_end(azs_state *st, void (*cleanup)(azs_state *st))
+{
+    size_t i = 0;
+    while (st->cleanups[i] != NULL)
+        i++;
+    assert(i < AZS_ARRAY_LEN(st->cleanups));
+    st->cleanups[i] = cleanup;
+}
+
+void
+azs_state_release(azs_state *st)
+{
+    if (--st->holders > 0)
+        return;
+    for (size_t i = 0; i < AZS_ARRAY_LEN(st->cleanups); i++) {
+        if (st->cleanups[i] != NULL)
+            st->cleanups[i](st);
+    }
+    free(st);
+}
