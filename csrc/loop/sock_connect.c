@@ -40,7 +40,7 @@ connect_is_resolved(const SockCoroObject *op)
 static azs_sock_outcome
 connect_resolve(SockCoroObject *op, PyObject **result)
 {
-    azs_state *st = op->st;
+    azs_state *st = op->coro.st;
     PyObject *args[6] = {(PyObject *)op->loop, op->args[0]};
     static const char *const names[] = {"family", "type", "proto"};
     for (int i = 0; i < 3; i++)
@@ -60,7 +60,7 @@ connect_resolve(SockCoroObject *op, PyObject **result)
 static int
 connect_take_resolved(SockCoroObject *op)
 {
-    PyObject *first = PySequence_GetItem(op->received, 0);
+    PyObject *first = PySequence_GetItem(op->coro.received, 0);
     PyObject *info = first == NULL ? NULL : PySequence_Tuple(first);
     Py_XDECREF(first);
     if (info == NULL)
@@ -74,7 +74,7 @@ connect_take_resolved(SockCoroObject *op)
     }
     Py_XSETREF(op->args[0], Py_NewRef(PyTuple_GET_ITEM(info, 4)));
     Py_DECREF(info);
-    Py_CLEAR(op->received);
+    Py_CLEAR(op->coro.received);
     return 0;
 }
 
@@ -82,14 +82,15 @@ static azs_sock_outcome
 connect_start(SockCoroObject *op, PyObject **result)
 {
     PyObject *args[] = {op->sock, op->args[0]};
-    PyObject *code = PyObject_VectorcallMethod(op->st->str_connect_ex, args, 2, NULL);
+    PyObject *code =
+        PyObject_VectorcallMethod(op->coro.st->str_connect_ex, args, 2, NULL);
     if (code == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_Exception))
             return AZS_SOCK_ERROR;
         /* An address that it does not understand: connect()'s words for that. */
         PyErr_Clear();
         return azs_sock_as_socket(
-            PyObject_VectorcallMethod(op->st->str_connect, args, 2, NULL), result);
+            PyObject_VectorcallMethod(op->coro.st->str_connect, args, 2, NULL), result);
     }
     int err = (int)PyLong_AsLong(code);
     Py_DECREF(code);
@@ -185,7 +186,8 @@ Loop_sock_connect(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
 static int
 accept_would_not_block(SockCoroObject *op)
 {
-    PyObject *timeout = PyObject_CallMethodNoArgs(op->sock, op->st->str_gettimeout);
+    PyObject *timeout =
+        PyObject_CallMethodNoArgs(op->sock, op->coro.st->str_gettimeout);
     if (timeout == NULL)
         return -1;
     bool blocking = !PyFloat_CheckExact(timeout) || PyFloat_AS_DOUBLE(timeout) != 0;
@@ -202,7 +204,7 @@ static PyObject *
 accept_make_socket(SockCoroObject *op, int fd)
 {
     const azs_socket *listener = azs_sock_socket(op);
-    PyTypeObject *type = (PyTypeObject *)op->st->socket_type;
+    PyTypeObject *type = (PyTypeObject *)op->coro.st->socket_type;
     PyObject *empty = PyTuple_New(0);
     PyObject *conn = empty == NULL ? NULL : type->tp_new(type, empty, NULL);
     Py_XDECREF(empty);

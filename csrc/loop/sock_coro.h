@@ -14,6 +14,7 @@
 
 #include "loop/waiter.h"
 #include "py/addr.h"
+#include "py/coro.h"
 
 enum { AZS_SOCK_ARGS = 2 };
 
@@ -23,7 +24,8 @@ typedef enum {
     AZS_SOCK_WAIT,       /* it would block: try again when the fd is ready */
     AZS_SOCK_DONE,       /* *result is the result: a new reference */
     AZS_SOCK_AWAIT,      /* *result is a coroutine to run first: a new reference */
-    AZS_SOCK_PAUSE,      /* try again when `waiter` is woken, which the attempt made */
+    AZS_SOCK_PAUSE,      /* try again when `coro.awaiting` is woken, a Waiter of the
+                          * attempt's */
 } azs_sock_outcome;
 
 typedef struct SockCoroObject SockCoroObject;
@@ -42,23 +44,15 @@ typedef struct {
 } azs_sock_kind;
 
 struct SockCoroObject {
-    PyObject_HEAD
+    CoroObject coro; /* awaits a Waiter that the fd wakes, or a coroutine that an
+                      * attempt asked for */
     const azs_sock_kind *kind;
-    azs_state *st;    /* borrowed: the loop holds it */
     LoopObject *loop; /* owned */
     PyObject *sock;   /* owned: an exact socket.socket; NULL when finished, or never
                        * there: the operation makes the descriptor itself */
     PyObject *args[AZS_SOCK_ARGS]; /* owned or NULL */
 
-    /* What it waits for, NULL where it does not: the fd, or a coroutine that an attempt
-     * asked for. Never both. */
-    WaiterObject *waiter; /* owned */
-    PyObject *awaiting;   /* owned */
-    PyObject *received;   /* owned or NULL: what that coroutine returned */
     azs_watcher wait;
-
-    enum { AZS_SOCK_CREATED, AZS_SOCK_SUSPENDED, AZS_SOCK_FINISHED } state;
-    bool running; /* in send() or throw() */
 
     /* The attempts' own. */
     int step;

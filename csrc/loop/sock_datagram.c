@@ -109,7 +109,7 @@ attempt_recvfrom_into(SockCoroObject *op, PyObject **result)
         PyErr_Clear();
         PyObject *args[] = {op->sock, op->args[0], op->args[1]};
         return azs_sock_as_socket(
-            PyObject_VectorcallMethod(op->st->str_recvfrom_into, args,
+            PyObject_VectorcallMethod(op->coro.st->str_recvfrom_into, args,
                                       op->args[1] == NULL ? 2 : 3, NULL),
             result);
     }
@@ -170,7 +170,8 @@ attempt_sendto(SockCoroObject *op, PyObject **result)
         PyErr_Clear();
         PyBuffer_Release(&view);
         PyObject *args[] = {op->sock, op->args[0], op->args[1]};
-        PyObject *sent = PyObject_VectorcallMethod(op->st->str_sendto, args, 3, NULL);
+        PyObject *sent =
+            PyObject_VectorcallMethod(op->coro.st->str_sendto, args, 3, NULL);
         if (sent == NULL && PyErr_ExceptionMatches(PyExc_BlockingIOError)) {
             PyErr_Clear();
             return AZS_SOCK_WAIT;

@@ -170,7 +170,8 @@ attempt_recv_into(SockCoroObject *op, PyObject **result)
         PyErr_Clear();
         PyObject *args[] = {op->sock, op->args[0]};
         return azs_sock_as_socket(
-            PyObject_VectorcallMethod(op->st->str_recv_into, args, 2, NULL), result);
+            PyObject_VectorcallMethod(op->coro.st->str_recv_into, args, 2, NULL),
+            result);
     }
     ssize_t n;
     azs_sock_outcome outcome = sock_coro_recv(op, view.buf, (size_t)view.len, &n);

@@ -18,7 +18,7 @@
 enum { CONNECT_BEGIN, CONNECT_WAITING, CONNECT_MADE };
 
 /* args[0] makes the protocol; args[1] is the address as it was given, then the
- * protocol; `received` is the transport until it is handed out. */
+ * protocol; `coro.received` is the transport until it is handed out. */
 
 static azs_sock_outcome
 connect_begin(SockCoroObject *op)
@@ -45,8 +45,8 @@ connect_begin(SockCoroObject *op)
     /* Waits where it has connected at once, too: a server on the same loop has a turn
      * to accept in before its client goes on. Edge-triggered as the transport takes
      * it over. */
-    op->waiter = azs_waiter_new(op->loop);
-    if (op->waiter == NULL ||
+    op->coro.awaiting = (PyObject *)azs_waiter_new(op->loop);
+    if (op->coro.awaiting == NULL ||
         azs_watcher_start(op->loop, &op->wait, op->fd, EPOLLOUT | EPOLLET) < 0)
         return AZS_SOCK_ERROR;
     op->step = CONNECT_WAITING;
@@ -83,8 +83,8 @@ connect_make(SockCoroObject *op)
     int connected = connect_check(op, &peer);
     if (connected < 0)
         return AZS_SOCK_ERROR;
-    op->waiter = azs_waiter_new(op->loop);
-    if (op->waiter == NULL)
+    op->coro.awaiting = (PyObject *)azs_waiter_new(op->loop);
+    if (op->coro.awaiting == NULL)
         return AZS_SOCK_ERROR;
     if (!connected)
         return AZS_SOCK_PAUSE;
@@ -104,7 +104,7 @@ connect_make(SockCoroObject *op)
         .loop = op->loop,
         .fd = op->fd,
         .protocol = op->args[1],
-        .waiter = (PyObject *)op->waiter,
+        .waiter = op->coro.awaiting,
         .context = context,
         .peer = &peer,
     };
@@ -113,7 +113,7 @@ connect_make(SockCoroObject *op)
     Py_XDECREF(context);
     if (transport == NULL)
         return AZS_SOCK_ERROR;
-    op->received = (PyObject *)transport;
+    op->coro.received = (PyObject *)transport;
     op->step = CONNECT_MADE;
     /* isinstance() has asked the protocol, which may have found the transport, and
      * closed it or had it watched. */
@@ -133,10 +133,10 @@ attempt_connection(SockCoroObject *op, PyObject **result)
     case CONNECT_WAITING:
         return connect_make(op);
     default:
-        *result = PyTuple_Pack(2, op->received, op->args[1]);
+        *result = PyTuple_Pack(2, op->coro.received, op->args[1]);
         if (*result == NULL)
             return AZS_SOCK_ERROR;
-        Py_CLEAR(op->received);
+        Py_CLEAR(op->coro.received);
         return AZS_SOCK_DONE;
     }
 }
@@ -147,11 +147,11 @@ drop_connection(SockCoroObject *op)
     azs_watcher_stop(op->loop, &op->wait);
     azs_sys_close(op->fd);
     op->fd = -1;
-    TransportObject *transport = (TransportObject *)op->received;
+    TransportObject *transport = (TransportObject *)op->coro.received;
     if (transport == NULL)
         return;
     /* One that nobody was given. The coroutine may go with an exception on its way. */
-    op->received = NULL;
+    op->coro.received = NULL;
     PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
     if (azs_transport_close(transport) < 0)
         PyErr_WriteUnraisable((PyObject *)transport);

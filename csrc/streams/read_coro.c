@@ -1,15 +1,16 @@
 #include "streams/read_coro.h"
 
 #include <string.h>
-#include <structmember.h>
 
 #include "streams/readbuf.h"
 #include "streams/reader.h"
-#include "py/coro.h"
 #include "py/errors.h"
 #include "py/type.h"
 
 /* ---- creation ---- */
+
+static const azs_coro_ops read_coro_ops;
+static const char *read_coro_name(const CoroObject *self);
 
 PyObject *
 azs_read_coro_new(StreamObject *stream, PyObject *reader, azs_read_kind kind,
@@ -22,27 +23,18 @@ azs_read_coro_new(StreamObject *stream, PyObject *reader, azs_read_kind kind,
         if (self == NULL)
             return NULL;
         PyObject_GC_UnTrack(self);
-        self->st = st;
+        self->coro.st = st;
     }
     AZS_LIVE(st, read_coro, 1);
     self->stream = (StreamObject *)Py_NewRef(stream);
     self->reader = Py_NewRef(reader);
     self->separator = Py_XNewRef(separator);
-    self->waiter = NULL;
+    azs_coro_begin(&self->coro, &read_coro_ops);
     self->n = n;
     self->offset = 0;
     self->kind = kind;
-    self->state = AZS_READ_CORO_CREATED;
-    self->running = false;
     PyObject_GC_Track(self);
     return (PyObject *)self;
-}
-
-static const char *
-read_coro_name(const ReadCoroObject *self)
-{
-    static const char *const names[] = {"read", "readexactly", "readuntil", "readline"};
-    return names[self->kind];
 }
 
 /* ---- the attempts: 1 with *result (new reference), 0 to wait, -1 ---- */
@@ -51,8 +43,8 @@ read_coro_name(const ReadCoroObject *self)
 static PyObject *
 take_and_resume(ReadCoroObject *self, PyObject *dict, PyObject *buffer, Py_ssize_t n)
 {
-    PyObject *data = azs_readbuf_take(self->st, buffer, n);
-    if (data != NULL && azs_reader_maybe_resume(self->st, dict, buffer) < 0)
+    PyObject *data = azs_readbuf_take(self->coro.st, buffer, n);
+    if (data != NULL && azs_reader_maybe_resume(self->coro.st, dict, buffer) < 0)
         Py_CLEAR(data);
     return data;
 }
@@ -62,11 +54,12 @@ static int
 fail_incomplete(ReadCoroObject *self, PyObject *buffer, PyObject *expected)
 {
     PyObject *partial =
-        azs_readbuf_take(self->st, buffer, PyByteArray_GET_SIZE(buffer));
+        azs_readbuf_take(self->coro.st, buffer, PyByteArray_GET_SIZE(buffer));
     if (partial == NULL)
         return -1;
     PyObject *args[] = {partial, expected};
-    PyObject *exc = PyObject_Vectorcall(self->st->incomplete_read_error, args, 2, NULL);
+    PyObject *exc =
+        PyObject_Vectorcall(self->coro.st->incomplete_read_error, args, 2, NULL);
     if (exc != NULL) {
         PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
         Py_DECREF(exc);
@@ -79,8 +72,8 @@ fail_incomplete(ReadCoroObject *self, PyObject *buffer, PyObject *expected)
 static int
 fail_limit(ReadCoroObject *self, const char *message, Py_ssize_t consumed)
 {
-    PyObject *exc =
-        PyObject_CallFunction(self->st->limit_overrun_error, "sn", message, consumed);
+    PyObject *exc = PyObject_CallFunction(self->coro.st->limit_overrun_error, "sn",
+                                          message, consumed);
     if (exc != NULL) {
         PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
         Py_DECREF(exc);
@@ -92,7 +85,7 @@ fail_limit(ReadCoroObject *self, const char *message, Py_ssize_t consumed)
 static int
 is_at_eof(ReadCoroObject *self, PyObject *dict)
 {
-    return azs_reader_is_true(dict, self->st->str__eof);
+    return azs_reader_is_true(dict, self->coro.st->str__eof);
 }
 
 static int
@@ -100,7 +93,7 @@ attempt_some(ReadCoroObject *self, PyObject *dict, PyObject *buffer, PyObject **
 {
     /* As asyncio, it waits once: where another reader took what it was woken for,
      * nothing is left for it. */
-    if (PyByteArray_GET_SIZE(buffer) == 0 && self->state == AZS_READ_CORO_CREATED) {
+    if (PyByteArray_GET_SIZE(buffer) == 0 && self->coro.state == AZS_CORO_CREATED) {
         int eof = is_at_eof(self, dict);
         if (eof <= 0)
             return eof;
@@ -148,7 +141,7 @@ attempt_until(ReadCoroObject *self, PyObject *dict, PyObject *buffer, PyObject *
         sep = PyBytes_AS_STRING(self->separator);
         len = PyBytes_GET_SIZE(self->separator);
     }
-    PyObject *limit_obj = azs_reader_get(dict, self->st->str__limit);
+    PyObject *limit_obj = azs_reader_get(dict, self->coro.st->str__limit);
     if (limit_obj == NULL)
         return -1;
     Py_INCREF(limit_obj);
@@ -183,7 +176,7 @@ attempt_until(ReadCoroObject *self, PyObject *dict, PyObject *buffer, PyObject *
 static int
 line_failed(ReadCoroObject *self, PyObject *dict, PyObject **result)
 {
-    azs_state *st = self->st;
+    azs_state *st = self->coro.st;
     if (PyErr_ExceptionMatches(st->incomplete_read_error)) {
         PyObject *exc = azs_exc_take();
         *result = PyObject_GetAttrString(exc, "partial");
@@ -227,7 +220,7 @@ done:
 static int
 attempt(ReadCoroObject *self, PyObject *dict, PyObject **result)
 {
-    PyObject *buffer = azs_reader_buffer(self->st, dict);
+    PyObject *buffer = azs_reader_buffer(self->coro.st, dict);
     if (buffer == NULL)
         return -1;
     Py_INCREF(buffer);
@@ -256,7 +249,7 @@ attempt(ReadCoroObject *self, PyObject *dict, PyObject **result)
 static int
 begin_wait(ReadCoroObject *self, PyObject *dict)
 {
-    azs_state *st = self->st;
+    azs_state *st = self->coro.st;
     PyObject *other = azs_reader_get(dict, st->str__waiter);
     if (other != Py_None) {
         if (other != NULL)
@@ -264,7 +257,7 @@ begin_wait(ReadCoroObject *self, PyObject *dict)
                          "%s() called while another coroutine is already waiting for "
                          "incoming data",
                          self->kind == AZS_READ_LINE ? "readuntil"
-                                                     : read_coro_name(self));
+                                                     : read_coro_name(&self->coro));
         return -1;
     }
     /* Waiting while paused would be for ever. */
@@ -278,7 +271,7 @@ begin_wait(ReadCoroObject *self, PyObject *dict)
         return -1;
     }
     waiter->blocking = true;
-    self->waiter = waiter;
+    self->coro.awaiting = (PyObject *)waiter;
     return 0;
 }
 
@@ -287,12 +280,12 @@ begin_wait(ReadCoroObject *self, PyObject *dict)
 static int
 end_wait(ReadCoroObject *self, PyObject *dict)
 {
-    WaiterObject *waiter = self->waiter;
-    self->waiter = NULL;
-    PyObject *name = self->st->str__waiter;
+    PyObject *waiter = self->coro.awaiting;
+    self->coro.awaiting = NULL;
+    PyObject *name = self->coro.st->str__waiter;
     PyObject *now = PyDict_GetItemWithError(dict, name);
     int res = now == NULL && PyErr_Occurred() ? -1 : 0;
-    if (now == (PyObject *)waiter)
+    if (now == waiter)
         res = PyDict_SetItem(dict, name, Py_None);
     Py_DECREF(waiter);
     return res;
@@ -300,20 +293,19 @@ end_wait(ReadCoroObject *self, PyObject *dict)
 
 /* ---- the coroutine ---- */
 
-/* It has come to its end. An exception stays set. */
 static void
-read_coro_finish(ReadCoroObject *self)
+read_coro_finish(CoroObject *coro)
 {
+    ReadCoroObject *self = (ReadCoroObject *)coro;
     PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
     PyObject *reader = self->reader, *separator = self->separator;
-    self->state = AZS_READ_CORO_FINISHED;
     self->reader = self->separator = NULL;
-    if (azs_unlikely(self->waiter != NULL)) {
+    if (azs_unlikely(coro->awaiting != NULL)) {
         PyObject *dict = azs_reader_dict(reader);
         if (dict == NULL || end_wait(self, dict) < 0)
             PyErr_WriteUnraisable((PyObject *)self);
         Py_XDECREF(dict);
-        Py_CLEAR(self->waiter);
+        Py_CLEAR(coro->awaiting);
     }
     Py_XDECREF(separator);
     Py_XDECREF(reader);
@@ -325,7 +317,7 @@ read_coro_finish(ReadCoroObject *self)
 static int
 read_coro_start(ReadCoroObject *self, PyObject *dict)
 {
-    PyObject *exc = azs_reader_get(dict, self->st->str__exception);
+    PyObject *exc = azs_reader_get(dict, self->coro.st->str__exception);
     if (azs_likely(exc == Py_None))
         return 0;
     if (exc != NULL) {
@@ -339,17 +331,18 @@ read_coro_start(ReadCoroObject *self, PyObject *dict)
 }
 
 static PySendResult
-read_coro_advance(ReadCoroObject *self, PyObject **result)
+read_coro_advance(CoroObject *coro, PyObject **result)
 {
+    ReadCoroObject *self = (ReadCoroObject *)coro;
     PySendResult outcome = PYGEN_ERROR;
     PyObject *dict = azs_reader_dict(self->reader);
     if (dict == NULL)
         return outcome;
     int res;
-    if (self->state == AZS_READ_CORO_CREATED) {
+    if (coro->state == AZS_CORO_CREATED) {
         res = read_coro_start(self, dict);
     } else {
-        outcome = azs_waiter_resume(self->waiter, result);
+        outcome = azs_waiter_resume((WaiterObject *)coro->awaiting, result);
         if (outcome != PYGEN_RETURN)
             goto done;
         res = end_wait(self, dict);
@@ -359,7 +352,7 @@ read_coro_advance(ReadCoroObject *self, PyObject **result)
     if (res > 0) {
         outcome = PYGEN_RETURN;
     } else if (res == 0 && begin_wait(self, dict) == 0) {
-        *result = Py_NewRef(self->waiter);
+        *result = Py_NewRef(coro->awaiting);
         outcome = PYGEN_NEXT;
     } else {
         outcome = PYGEN_ERROR;
@@ -369,183 +362,45 @@ done:
     return outcome;
 }
 
-/* 0 where the coroutine may run now; sets `running`. */
-static int
-read_coro_enter(ReadCoroObject *self)
+static const char *
+read_coro_name(const CoroObject *self)
 {
-    if (azs_unlikely(self->running)) {
-        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
-        return -1;
-    }
-    if (azs_unlikely(self->state == AZS_READ_CORO_FINISHED)) {
-        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
-        return -1;
-    }
-    self->running = true;
-    return 0;
-}
-
-static PySendResult
-read_coro_send(ReadCoroObject *self, PyObject *arg, PyObject **result)
-{
-    *result = NULL;
-    if (read_coro_enter(self) < 0)
-        return PYGEN_ERROR;
-    if (azs_unlikely(self->state == AZS_READ_CORO_CREATED && arg != Py_None)) {
-        self->running = false;
-        PyErr_SetString(PyExc_TypeError,
-                        "can't send non-None value to a just-started coroutine");
-        return PYGEN_ERROR;
-    }
-    PySendResult outcome = read_coro_advance(self, result);
-    if (outcome == PYGEN_NEXT)
-        self->state = AZS_READ_CORO_SUSPENDED;
-    else
-        read_coro_finish(self);
-    self->running = false;
-    return outcome;
+    static const char *const names[] = {"read", "readexactly", "readuntil", "readline"};
+    return names[((const ReadCoroObject *)self)->kind];
 }
 
 static PyObject *
-read_coro_iternext(ReadCoroObject *self)
+read_coro_function(const CoroObject *self)
 {
-    PyObject *result;
-    PySendResult outcome = read_coro_send(self, Py_None, &result);
-    return azs_likely(outcome != PYGEN_RETURN)
-               ? result
-               : azs_coro_return_steal(self->st, result);
+    Py_ssize_t i = ((const ReadCoroObject *)self)->kind;
+    return Py_NewRef(PyTuple_GET_ITEM(self->st->reader_class_methods, i));
 }
 
-PyDoc_STRVAR(send_doc,
-"send($self, value, /)\n--\n\nResume the coroutine (collections.abc.Coroutine.send).");
-
-static PyObject *
-ReadCoro_send(ReadCoroObject *self, PyObject *arg)
-{
-    PyObject *result;
-    PySendResult outcome = read_coro_send(self, arg, &result);
-    return outcome == PYGEN_RETURN ? azs_coro_return_steal(self->st, result) : result;
-}
-
-PyDoc_STRVAR(throw_doc,
-"throw($self, type, value=None, traceback=None, /)\n--\n\n"
-"Raise an exception inside the coroutine, which ends it: it has taken no data\n"
-"(collections.abc.Coroutine.throw).");
-
-static PyObject *
-ReadCoro_throw(ReadCoroObject *self, PyObject *const *args, Py_ssize_t nargs)
-{
-    if (nargs < 1 || nargs > 3) {
-        PyErr_Format(PyExc_TypeError, "throw expected 1 to 3 arguments, got %zd",
-                     nargs);
-        return NULL;
-    }
-    if (read_coro_enter(self) < 0)
-        return NULL;
-    if (azs_coro_throw_set(args, nargs) == 0)
-        read_coro_finish(self);
-    self->running = false;
-    return NULL;
-}
-
-PyDoc_STRVAR(close_doc,
-"close($self, /)\n--\n\n"
-"End the coroutine: it has taken no data (collections.abc.Coroutine.close).");
-
-static PyObject *
-ReadCoro_close(ReadCoroObject *self, PyObject *Py_UNUSED(ignored))
-{
-    if (self->state == AZS_READ_CORO_FINISHED)
-        Py_RETURN_NONE;
-    if (read_coro_enter(self) < 0)
-        return NULL;
-    read_coro_finish(self);
-    self->running = false;
-    Py_RETURN_NONE;
-}
-
-static PyObject *
-read_coro_await(PyObject *self)
-{
-    return Py_NewRef(self);
-}
+static const azs_coro_ops read_coro_ops = {
+    .owner = "StreamReader",
+    .name = read_coro_name,
+    .function = read_coro_function,
+    .advance = read_coro_advance,
+    .finish = read_coro_finish,
+};
 
 /* ---- the type ---- */
-
-static PyObject *
-read_coro_get_name(ReadCoroObject *self, void *Py_UNUSED(closure))
-{
-    return PyUnicode_FromString(read_coro_name(self));
-}
-
-static PyObject *
-read_coro_get_qualname(ReadCoroObject *self, void *Py_UNUSED(closure))
-{
-    return PyUnicode_FromFormat("StreamReader.%s", read_coro_name(self));
-}
-
-static PyObject *
-read_coro_get_awaiting(ReadCoroObject *self, void *Py_UNUSED(closure))
-{
-    return Py_NewRef(self->waiter != NULL ? (PyObject *)self->waiter : Py_None);
-}
-
-static PyObject *
-read_coro_get_suspended(ReadCoroObject *self, void *Py_UNUSED(closure))
-{
-    return PyBool_FromLong(self->state == AZS_READ_CORO_SUSPENDED && !self->running);
-}
-
-static PyObject *
-read_coro_get_state(ReadCoroObject *self, void *Py_UNUSED(closure))
-{
-    return azs_coro_state(self->state == AZS_READ_CORO_CREATED, self->running,
-                          self->state == AZS_READ_CORO_FINISHED);
-}
-
-/* asyncio's method that it stands for: borrowed. */
-static PyObject *
-read_coro_function(const ReadCoroObject *self)
-{
-    return PyTuple_GET_ITEM(self->st->reader_class_methods, (Py_ssize_t)self->kind);
-}
-
-static PyObject *
-read_coro_get_code(ReadCoroObject *self, void *Py_UNUSED(closure))
-{
-    return azs_coro_code(read_coro_function(self));
-}
-
-static PyObject *
-read_coro_get_frame(ReadCoroObject *self, void *Py_UNUSED(closure))
-{
-    return azs_coro_frame(
-        self->state == AZS_READ_CORO_FINISHED ? NULL : read_coro_function(self));
-}
-
-static PyObject *
-read_coro_repr(ReadCoroObject *self)
-{
-    return PyUnicode_FromFormat("<coroutine object StreamReader.%s at %p>",
-                                read_coro_name(self), self);
-}
 
 static int
 read_coro_traverse(ReadCoroObject *self, visitproc visit, void *arg)
 {
-    Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->stream);
     Py_VISIT(self->reader);
     Py_VISIT(self->separator);
-    Py_VISIT(self->waiter);
-    return 0;
+    return azs_coro_traverse(&self->coro, visit, arg);
 }
 
 static int
 read_coro_clear(ReadCoroObject *self)
 {
     /* The stream stays: methods rely on it. */
-    read_coro_finish(self);
+    self->coro.state = AZS_CORO_FINISHED;
+    read_coro_finish(&self->coro);
     return 0;
 }
 
@@ -553,19 +408,20 @@ read_coro_clear(ReadCoroObject *self)
 static void
 read_coro_finalize(ReadCoroObject *self)
 {
-    if (self->state == AZS_READ_CORO_FINISHED)
+    if (self->coro.state == AZS_CORO_FINISHED)
         return;
-    if (self->state == AZS_READ_CORO_CREATED)
-        azs_coro_warn_unawaited((PyObject *)self);
-    if (!self->running)
-        read_coro_finish(self);
+    azs_coro_finalize(&self->coro);
+    if (!self->coro.running) {
+        self->coro.state = AZS_CORO_FINISHED;
+        read_coro_finish(&self->coro);
+    }
 }
 
 static void
 read_coro_dealloc(ReadCoroObject *self)
 {
-    azs_state *st = self->st;
-    if (azs_unlikely(self->state != AZS_READ_CORO_FINISHED) &&
+    azs_state *st = self->coro.st;
+    if (azs_unlikely(self->coro.state != AZS_CORO_FINISHED) &&
         PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
         return; /* resurrected */
     PyObject_GC_UnTrack(self);
@@ -580,41 +436,17 @@ read_coro_dealloc(ReadCoroObject *self)
     Py_DECREF(stream);
 }
 
-static PyMethodDef read_coro_methods[] = {
-    {"send", (PyCFunction)ReadCoro_send, METH_O, send_doc},
-    {"throw", (PyCFunction)(void (*)(void))ReadCoro_throw, METH_FASTCALL, throw_doc},
-    {"close", (PyCFunction)ReadCoro_close, METH_NOARGS, close_doc},
-    {NULL},
-};
-
-static PyMemberDef read_coro_members[] = {
-    {"cr_running", T_BOOL, offsetof(ReadCoroObject, running), READONLY},
-    {NULL},
-};
-
-static PyGetSetDef read_coro_getset[] = {
-    {"__name__", (getter)read_coro_get_name, NULL, NULL, NULL},
-    {"__qualname__", (getter)read_coro_get_qualname, NULL, NULL, NULL},
-    {"cr_await", (getter)read_coro_get_awaiting, NULL, NULL, NULL},
-    {"cr_code", (getter)read_coro_get_code, NULL, NULL, NULL},
-    {"cr_frame", (getter)read_coro_get_frame, NULL, NULL, NULL},
-    {"cr_state", (getter)read_coro_get_state, NULL, NULL, NULL},
-    {"cr_suspended", (getter)read_coro_get_suspended, NULL, NULL, NULL},
-    {"__class__", azs_coro_get_class, NULL, NULL, NULL},
-    {NULL},
-};
-
 PyDoc_STRVAR(read_coro_doc,
 "What the read methods of a stream reader return: a coroutine.");
 
 static PyType_Slot read_coro_slots[] = {
-    {Py_tp_doc, (void *)read_coro_doc},   {Py_tp_dealloc, read_coro_dealloc},
-    {Py_tp_traverse, read_coro_traverse}, {Py_tp_clear, read_coro_clear},
-    {Py_tp_repr, read_coro_repr},         {Py_tp_iter, azs_coro_iter},
-    {Py_tp_iternext, read_coro_iternext}, {Py_tp_methods, read_coro_methods},
-    {Py_tp_members, read_coro_members},   {Py_tp_getset, read_coro_getset},
-    {Py_am_await, read_coro_await},       {Py_am_send, read_coro_send},
-    {Py_tp_finalize, read_coro_finalize}, {0, NULL},
+    {Py_tp_doc, (void *)read_coro_doc},
+    {Py_tp_dealloc, read_coro_dealloc},
+    {Py_tp_traverse, read_coro_traverse},
+    {Py_tp_clear, read_coro_clear},
+    {Py_tp_finalize, read_coro_finalize},
+    AZS_CORO_SLOTS,
+    {0, NULL},
 };
 
 static PyType_Spec azs_read_coro_spec = {

@@ -11,6 +11,7 @@
 
 #include "loop/waiter.h"
 #include "net/stream.h"
+#include "py/coro.h"
 
 typedef enum {
     AZS_READ_SOME,    /* read(n), n > 0 */
@@ -20,21 +21,13 @@ typedef enum {
 } azs_read_kind;
 
 typedef struct {
-    PyObject_HEAD
-    azs_state *st;        /* borrowed: the loop holds it */
+    CoroObject coro;      /* awaits the Waiter that is the reader's _waiter */
     StreamObject *stream; /* owned */
     PyObject *reader;     /* owned; NULL once finished */
     PyObject *separator;  /* owned, exact bytes; NULL but for AZS_READ_UNTIL */
-    WaiterObject *waiter; /* owned; NULL but while it waits */
     Py_ssize_t n;
     Py_ssize_t offset; /* where to look for the separator */
     azs_read_kind kind;
-    enum {
-        AZS_READ_CORO_CREATED,
-        AZS_READ_CORO_SUSPENDED,
-        AZS_READ_CORO_FINISHED
-    } state;
-    bool running; /* in send() or throw() */
 } ReadCoroObject;
 
 /* New reference. `separator` as in the field; borrowed. */

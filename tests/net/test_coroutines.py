@@ -58,6 +58,27 @@ def test_not_in_another_generator(loop, pair):
     coroutine.close()
 
 
+def test_awaited_twice(loop, pair, kind):
+    async def other(coroutine):
+        await coroutine
+
+    async def main():
+        coroutine, writer = await make(kind, loop, pair)
+        first = loop.create_task(other(coroutine))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match=r"^coroutine is being awaited already$"):
+            await coroutine
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        with pytest.raises(RuntimeError, match=r"^cannot reuse already awaited corou"):
+            await coroutine
+        if writer:
+            writer.close()
+
+    loop.run_until_complete(main())
+
+
 def test_inspected(loop, pair, kind):
     async def main():
         coroutine, writer = await make(kind, loop, pair)
