@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import inspect
 import selectors
@@ -222,29 +221,12 @@ class AcceleratedLoop(
             getattr(cls, name) is not getattr(AcceleratedLoop, name) for name in names
         )
 
-    def _transport_fatal(
-        self, transport: Any, exc: BaseException, message: str
-    ) -> None:
-        quiet = isinstance(exc, OSError)
-        if message == "Fatal read error on pipe transport":
-            # A terminal whose other side has gone reads EIO: an end, no error.
-            quiet = quiet and exc.errno == errno.EIO
-        if not quiet:
-            self._transport_failed(transport, exc, message)
-        elif self.get_debug():
-            selector_events.logger.debug("%r: %s", transport, message, exc_info=exc)
+    # -- called by the core's transports, where it is cold --
 
-    def _transport_failed(
+    def _transport_ended(
         self, transport: Any, exc: BaseException, message: str
     ) -> None:
-        self.call_exception_handler(
-            {
-                "message": message,
-                "exception": exc,
-                "transport": transport,
-                "protocol": transport.get_protocol(),
-            }
-        )
+        selector_events.logger.debug("%r: %s", transport, message, exc_info=exc)
 
     def _transport_ready(self, waiter: asyncio.Future[None]) -> None:
         if not waiter.cancelled():

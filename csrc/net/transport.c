@@ -1,9 +1,11 @@
 #include "net/transport.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
 #include "base/sys.h"
+#include "loop/report.h"
 #include "loop/waiter.h"
 #include "net/server_clients.h"
 #include "py/errors.h"
@@ -139,8 +141,8 @@ azs_transport_new(const azs_transport_args *args)
     self->dup_fd = -1;
     self->is_socket = args->is_socket;
     self->input = args->input;
-    self->high_water = AZS_TRANSPORT_HIGH_WATER;
-    self->low_water = AZS_TRANSPORT_HIGH_WATER / 4;
+    self->flow.high = AZS_TRANSPORT_HIGH_WATER;
+    self->flow.low = AZS_TRANSPORT_HIGH_WATER / 4;
     azs_watcher_init(&self->io, (PyObject *)self, transport_io);
     azs_watcher_init(&self->later, (PyObject *)self, transport_later);
     AZS_LIVE(self->st, transport, 1);
@@ -276,25 +278,40 @@ azs_transport_leave(TransportObject *self)
         azs_exc_restore_steal(exc);
 }
 
+/* Is `exc` the end of a connection rather than a fault? Of a pipe's reads only EIO: the
+ * other side of a terminal has gone. */
+static bool
+is_an_end(PyObject *exc, const char *message)
+{
+    if (!PyObject_TypeCheck(exc, (PyTypeObject *)PyExc_OSError))
+        return false;
+    if (strcmp(message, "Fatal read error on pipe transport") != 0)
+        return true;
+    PyObject *err = ((PyOSErrorObject *)exc)->myerrno;
+    int overflow;
+    return err != NULL && PyLong_CheckExact(err) &&
+           PyLong_AsLongAndOverflow(err, &overflow) == EIO;
+}
+
 int
 azs_transport_report(TransportObject *self, PyObject *exc, const char *message,
                      bool fatal)
 {
-    PyObject *method =
-        fatal ? self->st->str__transport_fatal : self->st->str__transport_failed;
-    PyObject *text = PyUnicode_FromString(message);
-    if (text == NULL)
-        return -1;
-    PyObject *args[] = {(PyObject *)self->loop, (PyObject *)self, exc, text};
-    PyObject *res = PyObject_VectorcallMethod(method, args, 4, NULL);
-    Py_DECREF(text);
-    if (res == NULL) {
-        if (azs_exc_leaves_loop())
-            return -1;
-        PyErr_WriteUnraisable((PyObject *)self);
+    int res;
+    if (!fatal || !is_an_end(exc, message)) {
+        res = azs_report_transport(self->st, (PyObject *)self->loop, message, exc,
+                                   (PyObject *)self, self->protocol);
+    } else if (self->loop->debug) {
+        PyObject *ok = PyObject_CallMethod((PyObject *)self->loop, "_transport_ended",
+                                           "OOs", (PyObject *)self, exc, message);
+        Py_XDECREF(ok);
+        res = ok == NULL ? -1 : 0;
+    } else {
         return 0;
     }
-    Py_DECREF(res);
+    if (res == 0 || azs_exc_leaves_loop())
+        return res;
+    PyErr_WriteUnraisable((PyObject *)self);
     return 0;
 }
 
@@ -348,9 +365,8 @@ flow_call(TransportObject *self, PyObject *method, const char *message)
 int
 azs_transport_grew(TransportObject *self)
 {
-    if (azs_likely(self->queued <= self->high_water) || self->protocol_paused)
+    if (azs_likely(!azs_flow_grew(&self->flow, self->queued)))
         return 0;
-    self->protocol_paused = true;
     return flow_call(self, self->st->str_pause_writing,
                      "protocol.pause_writing() failed");
 }
@@ -358,9 +374,8 @@ azs_transport_grew(TransportObject *self)
 int
 azs_transport_shrank(TransportObject *self)
 {
-    if (azs_likely(!self->protocol_paused) || self->queued > self->low_water)
+    if (azs_likely(!azs_flow_shrank(&self->flow, self->queued)))
         return 0;
-    self->protocol_paused = false;
     return flow_call(self, self->st->str_resume_writing,
                      "protocol.resume_writing() failed");
 }

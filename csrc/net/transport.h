@@ -2,6 +2,7 @@
 #ifndef AZS_NET_TRANSPORT_H
 #define AZS_NET_TRANSPORT_H
 
+#include "loop/flow.h"
 #include "loop/loop_object.h"
 
 #include <structmember.h>
@@ -56,14 +57,13 @@ struct TransportObject {
     bool closing;
     bool lost_posted;
     bool gone;
-    bool paused;          /* pause_reading() was called */
-    bool reading;         /* the loop watches for input */
-    bool protocol_paused; /* pause_writing() was called */
-    bool connected;       /* connection_made was called */
-    bool is_socket;       /* recv/send work on the fd */
-    unsigned conn_lost;   /* writes after the end, for the warning */
-    size_t queued;        /* bytes in the write queue, as water marks count */
-    size_t high_water, low_water;
+    bool paused;        /* pause_reading() was called */
+    bool reading;       /* the loop watches for input */
+    bool connected;     /* connection_made was called */
+    bool is_socket;     /* recv/send work on the fd */
+    unsigned conn_lost; /* writes after the end, for the warning */
+    size_t queued;      /* bytes in the write queue, as water marks count */
+    azs_flow flow;
 
     /* Cold. */
     PyObject *sock;     /* owned: a socket or pipe object, NULL where nobody asked */
@@ -142,7 +142,7 @@ int azs_transport_fatal(TransportObject *self, const char *message);
 int azs_transport_fatal_errno(TransportObject *self, int neg_errno,
                               const char *message);
 
-/* Reports `exc` (borrowed) through the loop's Python helper: one that closes the
+/* Reports `exc` (borrowed) to the loop's exception handler: one that closes the
  * transport (then an OSError is only logged, in debug mode) or any other. 0 or -1. */
 int azs_transport_report(TransportObject *self, PyObject *exc, const char *message,
                          bool fatal);

@@ -254,8 +254,8 @@ PyDoc_STRVAR(get_write_buffer_limits_doc,
 static PyObject *
 Transport_get_write_buffer_limits(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return Py_BuildValue("(nn)", (Py_ssize_t)self->low_water,
-                         (Py_ssize_t)self->high_water);
+    return Py_BuildValue("(nn)", (Py_ssize_t)self->flow.low,
+                         (Py_ssize_t)self->flow.high);
 }
 
 /* Water marks from arguments that may be None. 0 or -1. */
@@ -286,8 +286,8 @@ set_limits(TransportObject *self, PyObject *high_obj, PyObject *low_obj)
                      high, low);
         return -1;
     }
-    self->high_water = (size_t)high;
-    self->low_water = (size_t)low;
+    self->flow.high = (size_t)high;
+    self->flow.low = (size_t)low;
     return 0;
 }
 
@@ -432,7 +432,7 @@ PyMemberDef azs_transport_members[] = {
     {"_fileno", T_INT, offsetof(TransportObject, fd), READONLY},
     {"_closing", T_BOOL, offsetof(TransportObject, closing), READONLY},
     {"_paused", T_BOOL, offsetof(TransportObject, paused), READONLY},
-    {"_protocol_paused", T_BOOL, offsetof(TransportObject, protocol_paused), READONLY},
+    {"_protocol_paused", T_BOOL, offsetof(TransportObject, flow.paused), READONLY},
     {"_protocol_connected", T_BOOL, offsetof(TransportObject, connected), READONLY},
     {"_conn_lost", T_UINT, offsetof(TransportObject, conn_lost), READONLY},
     {NULL},

@@ -84,8 +84,6 @@
     X(_start_awaiting)                                                                 \
     X(_stream_reader_wr)                                                               \
     X(_transport)                                                                      \
-    X(_transport_failed)                                                               \
-    X(_transport_fatal)                                                                \
     X(_waiter)                                                                         \
     X(_wakeup)                                                                         \
     X(_report_refused)                                                                 \

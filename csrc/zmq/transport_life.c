@@ -1,6 +1,7 @@
 /* The states of a ZmqTransport: watching its socket, closing, failing. */
 #include "zmq/zmq_transport.h"
 
+#include "loop/report.h"
 #include "py/errors.h"
 
 /* ---- small helpers ---- */
@@ -190,25 +191,8 @@ azs_zmq_transport_report(ZmqTransportObject *self, const char *message, PyObject
 {
     if (self->loop == NULL)
         return 0;
-    /* Held before a collection, which the dict may start, can end us. */
-    PyObject *loop = Py_NewRef(self->loop);
-    PyObject *protocol = Py_NewRef(self->protocol == NULL ? Py_None : self->protocol);
-    PyObject *report =
-        Py_BuildValue("{s:s,s:O,s:O,s:N}", "message", message, "exception", exc,
-                      "transport", (PyObject *)self, "protocol", protocol);
-    if (report == NULL) {
-        Py_DECREF(loop);
-        return -1;
-    }
-    PyObject *args[] = {loop, report};
-    PyObject *res =
-        PyObject_VectorcallMethod(self->st->str_call_exception_handler, args, 2, NULL);
-    Py_DECREF(loop);
-    Py_DECREF(report);
-    if (res == NULL)
-        return -1;
-    Py_DECREF(res);
-    return 0;
+    return azs_report_transport(self->st, self->loop, message, exc, (PyObject *)self,
+                                self->protocol);
 }
 
 int

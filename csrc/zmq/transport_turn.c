@@ -90,9 +90,8 @@ call_flow_control(ZmqTransportObject *self, PyObject *name, const char *failed)
 int
 azs_zmq_transport_maybe_pause(ZmqTransportObject *self)
 {
-    if (self->protocol_paused || self->queue_bytes <= self->high_water)
+    if (!azs_flow_grew(&self->flow, (size_t)self->queue_bytes))
         return 0;
-    self->protocol_paused = true;
     return call_flow_control(self, self->st->str_pause_writing,
                              "protocol.pause_writing() failed");
 }
@@ -100,9 +99,8 @@ azs_zmq_transport_maybe_pause(ZmqTransportObject *self)
 static int
 maybe_resume(ZmqTransportObject *self)
 {
-    if (azs_likely(!self->protocol_paused) || self->queue_bytes > self->low_water)
+    if (azs_likely(!azs_flow_shrank(&self->flow, (size_t)self->queue_bytes)))
         return 0;
-    self->protocol_paused = false;
     return call_flow_control(self, self->st->str_resume_writing,
                              "protocol.resume_writing() failed");
 }

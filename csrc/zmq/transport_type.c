@@ -323,7 +323,7 @@ transport_get_protocol(ZmqTransportObject *self, void *Py_UNUSED(closure))
 /* A water mark as the caller gave it beside its value in bytes: aiozmq takes any
  * number, infinity included. */
 static int
-set_water_mark(PyObject **object, Py_ssize_t *bytes, PyObject *value)
+set_water_mark(PyObject **object, size_t *bytes, PyObject *value)
 {
     if (value == NULL) {
         PyErr_SetString(PyExc_AttributeError, "a water mark cannot be deleted");
@@ -333,7 +333,7 @@ set_water_mark(PyObject **object, Py_ssize_t *bytes, PyObject *value)
     if (number == -1.0 && PyErr_Occurred())
         return -1;
     *bytes = number >= (double)PY_SSIZE_T_MAX ? PY_SSIZE_T_MAX
-             : number > 0                     ? (Py_ssize_t)number
+             : number > 0                     ? (size_t)number
                                               : 0;
     Py_XSETREF(*object, Py_NewRef(value));
     return 0;
@@ -349,7 +349,7 @@ static int
 transport_set_high_water(ZmqTransportObject *self, PyObject *value,
                          void *Py_UNUSED(closure))
 {
-    return set_water_mark(&self->high_object, &self->high_water, value);
+    return set_water_mark(&self->high_object, &self->flow.high, value);
 }
 
 static PyObject *
@@ -362,7 +362,7 @@ static int
 transport_set_low_water(ZmqTransportObject *self, PyObject *value,
                         void *Py_UNUSED(closure))
 {
-    return set_water_mark(&self->low_object, &self->low_water, value);
+    return set_water_mark(&self->low_object, &self->flow.low, value);
 }
 
 static PyGetSetDef transport_getset[] = {
@@ -384,8 +384,7 @@ static PyMemberDef transport_members[] = {
     {"_source", T_INT, offsetof(ZmqTransportObject, socket.source), READONLY},
     {"_closing", T_BOOL, offsetof(ZmqTransportObject, closing), READONLY},
     {"_paused", T_BOOL, offsetof(ZmqTransportObject, paused), READONLY},
-    {"_protocol_paused", T_BOOL, offsetof(ZmqTransportObject, protocol_paused),
-     READONLY},
+    {"_protocol_paused", T_BOOL, offsetof(ZmqTransportObject, flow.paused), READONLY},
     {"_conn_lost", T_PYSSIZET, offsetof(ZmqTransportObject, conn_lost), READONLY},
     {"_buffer_size", T_PYSSIZET, offsetof(ZmqTransportObject, queue_bytes), READONLY},
     {NULL},

@@ -3,6 +3,7 @@
 #define AZS_ZMQ_ZMQ_TRANSPORT_H
 
 #include "base/ring.h"
+#include "loop/flow.h"
 #include "loop/loop_object.h"
 #include "zmq/engine.h"
 #include "zmq/libzmq/message.h"
@@ -37,22 +38,20 @@ typedef struct {
                            * messages its protocol gets as events of this type */
     bool can_receive;
     bool closing;
-    bool paused;          /* by pause_reading */
-    bool protocol_paused; /* pause_writing was called, resume_writing not yet */
-    bool in_turn;         /* inside azs_zmq_transport_turn: it looks for messages
-                           * after whatever its callbacks do */
-    bool wrote;           /* write() was called since the last message */
-    bool one_by_one;      /* the last turns found a message each: see drain() */
-    bool looks_later;     /* this one left the look for more to the next */
-    bool armed;           /* foreign loops: _on_armed is scheduled */
-    bool watched;         /* by the loop (add_reader on a foreign one), or the engine */
-    bool told;            /* connection_lost was called, or never will be */
+    bool paused;      /* by pause_reading */
+    bool in_turn;     /* inside azs_zmq_transport_turn: it looks for messages
+                       * after whatever its callbacks do */
+    bool wrote;       /* write() was called since the last message */
+    bool one_by_one;  /* the last turns found a message each: see drain() */
+    bool looks_later; /* this one left the look for more to the next */
+    bool armed;       /* foreign loops: _on_armed is scheduled */
+    bool watched;     /* by the loop (add_reader on a foreign one), or the engine */
+    bool told;        /* connection_lost was called, or never will be */
 
     /* What waits to be sent: owned tuples of bytes, never empty ones. */
     azs_ring queue;
     Py_ssize_t queue_bytes; /* their payload */
-    Py_ssize_t high_water;
-    Py_ssize_t low_water; /* 0 <= low <= high */
+    azs_flow flow;
 
     LoopObject *own_loop; /* borrowed from `loop` where it is ours, else NULL */
     azs_watcher watcher;  /* in own_loop; the loop owns a ref to us meanwhile */
