@@ -1,6 +1,8 @@
 /* The module object: state, init of each part, nothing else. */
 #include "py/state.h"
 
+#include <string.h>
+
 #include "base/sys.h"
 #include "loop/handle.h"
 #include "loop/loop.h"
@@ -88,7 +90,31 @@ module_inject_fault(PyObject *Py_UNUSED(mod), PyObject *args)
 }
 #endif
 
+PyDoc_STRVAR(do_without_doc,
+"_do_without(patch, without=True, /)\n--\n\n"
+"Leave asyncio's objects as they are from now on where `patch`, a name of\n"
+"py/state.h's AZS_PATCHES, would change them: for tests and measurements.");
+
+static PyObject *
+module_do_without(PyObject *mod, PyObject *args)
+{
+    azs_state *st = azs_state_of_module(mod);
+    const char *patch;
+    int without = 1;
+    if (!PyArg_ParseTuple(args, "s|p:_do_without", &patch, &without))
+        return NULL;
+#define X(name)                                                                        \
+    if (strcmp(patch, #name) == 0) {                                                   \
+        st->without.name = without;                                                    \
+        Py_RETURN_NONE;                                                                \
+    }
+    AZS_PATCHES(X)
+#undef X
+    return PyErr_Format(PyExc_ValueError, "no patch is called %s", patch);
+}
+
 static PyMethodDef module_methods[] = {
+    {"_do_without", module_do_without, METH_VARARGS, do_without_doc},
 #ifdef AZS_DEBUG
     {"_live_objects", module_live_objects, METH_NOARGS, live_objects_doc},
     {"_inject_fault", module_inject_fault, METH_VARARGS, inject_fault_doc},

@@ -49,7 +49,9 @@ argument_of(WaiterObject *self, PyObject *callback)
         PyObject *task = PyCFunction_GET_SELF(callback);
         if (task != NULL &&
             PyObject_TypeCheck(task, (PyTypeObject *)st->asyncio_task) &&
-            strcmp(((PyCFunctionObject *)callback)->m_ml->ml_name, "task_wakeup") == 0)
+            strcmp(((PyCFunctionObject *)callback)->m_ml->ml_name, "task_wakeup") ==
+                0 &&
+            azs_likely(!st->without.task_wakeup))
             return st->done_future;
     }
     return (PyObject *)self;

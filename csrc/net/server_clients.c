@@ -240,7 +240,7 @@ azs_clients_of(azs_state *st, PyObject *server, ClientsObject **out)
 {
     *out = NULL;
     /* A subclass may look at who comes and goes. */
-    if (!st->server_takes_transport ||
+    if (!st->server_takes_transport || st->without.server_clients ||
         (PyObject *)Py_TYPE(server) != st->asyncio_server)
         return 0;
     PyObject *clients = PyObject_GetAttr(server, st->str__clients);

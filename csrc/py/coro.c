@@ -88,7 +88,13 @@ static PyType_Spec return_spec = {
 PyObject *
 azs_coro_return_steal(azs_state *st, PyObject *value)
 {
-    PyObject *exc = return_new_steal(st, value);
+    PyObject *exc;
+    if (azs_unlikely(st->without.stop_iteration)) {
+        exc = PyObject_CallOneArg(PyExc_StopIteration, value);
+        Py_DECREF(value);
+    } else {
+        exc = return_new_steal(st, value);
+    }
     if (azs_likely(exc != NULL))
         azs_exc_restore_steal(exc);
     return NULL;

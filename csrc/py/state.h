@@ -230,6 +230,14 @@
 
 enum { AZS_FREE_HANDLES_MAX = 65536 };
 
+/* X(name): where asyncio's own objects are changed or known by their names to be
+ * faster. Tests do without, one by one: _core._do_without(). */
+#define AZS_PATCHES(X)                                                                 \
+    X(drain)          /* streams/drain.c: client_connected_cb wrapped */               \
+    X(task_wakeup)    /* loop/waiter.c: known by its name */                           \
+    X(stop_iteration) /* py/coro.c: a class of ours, recycled */                       \
+    X(server_clients) /* net/server_clients.c: in place of Server's WeakSet */
+
 typedef struct azs_state {
     /* The module and each object that may outlive it: the collector can free the
      * module before the objects of the same garbage. See azs_state_hold. */
@@ -237,6 +245,11 @@ typedef struct azs_state {
 #define X(name, max) azs_freelist free_##name;
     AZS_STATE_FREELISTS(X)
 #undef X
+    struct {
+#define X(name) bool name;
+        AZS_PATCHES(X)
+#undef X
+    } without;
     PyObject *deep_handles; /* see handle_dealloc */
     int handle_depth;
     void (*cleanups[4])(struct azs_state *st); /* see azs_state_at_end */
