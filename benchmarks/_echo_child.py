@@ -210,7 +210,7 @@ def main(job: str, loop_name: str, *arguments: str) -> int:
     threading.Thread(
         target=lambda: (sys.stdin.buffer.read(), os._exit(0)), daemon=True
     ).start()
-    loop = _loops.KINDS[loop_name].create()
+    loop = _loops.ALL[loop_name].create()
     asyncio.set_event_loop(loop)
     try:
         loop.run_until_complete((serve if job == "serve" else connect)(*arguments))

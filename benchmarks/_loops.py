@@ -22,6 +22,12 @@ def _new_event_loop(module: str) -> Callable[[], asyncio.AbstractEventLoop]:
     return create
 
 
+def _asyncio_tls() -> asyncio.AbstractEventLoop:
+    from aiozmq_speedups import new_event_loop
+
+    return new_event_loop(tls="asyncio")
+
+
 def _aiofastnet() -> asyncio.AbstractEventLoop:
     import aiofastnet  # type: ignore[import-not-found, unused-ignore]
     import uvloop
@@ -56,6 +62,13 @@ KINDS = {
 """aiofastnet is uvloop with aiofastnet's transports; rsloop and zuvloop are for
 Python 3.14."""
 
+VARIANTS = {
+    "speedups-asyncio": Kind("speedups-asyncio", ["aiozmq_speedups"], _asyncio_tls)
+}
+"""Only run where they are named: ours with asyncio's TLS, where it has aiofastnet's."""
+
+ALL = KINDS | VARIANTS
+
 PACKAGES = ("uvloop", "aiofastnet", "rloop", "rsloop", "zuvloop")
 
 
@@ -63,8 +76,8 @@ def why_missing(name: str) -> str | None:
     """None where a loop can be created, otherwise the reason in one line."""
     from benchmarks import _common
 
-    for module in KINDS[name].modules:
+    for module in ALL[name].modules:
         reason = _common.why_missing(module)
         if reason is not None:
             return reason
-    return _common.why_no_extension() if name == OURS else None
+    return _common.why_no_extension() if name.startswith(OURS) else None

@@ -45,7 +45,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__.split("\n")[0],
         epilog="rows: " + ", ".join(_echo_rows.ROWS)
-        + "; loops: " + ", ".join([*_loops.KINDS, C]),
+        + "; loops: " + ", ".join([*_loops.ALL, C]),
     )  # fmt: skip
     parser.add_argument(
         "--rows", type=_words, metavar="R,...", default=[],
@@ -96,7 +96,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         args.rows = _echo_rows.select(args.rows)
     except KeyError as exc:
         parser.error(f"no such row: {exc}; choose from {', '.join(_echo_rows.ROWS)}")
-    known = [*_loops.KINDS, C]
+    known = [*_loops.ALL, C]
     for name in args.loops or ():
         if name not in known:
             parser.error(f"no such loop: {name!r}; choose from {', '.join(known)}")
@@ -254,7 +254,9 @@ def summarise(case: Case, samples: dict[str, list[dict[str, Any]]]) -> dict[str,
         loop: _stats.median([sample["value"] for sample in taken])
         for loop, taken in samples.items()
     }
-    peers = [m for loop, m in medians.items() if loop not in (OURS, C)]
+    peers = [
+        m for loop, m in medians.items() if not loop.startswith(OURS) and loop != C
+    ]
     best = (min if lower_is_better else max)(peers) if peers else None
     for loop, taken in samples.items():
         entry: dict[str, Any] = {
