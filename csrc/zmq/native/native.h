@@ -93,7 +93,7 @@ struct ZmtpPeerObject {
     azs_ring in; /* owned lists of bytes */
 
     /* out */
-    azs_ring out;            /* owned tuples of exact bytes, not yet encoded */
+    azs_ring out;            /* owned, to be encoded: tuples of bytes; commands */
     Py_ssize_t out_frame;    /* of the first: how many frames are encoded */
     azs_native_batch *batch; /* owned or NULL: encoded, not yet sent */
     int batched;             /* messages in it */
@@ -200,9 +200,14 @@ bool azs_native_peer_has_room(const ZmtpPeerObject *peer);
 int azs_native_peer_send(ZmtpPeerObject *peer, PyObject *const *parts,
                          Py_ssize_t nparts);
 
-/* A command, or a frame that is like one: whatever the marks are. 0 or -1. */
+/* A command, whatever the marks are; dropped where the kernel takes nothing. 0 or -1.
+ */
 int azs_native_peer_send_command(ZmtpPeerObject *peer, unsigned flags,
                                  const uint8_t *body, size_t size);
+
+/* The same for a subscription, which waits then. */
+int azs_native_peer_send_subscription(ZmtpPeerObject *peer, unsigned flags,
+                                      const uint8_t *body, size_t size);
 
 /* Sends what the kernel takes. Never fails: an error is left to the loop. */
 void azs_native_peer_flush(ZmtpPeerObject *peer);

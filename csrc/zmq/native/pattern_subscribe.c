@@ -20,7 +20,7 @@ tell(ZmtpPeerObject *peer, bool subscribe, const uint8_t *topic, size_t size)
     unsigned flags;
     size_t n = azs_zmtp_subscription_put(body, subscribe, peer->minor, &flags);
     azs_zmtp_copy(body + n, topic, size);
-    int err = azs_native_peer_send_command(peer, flags, body, n + size);
+    int err = azs_native_peer_send_subscription(peer, flags, body, n + size);
     if (body != few)
         PyMem_Free(body);
     return err;
@@ -92,7 +92,8 @@ xsub_send(ZmtpSocketObject *self, PyObject *const *parts, Py_ssize_t nparts)
 {
     const uint8_t *body = (const uint8_t *)PyBytes_AS_STRING(parts[0]);
     size_t size = (size_t)PyBytes_GET_SIZE(parts[0]);
-    if (size > 0 && body[0] <= 1) {
+    bool subscription = nparts == 1 && size > 0 && body[0] <= 1;
+    if (subscription) {
         int changed = count(self, body[0] == 1, body + 1, size - 1);
         if (changed < 0)
             return -1;
@@ -101,10 +102,21 @@ xsub_send(ZmtpSocketObject *self, PyObject *const *parts, Py_ssize_t nparts)
     }
     for (size_t i = 0; i < self->npipes; i++) {
         ZmtpPeerObject *peer = self->pipes[i];
-        if (peer->state == PEER_READY && azs_native_peer_send(peer, parts, nparts) < 0)
+        if (peer->state != PEER_READY)
+            continue;
+        int err = subscription ? azs_native_peer_send_subscription(peer, 0, body, size)
+                               : azs_native_peer_send(peer, parts, nparts);
+        if (err < 0)
             return -1;
     }
     return 0;
+}
+
+/* The next connection is told our topics from the start. */
+static void
+subscribe_lost(ZmtpSocketObject *Py_UNUSED(self), ZmtpPeerObject *peer)
+{
+    azs_native_peer_drop_out(peer, true);
 }
 
 static bool
@@ -118,7 +130,7 @@ const azs_native_pattern azs_native_sub = {
     .recv = azs_native_recv,
     .received = sub_received,
     .ready = subscribe_ready,
-    .lost = azs_native_forget,
+    .lost = subscribe_lost,
     .can_send = azs_native_never,
     .can_recv = azs_native_any_message,
 };
@@ -128,7 +140,7 @@ const azs_native_pattern azs_native_xsub = {
     .recv = azs_native_recv,
     .received = azs_native_received,
     .ready = subscribe_ready,
-    .lost = azs_native_forget,
+    .lost = subscribe_lost,
     .can_send = always,
     .can_recv = azs_native_any_message,
 };

@@ -10,6 +10,7 @@
 enum {
     READ_SIZE = 64 * 1024,     /* of one recv(2) into the loop's memory */
     READ_BUDGET = 1024 * 1024, /* a turn: other peers want to be read from, too */
+    FRAMES_MAX = 1 << 20,      /* of a message: those of an endless one end the peer */
     GREETING_SIZE = AZS_ZMTP_GREETING_SIZE,
 };
 
@@ -377,6 +378,8 @@ take_frame(ZmtpPeerObject *peer, azs_zmtp_frame *frame)
             return azs_native_peer_subscription(socket, peer, &subscription) < 0 ? -1
                                                                                  : 0;
     }
+    if (azs_unlikely(peer->nframes == FRAMES_MAX))
+        return -EMSGSIZE;
     PyObject *body = frame_bytes(peer, frame);
     if (body == NULL || add_frame(peer, body) < 0)
         return -1;
@@ -647,8 +650,11 @@ ZmtpPeer__attach(ZmtpPeerObject *self, PyObject *arg)
     ssize_t n = send(fd, shaking->hs.greeting, GREETING_SIZE, MSG_NOSIGNAL);
     if (n != GREETING_SIZE) {
         self->broken = n < 0 ? errno : EPIPE;
-        if (azs_watcher_post(socket->loop, &self->watcher, EPOLLERR) < 0)
+        if (azs_watcher_post(socket->loop, &self->watcher, EPOLLERR) < 0) {
+            self->fd = -1; /* the caller's again */
+            disconnect(self, PEER_IDLE);
             return NULL;
+        }
     }
     Py_RETURN_NONE;
 }

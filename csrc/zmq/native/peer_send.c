@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "py/errors.h"
 #include "zmq/native/native.h"
 
 static void
@@ -155,22 +156,48 @@ azs_native_peer_has_room(const ZmtpPeerObject *peer)
     return hwm == 0 || azs_native_peer_waiting(peer) < (size_t)hwm;
 }
 
+/* Queues a tuple, or the bytes of a command: the reference is stolen. 0 or -1. */
+static int
+queue_add(ZmtpPeerObject *peer, PyObject *item)
+{
+    if ((peer->out.slots == NULL && azs_ring_init(&peer->out, 16) < 0) ||
+        azs_ring_push(&peer->out, (uintptr_t)item) < 0) {
+        Py_DECREF(item);
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
 static int
 queue_push(ZmtpPeerObject *peer, PyObject *const *parts, Py_ssize_t nparts)
 {
+    /* Callers go through tries and arrays of peers: no finalizer may end one now. */
+    int collects = PyGC_Disable();
     PyObject *message = PyTuple_New(nparts);
+    if (collects)
+        PyGC_Enable();
     if (message == NULL)
         return -1;
     for (Py_ssize_t i = 0; i < nparts; i++)
         PyTuple_SET_ITEM(message, i, Py_NewRef(parts[i]));
     PyObject_GC_UnTrack(message); /* bytes only */
-    if ((peer->out.slots == NULL && azs_ring_init(&peer->out, 16) < 0) ||
-        azs_ring_push(&peer->out, (uintptr_t)message) < 0) {
-        Py_DECREF(message);
-        PyErr_NoMemory();
-        return -1;
+    return queue_add(peer, message);
+}
+
+/* A message that is encoded in part, and whose rest there is no memory for, would be
+ * the head of the next one: the connection ends. -1. */
+static int
+give_up(ZmtpPeerObject *peer, Py_ssize_t encoded)
+{
+    if (encoded > 0) {
+        peer->broken = ENOMEM;
+        PyObject *exc = azs_exc_take();
+        if (mark_dirty(peer) < 0)
+            PyErr_Clear();
+        azs_exc_restore_steal(exc);
     }
-    return 0;
+    return -1;
 }
 
 int
@@ -189,10 +216,10 @@ azs_native_peer_send(ZmtpPeerObject *peer, PyObject *const *parts, Py_ssize_t np
         if (azs_likely(err == 0))
             return mark_dirty(peer);
         if (err < 0)
-            return -1;
+            return give_up(peer, next);
     }
     if (queue_push(peer, parts, nparts) < 0)
-        return -1;
+        return give_up(peer, next);
     if (peer->state != PEER_READY)
         return 0;
     if (peer->out.count == 1)
@@ -204,6 +231,23 @@ azs_native_peer_send(ZmtpPeerObject *peer, PyObject *const *parts, Py_ssize_t np
     return 0;
 }
 
+/* Encodes a command: 0, ENOBUFS where there is no place for it, or -1. */
+static int
+put_command(ZmtpPeerObject *peer, unsigned flags, PyObject *frame)
+{
+    for (int tries = 0; tries < 2; tries++) {
+        if (peer->out_frame != 0)
+            break; /* not into the middle of a message that is encoded in part */
+        if (peer->batch == NULL && (peer->batch = take_batch(peer->socket)) == NULL)
+            return -1;
+        int put = put_frame(peer, flags, frame);
+        if (put != ENOBUFS)
+            return put < 0 ? -1 : mark_dirty(peer);
+        azs_native_peer_flush(peer);
+    }
+    return ENOBUFS;
+}
+
 int
 azs_native_peer_send_command(ZmtpPeerObject *peer, unsigned flags, const uint8_t *body,
                              size_t size)
@@ -211,25 +255,41 @@ azs_native_peer_send_command(ZmtpPeerObject *peer, unsigned flags, const uint8_t
     PyObject *frame = PyBytes_FromStringAndSize((const char *)body, (Py_ssize_t)size);
     if (frame == NULL)
         return -1;
-    int result = -1;
-    /* Not into the middle of a message that is encoded in part: behind the rest. */
-    if (peer->out_frame == 0 &&
-        (peer->batch != NULL || (peer->batch = take_batch(peer->socket)) != NULL)) {
-        int put = put_frame(peer, flags, frame);
-        if (put == ENOBUFS) {
-            azs_native_peer_flush(peer);
-            put = peer->out_frame == 0 && peer->batch != NULL
-                      ? put_frame(peer, flags, frame)
-                      : 0;
-            if (put == ENOBUFS)
-                put = 0; /* the kernel takes nothing: a PONG is in vain */
-        }
-        result = put < 0 ? -1 : mark_dirty(peer);
-    } else if (!PyErr_Occurred()) {
-        result = 0;
+    int err = put_command(peer, flags, frame);
+    Py_DECREF(frame);
+    return err == ENOBUFS ? 0 : err; /* the kernel takes nothing: a PONG is in vain */
+}
+
+int
+azs_native_peer_send_subscription(ZmtpPeerObject *peer, unsigned flags,
+                                  const uint8_t *body, size_t size)
+{
+    PyObject *frame = PyBytes_FromStringAndSize((const char *)body, (Py_ssize_t)size);
+    if (frame == NULL)
+        return -1;
+    /* Behind those that wait: one may cancel the other. */
+    int err = peer->out.count > 0 ? ENOBUFS : put_command(peer, flags, frame);
+    if (err == ENOBUFS) {
+        if (flags & AZS_ZMTP_COMMAND)
+            err = queue_add(peer, Py_NewRef(frame));
+        else
+            err = queue_push(peer, &frame, 1);
+        if (err == 0)
+            err = mark_dirty(peer);
     }
     Py_DECREF(frame);
-    return result;
+    return err;
+}
+
+static int
+encode_item(ZmtpPeerObject *peer, PyObject *item)
+{
+    if (PyTuple_CheckExact(item))
+        return encode(peer, ((PyTupleObject *)item)->ob_item, PyTuple_GET_SIZE(item),
+                      &peer->out_frame);
+    if (peer->batch == NULL && (peer->batch = take_batch(peer->socket)) == NULL)
+        return -1;
+    return put_frame(peer, AZS_ZMTP_COMMAND, item);
 }
 
 /* Encodes what waits, as long as there is room. 0, or -1 without an exception. */
@@ -238,8 +298,7 @@ fill(ZmtpPeerObject *peer)
 {
     while (peer->out.count > 0) {
         PyObject *message = (PyObject *)azs_ring_at(&peer->out, 0);
-        int err = encode(peer, ((PyTupleObject *)message)->ob_item,
-                         PyTuple_GET_SIZE(message), &peer->out_frame);
+        int err = encode_item(peer, message);
         if (err == ENOBUFS)
             return 0;
         if (err < 0) {
@@ -292,6 +351,8 @@ azs_native_peer_flush(ZmtpPeerObject *peer)
     if (peer->fd < 0 || socket == NULL ||
         (peer->state != PEER_READY && peer->state != PEER_SHAKING))
         return;
+    if (socket->loop != NULL && socket->loop->fork_generation != azs_fork_generation)
+        return; /* a forked child: the connection is its parent's */
     bool blocked = false;
     while (peer->broken == 0) {
         if (peer->state == PEER_READY && fill(peer) < 0 && peer->batch == NULL)

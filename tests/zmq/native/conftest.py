@@ -1,0 +1,27 @@
+"""Lets the tests of this folder import tests/zmq/helpers.py, too."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+import pytest
+
+from aiozmq_speedups import _ext, new_event_loop
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+
+@pytest.fixture
+def run():
+    """Runs a coroutine on a loop whose sockets are the native engine's."""
+    if _ext.core is None:
+        pytest.skip("the C extension was not built")
+    loop = new_event_loop(zmq_engine="native")
+    loop.close_timeout = 1
+
+    def run(coroutine):
+        return loop.run_until_complete(asyncio.wait_for(coroutine, 30))
+
+    yield run
+    loop.close()
