@@ -102,6 +102,8 @@ _IN_C: dict[int, str] = {
     zmq.XPUB_VERBOSE: "verbose",
     zmq.XPUB_VERBOSER: "verboser",
 }
+# Which a second connect() to the same endpoint gives no second connection, as libzmq.
+_CONNECT_ONCE = (zmq.DEALER, zmq.SUB, zmq.PUB, zmq.REQ)
 _KEYS = (zmq.CURVE_PUBLICKEY, zmq.CURVE_SECRETKEY, zmq.CURVE_SERVERKEY)
 _TEXTS = (zmq.ROUTING_ID, zmq.PLAIN_USERNAME, zmq.PLAIN_PASSWORD, zmq.ZAP_DOMAIN)
 _NULL, _PLAIN, _CURVE = 0, 1, 2
@@ -382,7 +384,8 @@ class NativeSocket(_Base):  # type: ignore[misc]
             if name in self._listeners:
                 listener = self._listeners.pop(name)
                 listener.stop()
-                self._unbound.add(listener)
+                if listener.peers:
+                    self._unbound.add(listener)
                 return
             if name in self._connectors:
                 for connector in self._connectors.pop(name):
@@ -413,6 +416,8 @@ class NativeSocket(_Base):  # type: ignore[misc]
         address = _Address(endpoint)
         if address.scheme == "tcp" and (address.port == 0 or address.host == "*"):
             raise _error(errno.EINVAL)
+        if endpoint in self._connectors and self.type in _CONNECT_ONCE:
+            return
         connector = _Connector(self, address)
         self._connectors.setdefault(endpoint, []).append(connector)
         self._last_endpoint = endpoint.encode() + b"\0"

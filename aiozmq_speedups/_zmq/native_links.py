@@ -222,14 +222,16 @@ class _Listener(_Link):
             except BaseException:
                 conn.close()
                 raise
-            self.peers.add(peer)
             fd = conn.detach()
             sock._emit(zmq.EVENT_ACCEPTED, fd, self.endpoint)
             self.begin(peer, fd)
+            self.peers.add(peer)
 
     def lost(self, peer: Any) -> None:
         super().lost(peer)
         self.peers.discard(peer)
+        if not self.peers:
+            self.sock._unbound.discard(self)
 
     def stop(self) -> None:
         """Accepts no more. Harmless when repeated."""
@@ -300,7 +302,11 @@ class _Connector(_Link):
 
     def _open(self, family: int, where: Any) -> None:
         sock = self.sock
-        conn = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            conn = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError:  # too many open files: later, perhaps
+            self._retry()
+            return
         self._conn = conn
         try:
             sock._tune(conn)
@@ -309,7 +315,7 @@ class _Connector(_Link):
                 conn.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 conn.bind(source[1])
             err = conn.connect_ex(where)
-        except OSError as exc:
+        except (OSError, zmq.ZMQError) as exc:
             err = exc.errno or errno.EINVAL
         if err == 0:
             self._connected()
@@ -373,15 +379,15 @@ class _Connector(_Link):
         sock = self.sock
         interval = sock._values[zmq.RECONNECT_IVL]
         highest = sock._values[zmq.RECONNECT_IVL_MAX]
-        if self._stopped or interval < 0 or (sock.closed and not self.peer.waiting):
+        # 0 is "never", too, as in libzmq.
+        if self._stopped or interval <= 0 or (sock.closed and not self.peer.waiting):
             return
         if highest > interval:
             interval = min(interval << min(self._tries, 30), highest)
-        elif interval > 0:
+        else:
             interval += random.randrange(interval)
         self._tries += 1
-        if interval > 0:
-            sock._emit(zmq.EVENT_CONNECT_RETRIED, interval, self.endpoint)
+        sock._emit(zmq.EVENT_CONNECT_RETRIED, interval, self.endpoint)
         if not sock._loop.is_closed():
             self._timer = sock._loop.call_later(interval / 1000, self.start)
 
