@@ -102,6 +102,37 @@ _IN_C: dict[int, str] = {
     zmq.XPUB_VERBOSE: "verbose",
     zmq.XPUB_VERBOSER: "verboser",
 }
+_INT_MAX = 2**31 - 1
+# What numbers may be, where it is not a C int from 0 on.
+_RANGES: dict[int, tuple[int, int]] = {
+    zmq.MAXMSGSIZE: (-(2**63), 2**63 - 1),
+    zmq.HEARTBEAT_TTL: (-99, 6_553_599),  # in tenths of a second
+    **dict.fromkeys(
+        (
+            zmq.LINGER,
+            zmq.RECONNECT_IVL,
+            zmq.SNDTIMEO,
+            zmq.RCVTIMEO,
+            zmq.SNDBUF,
+            zmq.RCVBUF,
+            zmq.TCP_KEEPALIVE_CNT,
+            zmq.TCP_KEEPALIVE_IDLE,
+            zmq.TCP_KEEPALIVE_INTVL,
+        ),
+        (-1, _INT_MAX),
+    ),
+    zmq.TCP_KEEPALIVE: (-1, 1),
+    **dict.fromkeys(
+        (
+            zmq.IMMEDIATE,
+            zmq.IPV6,
+            zmq.PLAIN_SERVER,
+            zmq.CURVE_SERVER,
+            zmq.ZAP_ENFORCE_DOMAIN,
+        ),
+        (0, 1),
+    ),
+}
 # Which a second connect() to the same endpoint gives no second connection, as libzmq.
 _CONNECT_ONCE = (zmq.DEALER, zmq.SUB, zmq.PUB, zmq.REQ)
 _KEYS = (zmq.CURVE_PUBLICKEY, zmq.CURVE_SECRETKEY, zmq.CURVE_SERVERKEY)
@@ -200,6 +231,11 @@ class NativeSocket(_Base):  # type: ignore[misc]
             value = self._text(option, value)
         else:
             value = self._number(value)
+            low, high = _RANGES.get(option, (0, _INT_MAX))
+            if not low <= value <= high:
+                raise _error(errno.EINVAL)
+            if option == zmq.HEARTBEAT_TTL:
+                value = int(value / 100) * 100
             if option in _IN_C:
                 self._set(_IN_C[option], value)
             elif option == zmq.CURVE_SERVER:

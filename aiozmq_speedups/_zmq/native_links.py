@@ -175,6 +175,9 @@ class _Link:
         timer = self._timers.pop(peer, None)
         if timer is not None:
             timer.cancel()
+        zap = getattr(self.sock._loop, "_zmtp_zap", None)
+        if zap is not None:
+            zap.forget(peer)
 
     def ready(self, peer: Any) -> None:
         self.shaken(peer)

@@ -48,6 +48,7 @@ class Zap(ZmqProtocol):
         self._opening: asyncio.Task[Any] | None = None
         self._queue: list[list[bytes]] = []
         self._asking: dict[bytes, Any] = {}  # request id -> peer
+        self._requests: dict[Any, bytes] = {}  # the other way
         self._ids = itertools.count(1)
 
     def _has_handler(self) -> bool:
@@ -90,12 +91,24 @@ class Zap(ZmqProtocol):
         elif mechanism == _CURVE:
             message.append(key)
         self._asking[request] = peer
+        self._requests[peer] = request
         if self._transport is not None:
             self._transport.write(message)
             return
         self._queue.append(message)
         if self._opening is None:
             self._opening = self._loop.create_task(self._open())
+
+    def forget(self, peer: Any) -> None:
+        """Its connection has ended: an answer is not for the next one."""
+        request = self._requests.pop(peer, None)
+        if request is not None:
+            self._asking.pop(request, None)
+
+    def _pop(self, request: bytes) -> Any:
+        peer = self._asking.pop(request, None)
+        self._requests.pop(peer, None)
+        return peer
 
     async def _open(self) -> None:
         try:
@@ -118,6 +131,7 @@ class Zap(ZmqProtocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._transport = None
         asking, self._asking = self._asking, {}
+        self._requests.clear()
         for peer in asking.values():
             peer._decide(500)
 
@@ -125,10 +139,10 @@ class Zap(ZmqProtocol):
         # "", version, request, status, text, user id, metadata
         if len(data) != 7 or data[1] != b"1.0" or data[3] not in _STATUSES:
             logger.warning("the ZAP handler answered with %r", data)
-            peer = self._asking.pop(data[2], None) if len(data) > 2 else None
+            peer = self._pop(data[2]) if len(data) > 2 else None
             if peer is not None:
                 peer._decide(500)
             return
-        peer = self._asking.pop(data[2], None)
+        peer = self._pop(data[2])
         if peer is not None:
             peer._decide(int(data[3]))
