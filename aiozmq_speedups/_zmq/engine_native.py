@@ -628,6 +628,7 @@ def finish(loop: Any, deadline: float) -> tuple[int, int]:
     sockets.clear()
     if not left:
         return 0, 0
+    lost = expired = 0
     own: Any = next(
         iter(left)
     )._loop._whole_loop()  # no callback of the user's runs on it
@@ -639,6 +640,8 @@ def finish(loop: Any, deadline: float) -> tuple[int, int]:
             now = time.monotonic()
             for sock in list(own._zmtp_lingering):
                 if sock._lingers_until <= now:
+                    lost += sum(peer.waiting for peer in sock._pipes)
+                    expired += 1
                     sock._end()
             until = min(
                 [deadline, *(sock._lingers_until for sock in own._zmtp_lingering)]
@@ -648,10 +651,10 @@ def finish(loop: Any, deadline: float) -> tuple[int, int]:
             own.call_later(min(until - now, 0.01), own.stop)
             own.run_forever()
         rest = list(own._zmtp_lingering)
-        lost = sum(peer.waiting for sock in rest for peer in sock._pipes)
+        lost += sum(peer.waiting for sock in rest for peer in sock._pipes)
         for sock in rest:
             sock._end()
-        return lost, len(rest)
+        return lost, expired + len(rest)
     finally:
         own.close()
 

@@ -417,6 +417,23 @@ azs_watcher_post(LoopObject *loop, azs_watcher *watcher, uint32_t events)
     return 0;
 }
 
+void
+azs_watcher_unpost(LoopObject *loop, azs_watcher *watcher)
+{
+    if (!watcher->queued)
+        return;
+    for (size_t left = loop->ready.count; left > 0; left--) {
+        uintptr_t entry = azs_ring_pop(&loop->ready);
+        if (entry != ((uintptr_t)watcher | AZS_READY_WATCHER)) {
+            (void)azs_ring_push(&loop->ready, entry); /* where it has just left */
+            continue;
+        }
+        watcher->queued = false;
+        watcher->pending = 0;
+        Py_DECREF(watcher->owner); /* the caller has one, too */
+    }
+}
+
 PyObject *
 azs_poller_owner(azs_poller *poller, int fd)
 {

@@ -56,4 +56,8 @@ void azs_watcher_stop(LoopObject *loop, azs_watcher *watcher);
  * the loop does not block before that. 0, or -1 with MemoryError. */
 int azs_watcher_post(LoopObject *loop, azs_watcher *watcher, uint32_t events);
 
+/* Takes back what was posted: the watcher goes on with another loop. Only while `loop`
+ * does not run; the caller holds the owner. */
+void azs_watcher_unpost(LoopObject *loop, azs_watcher *watcher);
+
 #endif

@@ -466,8 +466,12 @@ ZmtpSocket__move(ZmtpSocketObject *self, PyObject *loop)
         if (peer->watcher.fd < 0)
             continue;
         Py_INCREF(peer);
-        if (from != NULL)
+        if (from != NULL) {
             azs_watcher_stop(from, &peer->watcher);
+            /* What the old loop has queued would keep the new one from queueing. */
+            if (to != NULL)
+                azs_watcher_unpost(from, &peer->watcher);
+        }
         if (to != NULL && result == 0)
             result =
                 azs_watcher_start(to, &peer->watcher, peer->fd,

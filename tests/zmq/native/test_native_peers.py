@@ -13,6 +13,8 @@ import zmq
 from helpers import close, open_transport, raw_socket
 from raw_peer import RawPeer, RawServer, frame
 
+from aiozmq_speedups import new_event_loop
+
 ANY = "tcp://127.0.0.1:*"
 
 
@@ -422,6 +424,45 @@ def test_what_close_sends(run, linger, all_of_them):
         server.close()
 
     run(go())
+
+
+def test_the_end_of_the_loop_sends_all_whatever_the_handshake_is_at():
+    """An answer of the peer's may be in the old loop's queue then."""
+    for turns in range(20):
+        with raw_socket(zmq.PULL, rcvhwm=1) as sock:
+            port = sock.bind_to_random_port("tcp://127.0.0.1")
+
+            async def write(port=port, turns=turns):
+                transport, _ = await open_transport(
+                    zmq.PUSH,
+                    connect=f"tcp://127.0.0.1:{port}",
+                    engine="native",
+                    sndhwm=5,
+                )
+                for number in range(10):
+                    transport.write([b"%d" % number])
+                for _ in range(turns % 5):
+                    await asyncio.sleep(0)
+
+            loop = new_event_loop(close_timeout=10)
+            loop.run_until_complete(write())
+            loop.close()
+            assert [sock.recv() for _ in range(10)] == [b"%d" % n for n in range(10)]
+
+
+def test_what_the_linger_time_ends_is_told(caplog):
+    async def write():
+        transport, _ = await open_transport(
+            zmq.PUSH, connect="tcp://127.0.0.1:9", engine="native", linger=0.05
+        )
+        transport.write([b"lost"])
+
+    loop = new_event_loop(close_timeout=10)
+    loop.run_until_complete(write())
+    loop.close()
+    assert caplog.messages == [
+        "1 messages that waited in 1 closed ZeroMQ sockets are lost"
+    ]
 
 
 CHILD = """
