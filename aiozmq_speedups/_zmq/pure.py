@@ -174,9 +174,9 @@ class _PyZmqTransport(_BaseTransport):
             settled = False
         if settled or self._sock is None or self._fd < 0:
             return False
-        # Room, too, is to be asked for: a send that libzmq refuses looks for commands
-        # at most once a millisecond, and leaves those that tell of room until then.
-        return bool(self._wants_messages() or self._buffer) and self._recheck()
+        # Whatever is wanted: a send looks for commands at most once a millisecond, and
+        # until somebody takes them, those that tell of room keep ZMQ_FD readable.
+        return self._recheck()
 
     def _wants_messages(self) -> bool:
         return self._can_receive and not self._paused and not self._closing

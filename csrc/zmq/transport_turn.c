@@ -370,10 +370,9 @@ receive_and_send(ZmqTransportObject *self)
         if (result == SETTLED)
             result = UNSETTLED;
     }
-    /* Room, too, is to be asked for: a send that libzmq refuses looks for commands at
-     * most once a millisecond, and leaves those that tell of room until then. */
-    if (result == UNSETTLED && (wants_messages(self) || self->queue.count > 0) &&
-        is_watched(self))
+    /* Whatever is wanted: a send looks for commands at most once a millisecond, and
+     * until somebody takes them, those that tell of room keep ZMQ_FD readable. */
+    if (result == UNSETTLED && is_watched(self))
         result = recheck(self);
     return result;
 }

@@ -217,4 +217,4 @@ def test_waiting_for_room_is_waiting():
 
     turns = loop.run_until_complete(go())
     loop.close()
-    assert turns < 300_000  # a million where it spins
+    assert turns < 30_000  # up to a million where it spins
