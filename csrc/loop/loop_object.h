@@ -122,6 +122,11 @@ int azs_loop_ensure_free_fd(LoopObject *loop, int fd, PyObject *shown);
  * file that was closed under them, and go. 0 or -1. May run Python code. */
 int azs_loop_fresh_fd(LoopObject *loop, int fd);
 
+/* ---- slow.c ---- */
+
+/* As azs_handle_run, timed, with asyncio's names for the details. */
+int azs_loop_run_handle_debug(LoopObject *loop, HandleObject *handle);
+
 /* Calls the method `name` of the protocol args[0] and times it: see below. */
 PyObject *azs_loop_call_protocol_debug(LoopObject *loop, PyObject *name,
                                        PyObject *const *args, size_t nargs);
@@ -139,6 +144,8 @@ azs_loop_call_protocol(LoopObject *loop, PyObject *name, PyObject *const *args,
         return azs_loop_call_protocol_debug(loop, name, args, nargs);
     return PyObject_VectorcallMethod(name, args, nargs, NULL);
 }
+
+/* ---- deferred.c ---- */
 
 /* Has it run once, a moment later: at the end of the turn, or, where callbacks of this
  * turn take longer than 100 us, when the next of them returns. So what several

@@ -2,11 +2,9 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/sys.h"
-#include "loop/loop_object.h"
-#include "loop/wait_ready.h"
+#include "loop/fd_table.h"
 #include "py/errors.h"
 
 /* asyncio's MAXIMUM_SELECT_TIMEOUT: one day. */
@@ -17,10 +15,8 @@
  */
 #define GIL_OFFER_NS (4 * AZS_NS_PER_MS)
 
-/* How long a wait on a registration that is lost goes unnoticed: in a loop that
- * is idle, and in one that never is. */
+/* How long a wait on a registration that is lost goes unnoticed in an idle loop. */
 #define VERIFY_IDLE_NS (50 * AZS_NS_PER_MS)
-#define VERIFY_BUSY_NS (1 * AZS_NS_PER_S)
 
 int
 azs_poller_init(azs_poller *poller)
@@ -40,186 +36,7 @@ azs_poller_add_wakeup(azs_poller *poller, int efd)
     return azs_sys_epoll_ctl(poller->epfd, EPOLL_CTL_ADD, efd, EPOLLIN | EPOLLET);
 }
 
-/* ---- the table ---- */
-
-static azs_fd *
-fd_lookup(azs_poller *poller, int fd)
-{
-    return fd >= 0 && fd < poller->nfds ? &poller->fds[fd] : NULL;
-}
-
-/* The fd's entry, made where needed; NULL with an exception. */
-static azs_fd *
-fd_get(azs_poller *poller, int fd)
-{
-    if (fd < 0) {
-        PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", fd);
-        return NULL;
-    }
-    if (fd >= poller->nfds) {
-        /* A bad number must not make the table huge. The kernel's own limit on
-         * descriptors is far below this one. */
-        if (fd > 1 << 26 || !azs_sys_is_open(fd)) {
-            azs_set_errno(-EBADF);
-            return NULL;
-        }
-        int nfds = poller->nfds ? poller->nfds : 64;
-        while (nfds <= fd)
-            nfds *= 2;
-        azs_fd *fds = realloc(poller->fds, (size_t)nfds * sizeof(azs_fd));
-        if (fds == NULL) {
-            PyErr_NoMemory();
-            return NULL;
-        }
-        memset(fds + poller->nfds, 0, (size_t)(nfds - poller->nfds) * sizeof(azs_fd));
-        poller->fds = fds;
-        poller->nfds = nfds;
-    }
-    return &poller->fds[fd];
-}
-
-static inline uint32_t
-fd_wanted(const azs_fd *entry)
-{
-    if (entry->watcher != NULL)
-        return entry->watcher->interest;
-    if (entry->kept)
-        return entry->kept;
-    return (entry->reader != NULL || entry->in_wait != NULL ? EPOLLIN : 0u) |
-           (entry->writer != NULL || entry->out_wait != NULL ? EPOLLOUT : 0u);
-}
-
-/* Tells the kernel what is wanted of the fd. 0 or -errno. */
-static int
-fd_sync(azs_poller *poller, int fd, azs_fd *entry, bool verify)
-{
-    uint32_t wanted = fd_wanted(entry);
-    if (wanted == entry->registered && !(verify && wanted))
-        return 0;
-    if (wanted & ~entry->registered)
-        azs_poller_start_anew(poller);
-    int err;
-    if (wanted == 0) {
-        /* The caller closed it already? Then the kernel has forgotten it. */
-        azs_sys_epoll_ctl(poller->epfd, EPOLL_CTL_DEL, fd, 0);
-        entry->registered = 0;
-        return 0;
-    }
-    if (entry->registered != 0) {
-        err = azs_sys_epoll_ctl(poller->epfd, EPOLL_CTL_MOD, fd, wanted);
-        /* Closed without removal and opened again under the same number. */
-        if (err == -ENOENT)
-            err = azs_sys_epoll_ctl(poller->epfd, EPOLL_CTL_ADD, fd, wanted);
-    } else {
-        err = azs_sys_epoll_ctl(poller->epfd, EPOLL_CTL_ADD, fd, wanted);
-        /* Another number of the same open file was closed with this one in
-         * epoll still: take it over. */
-        if (err == -EEXIST)
-            err = azs_sys_epoll_ctl(poller->epfd, EPOLL_CTL_MOD, fd, wanted);
-    }
-    entry->registered = err < 0 ? 0 : wanted;
-    return err;
-}
-
-/* Appends to a list of fds. 0 or -ENOMEM. */
-static int
-fd_list_push(int **list, int *count, int *capacity, int fd)
-{
-    if (*count == *capacity) {
-        int grown_capacity = *capacity ? *capacity * 2 : 64;
-        int *grown = realloc(*list, (size_t)grown_capacity * sizeof(int));
-        if (grown == NULL)
-            return -ENOMEM;
-        *list = grown;
-        *capacity = grown_capacity;
-    }
-    (*list)[(*count)++] = fd;
-    return 0;
-}
-
-/* Has the fd synchronised before the next wait. Where the list cannot grow it
- * is done at once. */
-static void
-fd_defer(azs_poller *poller, int fd, azs_fd *entry)
-{
-    uint32_t wanted = fd_wanted(entry);
-    if (wanted & ~entry->registered)
-        azs_poller_start_anew(poller);
-    if (entry->dirty || wanted == entry->registered)
-        return;
-    if (fd_list_push(&poller->dirty, &poller->ndirty, &poller->dirty_capacity, fd) < 0)
-        (void)fd_sync(poller, fd, entry, false);
-    else
-        entry->dirty = true;
-}
-
-/* The kernel has no room to watch the fd, as opposed to a file that is closed or that
- * cannot be watched. */
-static inline bool
-is_no_room(int err)
-{
-    return err == -ENOSPC || err == -ENOMEM;
-}
-
-static void
-poller_flush(azs_poller *poller)
-{
-    for (int i = 0; i < poller->ndirty; i++) {
-        int fd = poller->dirty[i];
-        azs_fd *entry = &poller->fds[fd];
-        entry->dirty = false;
-        /* An error means that the fd was closed under its handles: there is no
-         * caller left to tell, and nothing will become ready. If another file has the
-         * number now, the kernel may have no room for that. */
-        int err = fd_sync(poller, fd, entry, false);
-        if (azs_unlikely(is_no_room(err))) {
-            azs_set_errno(err);
-            PyErr_WriteUnraisable(entry->watcher != NULL ? entry->watcher->owner
-                                                         : (PyObject *)entry->reader);
-        }
-    }
-    poller->ndirty = 0;
-}
-
-/* Something of the fd was let go. The caller is about to close it, maybe: a
- * number that is reused while we believe it registered would never become
- * ready. So the last interest goes at once. */
-static void
-fd_dropped_interest(azs_poller *poller, int fd, azs_fd *entry)
-{
-    if (fd_wanted(entry) == 0)
-        (void)fd_sync(poller, fd, entry, false);
-    else
-        fd_defer(poller, fd, entry);
-}
-
-/* Takes the wait of a direction, or NULL, out of the table; the table's
- * reference to its owner is the caller's now. */
-static azs_watcher *
-fd_take_wait(azs_fd *entry, bool writer)
-{
-    azs_watcher **slot = writer ? &entry->out_wait : &entry->in_wait;
-    azs_watcher *wait = *slot;
-    if (wait != NULL) {
-        *slot = NULL;
-        wait->fd = -1;
-    }
-    return wait;
-}
-
 /* ---- handles ---- */
-
-/* The object that the handles were for, where none is left; the reference is the
- * caller's. Else NULL. */
-static PyObject *
-fd_take_object(azs_fd *entry)
-{
-    PyObject *object = entry->object;
-    if (object == NULL || entry->reader != NULL || entry->writer != NULL)
-        return NULL;
-    entry->object = NULL;
-    return object;
-}
 
 int
 azs_poller_fd_of(const azs_poller *poller, const PyObject *object)
@@ -236,7 +53,7 @@ azs_poller_set_handle(LoopObject *loop, int fd, bool writer, HandleObject *handl
                       PyObject *object)
 {
     azs_poller *poller = &loop->poller;
-    azs_fd *entry = fd_get(poller, fd);
+    azs_fd *entry = azs_fd_get(poller, fd);
     if (entry == NULL)
         return -1;
     if (entry->watcher != NULL) {
@@ -247,18 +64,18 @@ azs_poller_set_handle(LoopObject *loop, int fd, bool writer, HandleObject *handl
     HandleObject **slot = writer ? &entry->writer : &entry->reader;
     HandleObject *old = *slot;
     *slot = (HandleObject *)Py_NewRef(handle);
-    azs_watcher *old_wait = fd_take_wait(entry, writer);
+    azs_watcher *old_wait = azs_fd_take_wait(entry, writer);
     bool verify = old != NULL || old_wait != NULL || entry->kept;
     entry->kept = 0;
     /* New to epoll, or a second registration: an error belongs to the caller.
      * Otherwise the change can wait, it may be undone. */
     int err = 0;
     if (entry->registered == 0 || verify) {
-        err = fd_sync(poller, fd, entry, verify);
+        err = azs_fd_sync(poller, fd, entry, verify);
         if (err < 0)
             *slot = old;
     } else {
-        fd_defer(poller, fd, entry);
+        azs_fd_defer(poller, fd, entry);
     }
     PyObject *old_object = NULL;
     if (err == 0 && entry->object != object) {
@@ -285,18 +102,18 @@ int
 azs_poller_remove_handle(LoopObject *loop, int fd, bool writer)
 {
     azs_poller *poller = &loop->poller;
-    azs_fd *entry = fd_lookup(poller, fd);
+    azs_fd *entry = azs_fd_lookup(poller, fd);
     if (entry == NULL)
         return 0;
     HandleObject **slot = writer ? &entry->writer : &entry->reader;
     HandleObject *old = *slot;
-    azs_watcher *old_wait = fd_take_wait(entry, writer);
+    azs_watcher *old_wait = azs_fd_take_wait(entry, writer);
     if (old == NULL && old_wait == NULL)
         return 0;
     *slot = NULL;
     entry->kept = 0;
-    PyObject *object = fd_take_object(entry);
-    fd_dropped_interest(poller, fd, entry);
+    PyObject *object = azs_fd_take_object(entry);
+    azs_fd_dropped(poller, fd, entry);
     int res = 0;
     Py_XDECREF(object); /* runs finalizers: `entry` is stale after it */
     if (old_wait != NULL)
@@ -316,7 +133,7 @@ azs_watcher_start(LoopObject *loop, azs_watcher *watcher, int fd, uint32_t inter
     assert(watcher->fd == -1);
     if (azs_loop_check_usable(loop) < 0)
         return -1;
-    azs_fd *entry = fd_get(&loop->poller, fd);
+    azs_fd *entry = azs_fd_get(&loop->poller, fd);
     if (entry == NULL)
         return -1;
     if (entry->watcher != NULL || entry->reader != NULL || entry->writer != NULL) {
@@ -326,11 +143,11 @@ azs_watcher_start(LoopObject *loop, azs_watcher *watcher, int fd, uint32_t inter
     entry->watcher = watcher;
     watcher->interest = interest;
     /* Waits end without a word, as where add_reader() replaces them. */
-    azs_watcher *in_wait = fd_take_wait(entry, false);
-    azs_watcher *out_wait = fd_take_wait(entry, true);
+    azs_watcher *in_wait = azs_fd_take_wait(entry, false);
+    azs_watcher *out_wait = azs_fd_take_wait(entry, true);
     bool verify = entry->kept || in_wait != NULL || out_wait != NULL;
     entry->kept = 0;
-    int err = fd_sync(&loop->poller, fd, entry, verify);
+    int err = azs_fd_sync(&loop->poller, fd, entry, verify);
     if (err < 0) {
         entry->watcher = NULL;
         watcher->interest = 0;
@@ -349,17 +166,17 @@ azs_watcher_start(LoopObject *loop, azs_watcher *watcher, int fd, uint32_t inter
 int
 azs_watcher_modify(LoopObject *loop, azs_watcher *watcher, uint32_t interest)
 {
-    azs_fd *entry = fd_lookup(&loop->poller, watcher->fd);
+    azs_fd *entry = azs_fd_lookup(&loop->poller, watcher->fd);
     if (entry == NULL || entry->watcher != watcher)
         return 0; /* stopped, or the loop is closed */
     uint32_t before = watcher->interest;
     watcher->interest = interest;
     if (entry->registered != 0) {
-        fd_defer(&loop->poller, watcher->fd, entry);
+        azs_fd_defer(&loop->poller, watcher->fd, entry);
         return 0;
     }
     /* New to epoll: an error belongs to the caller. */
-    int err = fd_sync(&loop->poller, watcher->fd, entry, false);
+    int err = azs_fd_sync(&loop->poller, watcher->fd, entry, false);
     if (err == 0)
         return 0;
     watcher->interest = before;
@@ -369,7 +186,7 @@ azs_watcher_modify(LoopObject *loop, azs_watcher *watcher, uint32_t interest)
 void
 azs_watcher_stop(LoopObject *loop, azs_watcher *watcher)
 {
-    azs_fd *entry = fd_lookup(&loop->poller, watcher->fd);
+    azs_fd *entry = azs_fd_lookup(&loop->poller, watcher->fd);
     int fd = watcher->fd;
     watcher->fd = -1;
     watcher->interest = 0;
@@ -378,7 +195,7 @@ azs_watcher_stop(LoopObject *loop, azs_watcher *watcher)
         return;
     entry->watcher = NULL;
     if (loop->fork_generation == azs_fork_generation)
-        (void)fd_sync(&loop->poller, fd, entry, false);
+        (void)azs_fd_sync(&loop->poller, fd, entry, false);
     else
         entry->registered = 0;
     Py_DECREF(watcher->owner);
@@ -387,7 +204,7 @@ azs_watcher_stop(LoopObject *loop, azs_watcher *watcher)
 void
 azs_watcher_hand_over(LoopObject *loop, azs_watcher *from, azs_watcher *to)
 {
-    azs_fd *entry = fd_lookup(&loop->poller, from->fd);
+    azs_fd *entry = azs_fd_lookup(&loop->poller, from->fd);
     assert(to->fd == -1);
     if (entry == NULL || entry->watcher != from) {
         azs_watcher_stop(loop, from);
@@ -437,206 +254,8 @@ azs_watcher_unpost(LoopObject *loop, azs_watcher *watcher)
 PyObject *
 azs_poller_owner(azs_poller *poller, int fd)
 {
-    azs_fd *entry = fd_lookup(poller, fd);
+    azs_fd *entry = azs_fd_lookup(poller, fd);
     return entry == NULL || entry->watcher == NULL ? NULL : entry->watcher->owner;
-}
-
-/* ---- waits ---- */
-
-/* Urgent data and a hang-up come with EPOLLIN or where EPOLLIN is wanted; they are
- * asked for because they tell when a short read is not the end of the data. */
-#define WAIT_IN  ((uint32_t)(EPOLLIN | EPOLLRDHUP | EPOLLPRI))
-#define WAIT_OUT ((uint32_t)EPOLLOUT)
-
-static inline bool
-fd_is_of(const azs_fd *entry, const PyObject *file)
-{
-    /* Compared only: the referent may be dead, and then it is None. */
-    return entry->file != NULL && ((PyWeakReference *)entry->file)->wr_object == file;
-}
-
-/* Starts a wait with epoll told. */
-static int
-wait_start_registering(LoopObject *loop, azs_watcher *wait, int fd, uint32_t direction,
-                       PyObject *file)
-{
-    PyObject *ref = PyWeakref_NewRef(file, NULL);
-    if (ref == NULL)
-        return -1;
-    /* The allocation may have run finalizers, and one of them loop.close(). */
-    azs_fd *entry = NULL;
-    if (azs_loop_check_usable(loop) == 0)
-        entry = fd_get(&loop->poller, fd);
-    if (entry != NULL && entry->watcher != NULL) {
-        PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R",
-                     fd, entry->watcher->owner);
-        entry = NULL;
-    }
-    if (entry == NULL) {
-        Py_DECREF(ref);
-        return -1;
-    }
-    bool writer = direction == EPOLLOUT;
-    HandleObject **handle_slot = writer ? &entry->writer : &entry->reader;
-    HandleObject *old = *handle_slot;
-    azs_watcher *old_wait = fd_take_wait(entry, writer);
-    *handle_slot = NULL;
-    *(writer ? &entry->out_wait : &entry->in_wait) = wait;
-    if (entry->reader != NULL || entry->writer != NULL) {
-        entry->kept = 0; /* handles are level-triggered */
-    } else {
-        /* Reading goes on, writing seldom waits again. */
-        bool in = entry->in_wait != NULL ||
-                  ((entry->kept & EPOLLIN) && fd_is_of(entry, file));
-        entry->kept =
-            EPOLLET | (in ? WAIT_IN : 0) | (entry->out_wait != NULL ? WAIT_OUT : 0);
-    }
-    PyObject *old_file = entry->file, *old_object = fd_take_object(entry);
-    entry->file = ref;
-    entry->unwanted = false;
-    int err = fd_sync(&loop->poller, fd, entry, true);
-    if (err < 0) {
-        (void)fd_take_wait(entry, writer);
-        entry->kept = 0;
-    } else {
-        wait->fd = fd;
-        Py_INCREF(wait->owner);
-    }
-    /* Runs finalizers: `entry` is stale after it. */
-    Py_XDECREF(old_file);
-    Py_XDECREF(old_object);
-    if (old_wait != NULL)
-        Py_DECREF(old_wait->owner);
-    int res = 0;
-    if (old != NULL) {
-        res = azs_handle_cancel(old);
-        Py_DECREF(old);
-    }
-    if (err < 0)
-        return azs_set_errno(err);
-    if (res < 0)
-        azs_wait_stop(loop, wait);
-    return res;
-}
-
-int
-azs_wait_start(LoopObject *loop, azs_watcher *wait, int fd, uint32_t direction,
-               PyObject *file)
-{
-    assert(wait->fd == -1);
-    if (azs_loop_check_usable(loop) < 0)
-        return -1;
-    azs_poller *poller = &loop->poller;
-    azs_fd *entry = fd_lookup(poller, fd);
-    if (entry == NULL || !(entry->kept & direction) || !fd_is_of(entry, file))
-        return wait_start_registering(loop, wait, fd, direction, file);
-    if (!entry->unverified) {
-        if (fd_list_push(&poller->unverified, &poller->nunverified,
-                         &poller->unverified_capacity, fd) < 0) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        entry->unverified = true;
-        if (poller->nunverified == 1)
-            poller->verify_due_ns = poller->polled_ns + VERIFY_BUSY_NS;
-    }
-    azs_watcher **slot = direction == EPOLLOUT ? &entry->out_wait : &entry->in_wait;
-    azs_watcher *old = *slot;
-    *slot = wait;
-    wait->fd = fd;
-    Py_INCREF(wait->owner);
-    entry->unwanted = false;
-    if (old != NULL) {
-        old->fd = -1;
-        Py_DECREF(old->owner); /* runs finalizers */
-    }
-    return 0;
-}
-
-void
-azs_wait_stop(LoopObject *loop, azs_watcher *wait)
-{
-    wait->pending = 0;
-    if (wait->fd < 0)
-        return;
-    int fd = wait->fd;
-    azs_fd *entry = fd_lookup(&loop->poller, fd);
-    assert(entry != NULL && (entry->in_wait == wait || entry->out_wait == wait));
-    (void)fd_take_wait(entry, entry->out_wait == wait);
-    if (!entry->kept && loop->fork_generation == azs_fork_generation)
-        fd_dropped_interest(&loop->poller, fd, entry);
-    Py_DECREF(wait->owner);
-}
-
-/* Queues a wait that is over. 0, or -1 with MemoryError. */
-static int
-wait_fire(LoopObject *loop, azs_fd *entry, bool writer, uint32_t events)
-{
-    azs_watcher *wait = writer ? entry->out_wait : entry->in_wait;
-    if (azs_watcher_post(loop, wait, events) < 0)
-        return -1;
-    (void)fd_take_wait(entry, writer);
-    Py_DECREF(wait->owner); /* the queue has one too: never the last */
-    return 0;
-}
-
-/* An event of a kept registration. */
-static int
-dispatch_kept(LoopObject *loop, int fd, azs_fd *entry, uint32_t events)
-{
-    bool fired = false;
-    if (entry->in_wait != NULL && (events & ~(uint32_t)EPOLLOUT)) {
-        if (wait_fire(loop, entry, false, events) < 0)
-            return -1;
-        fired = true;
-    }
-    if (entry->out_wait != NULL && (events & (EPOLLOUT | EPOLLERR | EPOLLHUP))) {
-        if (wait_fire(loop, entry, true, events) < 0)
-            return -1;
-        fired = true;
-    }
-    if (fired)
-        return 0;
-    /* Nobody waits. Room to write is no longer of interest; news to read may be
-     * once more, but then they are left alone: the socket is somebody else's now,
-     * or is closed while a duplicate is not. */
-    if (!(events & ~(uint32_t)EPOLLOUT)) {
-        entry->kept &= ~WAIT_OUT;
-        if (entry->kept == EPOLLET)
-            entry->kept = 0;
-    } else if (entry->unwanted) {
-        entry->kept = 0;
-    }
-    entry->unwanted = true;
-    fd_defer(&loop->poller, fd, entry);
-    return 0;
-}
-
-/* Has epoll look again at the fds of waits that began without asking it. 0, or -1 with
- * MemoryError. */
-static int
-poller_verify(LoopObject *loop)
-{
-    azs_poller *poller = &loop->poller;
-    int res = 0;
-    for (int i = 0; i < poller->nunverified; i++) {
-        int fd = poller->unverified[i];
-        azs_fd *entry = &poller->fds[fd];
-        entry->unverified = false;
-        if (!entry->kept || (entry->in_wait == NULL && entry->out_wait == NULL))
-            continue;
-        if (azs_likely(!is_no_room(fd_sync(poller, fd, entry, true))))
-            continue;
-        /* They try again, and if they must wait still, they hear of it. */
-        entry->kept = 0;
-        for (int writer = 0; writer < 2; writer++) {
-            if ((writer ? entry->out_wait : entry->in_wait) != NULL &&
-                wait_fire(loop, entry, writer, EPOLLERR) < 0)
-                res = -1;
-        }
-    }
-    poller->nunverified = 0;
-    return res;
 }
 
 /* ---- polling ---- */
@@ -646,7 +265,7 @@ poller_verify(LoopObject *loop)
 static int
 handle_fire(LoopObject *loop, int fd, bool writer)
 {
-    azs_fd *entry = fd_lookup(&loop->poller, fd);
+    azs_fd *entry = azs_fd_lookup(&loop->poller, fd);
     HandleObject *handle = entry == NULL ? NULL
                            : writer      ? entry->writer
                                          : entry->reader;
@@ -662,8 +281,8 @@ static int
 dispatch_event(LoopObject *loop, int fd, uint32_t events)
 {
     azs_poller *poller = &loop->poller;
-    azs_fd *entry = fd_lookup(poller, fd);
-    if (azs_unlikely(entry == NULL || fd_wanted(entry) == 0)) {
+    azs_fd *entry = azs_fd_lookup(poller, fd);
+    if (azs_unlikely(entry == NULL || azs_fd_wanted(entry) == 0)) {
         if (fd == loop->wakeup.efd)
             return 0; /* edge-triggered: waking up was all it is for */
         /* Closed without removal while a duplicate keeps the file open: without
@@ -676,27 +295,27 @@ dispatch_event(LoopObject *loop, int fd, uint32_t events)
     if (entry->watcher != NULL)
         return azs_watcher_post(loop, entry->watcher, events);
     if (entry->kept)
-        return dispatch_kept(loop, fd, entry, events);
+        return azs_wait_dispatch(loop, fd, entry, events);
     /* As asyncio: an error or hang-up wakes both sides. */
     if (events & ~(uint32_t)EPOLLOUT) {
         if (handle_fire(loop, fd, false) < 0)
             return -1;
-        entry = fd_lookup(poller, fd);
+        entry = azs_fd_lookup(poller, fd);
         if (entry != NULL && entry->in_wait != NULL &&
-            wait_fire(loop, entry, false, events) < 0)
+            azs_wait_fire(loop, entry, false, events) < 0)
             return -1;
     }
     if (events & ~(uint32_t)EPOLLIN) {
         if (handle_fire(loop, fd, true) < 0)
             return -1;
-        entry = fd_lookup(poller, fd);
+        entry = azs_fd_lookup(poller, fd);
         if (entry != NULL && entry->out_wait != NULL &&
-            wait_fire(loop, entry, true, events) < 0)
+            azs_wait_fire(loop, entry, true, events) < 0)
             return -1;
     }
-    entry = fd_lookup(poller, fd); /* finalizers may have run */
+    entry = azs_fd_lookup(poller, fd); /* finalizers may have run */
     if (entry != NULL)
-        fd_defer(poller, fd, entry); /* a wait may be over */
+        azs_fd_defer(poller, fd, entry); /* a wait may be over */
     return 0;
 }
 
@@ -709,9 +328,9 @@ azs_poller_poll(LoopObject *loop, int64_t now_ns, int64_t timeout_ns)
         return azs_loop_fail_forked();
     loop->stats.polls++;
     poller->polled_ns = now_ns;
-    poller_flush(poller);
+    azs_fd_flush(poller);
     if (azs_unlikely(poller->nunverified > 0 && now_ns >= poller->verify_due_ns) &&
-        poller_verify(loop) < 0)
+        azs_wait_verify(loop) < 0)
         return -1;
     if (timeout_ns > MAX_WAIT_NS)
         timeout_ns = MAX_WAIT_NS;
@@ -756,16 +375,16 @@ azs_poller_poll(LoopObject *loop, int64_t now_ns, int64_t timeout_ns)
     /* Waiting goes on in the next turn: after busy polling, too, where the signal
      * handlers below may have added timers. */
     if (azs_unlikely(verify && n == 0 && spin_ns == 0 && poller->epfd >= 0) &&
-        poller_verify(loop) < 0)
+        azs_wait_verify(loop) < 0)
         return -1;
     for (int i = 0; i < n; i++) {
         if (dispatch_event(loop, poller->events[i].data.fd, poller->events[i].events) <
             0) {
             /* Edges are told once: the rest must not be lost. */
             for (; i < n; i++) {
-                azs_fd *entry = fd_lookup(poller, poller->events[i].data.fd);
+                azs_fd *entry = azs_fd_lookup(poller, poller->events[i].data.fd);
                 if (entry != NULL && entry->kept)
-                    (void)fd_sync(poller, poller->events[i].data.fd, entry, true);
+                    (void)azs_fd_sync(poller, poller->events[i].data.fd, entry, true);
             }
             return -1;
         }
@@ -783,7 +402,7 @@ azs_poller_count(const azs_poller *poller)
 {
     size_t count = 0;
     for (int fd = 0; fd < poller->nfds; fd++)
-        count += fd_wanted(&poller->fds[fd]) != 0;
+        count += azs_fd_wanted(&poller->fds[fd]) != 0;
     return count;
 }
 
