@@ -112,6 +112,10 @@ void azs_transport_unmake(TransportObject *self);
 /* get_extra_info()'s dict, made where nobody needed it yet: borrowed, or NULL. */
 PyObject *azs_transport_extra(TransportObject *self);
 
+/* asyncio's transports have get_extra_info() of their base classes, where tests patch
+ * it. The patch, borrowed, or NULL where there is none. */
+PyObject *azs_transport_patched_extra(TransportObject *self);
+
 /* get_extra_info()'s dict, or None: 0, or -1 with TypeError. */
 int azs_transport_check_extra(PyObject *extra);
 

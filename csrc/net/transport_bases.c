@@ -59,9 +59,49 @@ done:
     return res;
 }
 
+/* Notes what get_extra_info() is before anybody has patched it. 0 or -1. */
+static int
+note_get_extra_info(azs_state *st)
+{
+    PyObject *transports = PyImport_ImportModule("asyncio.transports");
+    if (transports == NULL)
+        return -1;
+    PyObject *stream = import_base(transports, "Transport");
+    PyObject *datagram = import_base(transports, "DatagramTransport");
+    PyObject *reading = import_base(transports, "ReadTransport");
+    PyObject *writing = import_base(transports, "WriteTransport");
+    Py_DECREF(transports);
+    if (stream != NULL && datagram != NULL && reading != NULL && writing != NULL) {
+        st->asyncio_transports = PyTuple_Pack(4, stream, datagram, reading, writing);
+        st->asyncio_get_extra_info =
+            Py_XNewRef(_PyType_Lookup((PyTypeObject *)stream, st->str_get_extra_info));
+    }
+    Py_XDECREF(stream);
+    Py_XDECREF(datagram);
+    Py_XDECREF(reading);
+    Py_XDECREF(writing);
+    return st->asyncio_transports == NULL ? -1 : 0;
+}
+
+PyObject *
+azs_transport_patched_extra(TransportObject *self)
+{
+    PyObject *bases = self->st->asyncio_transports;
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(bases); i++) {
+        PyTypeObject *base = (PyTypeObject *)PyTuple_GET_ITEM(bases, i);
+        PyObject *found = _PyType_Lookup(base, self->st->str_get_extra_info);
+        if (azs_unlikely(found != self->st->asyncio_get_extra_info) && found != NULL &&
+            PyType_IsSubtype(Py_TYPE(self), base))
+            return found;
+    }
+    return NULL;
+}
+
 int
 azs_transport_init(PyObject *Py_UNUSED(mod), azs_state *st)
 {
+    if (note_get_extra_info(st) < 0)
+        return -1;
     PyObject *trsock = PyImport_ImportModule("asyncio.trsock");
     if (trsock == NULL)
         return -1;

@@ -195,10 +195,27 @@ PyDoc_STRVAR(get_extra_info_doc,
 "BaseTransport.get_extra_info).");
 
 static PyObject *
+call_patched_steal(PyObject *patch, TransportObject *self, PyObject *args,
+                   PyObject *kwargs)
+{
+    descrgetfunc get = Py_TYPE(patch)->tp_descr_get;
+    PyObject *bound = get == NULL
+                          ? Py_NewRef(patch)
+                          : get(patch, (PyObject *)self, (PyObject *)Py_TYPE(self));
+    PyObject *res = bound == NULL ? NULL : PyObject_Call(bound, args, kwargs);
+    Py_XDECREF(bound);
+    Py_DECREF(patch);
+    return res;
+}
+
+static PyObject *
 Transport_get_extra_info(TransportObject *self, PyObject *args, PyObject *kwargs)
 {
     static char *keywords[] = {"name", "default", NULL};
     PyObject *name, *value, *fallback = Py_None;
+    PyObject *patch = azs_transport_patched_extra(self);
+    if (azs_unlikely(patch != NULL))
+        return call_patched_steal(Py_NewRef(patch), self, args, kwargs);
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords,
                                      &name, &fallback))
         return NULL;

@@ -122,6 +122,7 @@
     X(packb)                                                                           \
     X(pause_reading)                                                                   \
     X(pause_writing)                                                                   \
+    X(get_extra_info)                                                                  \
     X(peername)                                                                        \
     X(read)                                                                            \
     X(readexactly)                                                                     \
@@ -195,6 +196,8 @@
     X(zmq_async_default_loop)                                                          \
     X(zmq_async_watch_release)                                                         \
     X(loop_time)                                                                       \
+    X(asyncio_transports)          /* tuple: what transport types derive from */       \
+    X(asyncio_get_extra_info)      /* of them all */                                   \
     X(minus_one)                                                                       \
     X(rpc_no_kwargs)                                                                   \
     X(kwnames_resolve)             /* ("family", "type", "proto", "loop") */

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 from asyncio import transports
+from unittest import mock
 
 import pytest
 from datagrams import ASYNCIO_PAUSES
@@ -80,3 +81,33 @@ def test_every_method(kind):
             asyncios[name] = ours[name]
     assert ours == asyncios
     assert ours["close"] == "served"
+
+
+CLASSES = {
+    "stream": "Transport",
+    "datagram": "DatagramTransport",
+    "read pipe": "ReadTransport",
+    "write pipe": "WriteTransport",
+}
+
+
+@pytest.mark.loops("speedups", "asyncio")
+@pytest.mark.parametrize("cls", ["own", "BaseTransport"])
+@pytest.mark.parametrize("kind", CLASSES)
+def test_patched_get_extra_info(loop, kind, cls):
+    """Tests of programs patch asyncio's classes, with functions and with mocks."""
+    cls = getattr(transports, CLASSES[kind] if cls == "own" else cls)
+    transport, peer = loop.run_until_complete(make(loop, kind))
+
+    def patch(self, name, default=None):
+        return self, name, default
+
+    with peer:
+        with mock.patch.object(cls, "get_extra_info", patch):
+            assert transport.get_extra_info("x", 1) == (transport, "x", 1)
+        with mock.patch.object(cls, "get_extra_info", return_value="mocked"):
+            assert transport.get_extra_info("x") == "mocked"
+        with mock.patch.object(transports.SubprocessTransport, "get_extra_info"):
+            assert transport.get_extra_info("x", 2) == 2
+        transport.close()
+        loop.run_until_complete(asyncio.sleep(0))
