@@ -115,12 +115,16 @@ def hide(tmp_path, module):
     return {"PYTHONPATH": str(tmp_path)}
 
 
-def test_simple_without_matplotlib(tmp_path):
-    args = ["-n5", "-t1", "--json", tmp_path / "out.json", "-p", tmp_path / "x.png"]
-    env = hide(tmp_path, "matplotlib")
-    text = run("benchmarks/simple.py", *args, "raw", env=env)
+def test_simple_without_matplotlib_and_scipy(tmp_path):
+    out = tmp_path / "out.json"
+    env = hide(tmp_path, "matplotlib") | hide(tmp_path, "scipy")
+    args = ["-n5", "-t2", "--json", out, "-p", tmp_path / "x.png", "raw"]
+    text = run("benchmarks/simple.py", *args, env=env)
     assert "no plot: matplotlib does not import" in text
+    assert "scipy does not import (hidden by a test): the confidence" in text
     assert "single thread raw zmq" in text
+    rate = load(out, "simple")["rows"][0]["rps"]
+    assert rate["low"] < rate["mean"] < rate["high"]
 
 
 def test_simple_without_aiozmq(tmp_path):
@@ -134,22 +138,22 @@ def test_simple_without_aiozmq(tmp_path):
 
 # --- the statistics -----------------------------------------------------------
 
-QUANTILES = """
+INTERVAL = """
 import sys
 sys.path.insert(0, {root!r})
-from scipy import stats
-from benchmarks._stats import t_quantile
-for freedom in (1, 2, 3, 5, 10, 32, 99, 1000):
-    for probability in (0.9, 0.975, 0.995):
-        ours = t_quantile(probability, freedom)
-        theirs = stats.t.ppf(probability, freedom)
-        assert abs(ours / theirs - 1) < 1e-8, (probability, freedom, ours, theirs)
+from benchmarks._stats import confidence_interval
+# 12.706 and 2.262: the 0.975 quantiles of 1 and 9 degrees of freedom in any table.
+low, high = confidence_interval([1, 3])
+assert abs(high - 14.706) < 1e-3 and abs(low + 10.706) < 1e-3, (low, high)
+low, high = confidence_interval([-1] * 5 + [1] * 5)
+assert abs(high - 2.262 / 3) < 1e-3 and low == -high, (low, high)
+assert confidence_interval([7]) == (7, 7)
 """
 
 
-def test_t_quantile_agrees_with_scipy():
+def test_confidence_interval_is_that_of_the_tables():
     pytest.importorskip("scipy")
-    run("-c", QUANTILES.format(root=str(ROOT)))
+    run("-c", INTERVAL.format(root=str(ROOT)))
 
 
 # --- zmq.py ------------------------------------------------------------------
