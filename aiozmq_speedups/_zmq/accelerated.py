@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from contextvars import Context
 from typing import TYPE_CHECKING
 
 import zmq
 
 from aiozmq_speedups import _ext
+from aiozmq_speedups._zmq import engine_libzmq
 from aiozmq_speedups._zmq.pure import _PyZmqTransport
 from aiozmq_speedups._zmq.transport import _BaseTransport, _Protocol, _Socket
 
@@ -56,9 +56,7 @@ def _choose_transport() -> tuple[type[_BaseTransport], str]:
     if _ext.core is None:
         return _PyZmqTransport, f"pure Python: {_ext.reason}"
     _ext.core._set_zmq_socket_class(zmq.Socket)
-    socket_type = zmq.backend.Socket
-    module = sys.modules.get(socket_type.__module__)
-    path = getattr(module, "__file__", None)
+    socket_type, path = engine_libzmq.backend()
     if path is None or ".cython." not in socket_type.__module__:
         return _PyZmqTransport, (
             f"pure Python: pyzmq's backend {socket_type.__module__} gives no access "

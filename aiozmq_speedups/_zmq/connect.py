@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
 import zmq
 
-from aiozmq_speedups._zmq import engine_native
+from aiozmq_speedups._zmq import engine_libzmq, engine_native
 from aiozmq_speedups._zmq.accelerated import transport_class, transport_info
 from aiozmq_speedups._zmq.linger import is_our_loop
 from aiozmq_speedups._zmq.options import ZmqOptions, apply_options, check_options
@@ -107,24 +107,24 @@ async def _create_zmq_connection(
         if native:
             zmq_sock = engine_native.NativeSocket(loop, zmq_type)
         elif zmq_sock is None:
-            zmq_sock = (zmq_context or zmq.Context.instance()).socket(zmq_type)
-        elif zmq_sock.getsockopt(zmq.TYPE) != zmq_type:
+            zmq_sock = engine_libzmq.new_socket(zmq_context, zmq_type)
+        elif engine_libzmq.get_option(zmq_sock, zmq.TYPE) != zmq_type:
             raise ValueError("Invalid zmq_sock type")
         apply_options(zmq_sock, values, owned)
     except zmq.ZMQError as exc:
         if owned and zmq_sock is not None:
-            zmq_sock.close(linger=0)
+            engine_libzmq.drop(zmq_sock)
         raise _os_error(exc) from exc
 
     waiter = loop.create_future()
     try:
         protocol = protocol_factory()
-        known = native or isinstance(zmq_sock, zmq.Socket)
+        known = native or engine_libzmq.is_socket(zmq_sock)
         cls = transport_class if known else _PyZmqTransport
         transport = cls(loop, zmq_type, zmq_sock, protocol, waiter)
     except BaseException:
         if owned:
-            zmq_sock.close(linger=0)
+            engine_libzmq.drop(zmq_sock)
         raise
     try:
         await waiter

@@ -1,12 +1,19 @@
-"""What a message path asks of a pyzmq socket, by the functions of pyzmq's own class.
+"""All that is asked of pyzmq: its contexts, its sockets, its keys.
 
-A subclass may do otherwise: zmq.asyncio's ``recv()`` returns a future, zmq.green's
-switches to another greenlet. What it overrides is passed by, as the C transport does.
+Other modules of the package know of pyzmq its constants, its exceptions and its types.
+
+What a message path asks is asked by the functions of pyzmq's own class. A subclass may
+do otherwise: zmq.asyncio's ``recv()`` returns a future, zmq.green's switches to another
+greenlet. What it overrides is passed by, as the C transport does.
+
+What is asked seldom is asked by the socket's methods, which NativeSocket has as well.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
+import sys
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -16,7 +23,8 @@ if TYPE_CHECKING:
 
 Socket = zmq.Socket[bytes]
 
-EVENTS = int(zmq.EVENTS)
+_EVENTS = int(zmq.EVENTS)
+_FD = int(zmq.FD)
 _LINGER = int(zmq.LINGER)
 _RCVMORE = int(zmq.RCVMORE)
 _SNDMORE = int(zmq.DONTWAIT | zmq.SNDMORE)
@@ -30,6 +38,8 @@ _get, _recv, _send = _Base.get, _Base.recv, _Base.send
 #: request or an answer that is out of turn.
 MESSAGE_ERRORS = frozenset((errno.EHOSTUNREACH, errno.EINVAL, int(zmq.EFSM)))
 
+_monitor_ids = itertools.count(1)
+
 # What libzmq's zmq_msg_t takes beside the payload: csrc/zmq/engine.h has the same.
 _FRAME_OVERHEAD = 64
 
@@ -40,7 +50,7 @@ def message_size(frames: Sequence[Any]) -> int:
 
 
 def get_events(sock: Socket) -> int:
-    events: int = _get(sock, EVENTS)
+    events: int = _get(sock, _EVENTS)
     return events
 
 
@@ -75,3 +85,142 @@ def send(sock: Socket, frames: Sequence[Any]) -> None:
     last = len(frames) - 1
     for i, frame in enumerate(frames):
         _send(sock, frame, _SNDMORE if i < last else _DONTWAIT)
+
+
+# -- Once a socket --
+
+
+def backend() -> tuple[type[Any], str | None]:
+    """The class of pyzmq's backend that sockets derive from, and the file that it is
+    in, which libzmq's functions are found by."""
+    module = sys.modules.get(_Base.__module__)
+    return _Base, getattr(module, "__file__", None)
+
+
+def is_socket(sock: object) -> bool:
+    return isinstance(sock, zmq.Socket)
+
+
+def new_socket(context: zmq.Context[Any] | None, zmq_type: int) -> Any:
+    """A socket of the user's context, or of the process's. May raise ZMQError."""
+    return (context or zmq.Context.instance()).socket(zmq_type)
+
+
+def close(sock: Any) -> None:
+    sock.close()
+
+
+def drop(sock: Any) -> None:
+    """Closes it, and what it was to send still is lost."""
+    sock.close(linger=0)
+
+
+def is_closed(sock: Any) -> bool:
+    closed: bool = sock.closed
+    return closed
+
+
+def get_fd(sock: Any) -> int:
+    return int(sock.getsockopt(_FD))
+
+
+def get_option(sock: Any, option: int) -> Any:
+    """May raise ZMQError, of EINTR as well."""
+    return sock.getsockopt(option)
+
+
+def set_option(sock: Any, option: int, value: Any) -> None:
+    sock.setsockopt(option, value)
+
+
+def has_default(sock: Any, option: int) -> bool:
+    """Was a value for all its sockets set on the socket's context?"""
+    return option in getattr(sock.context, "sockopts", ())
+
+
+def bind(sock: Any, endpoint: str) -> None:
+    sock.bind(endpoint)
+
+
+def unbind(sock: Any, endpoint: str) -> None:
+    sock.unbind(endpoint)
+
+
+def connect(sock: Any, endpoint: str) -> None:
+    sock.connect(endpoint)
+
+
+def disconnect(sock: Any, endpoint: str) -> None:
+    sock.disconnect(endpoint)
+
+
+def is_bound(context: zmq.Context[Any] | None, endpoint: str) -> bool:
+    """Has a socket of the context this inproc endpoint?"""
+    with new_socket(context, zmq.PAIR) as probe:
+        probe.linger = 0
+        try:
+            probe.bind(endpoint)
+        except zmq.ZMQError as exc:
+            return exc.errno == errno.EADDRINUSE
+    return False
+
+
+# -- Monitors --
+
+
+def check_monitor() -> None:
+    if zmq.zmq_version_info() < (4,) or zmq.pyzmq_version_info() < (14, 4):
+        raise NotImplementedError(
+            "Socket monitor requires libzmq >= 4 and pyzmq >= 14.4, "
+            f"have libzmq:{zmq.zmq_version()}, pyzmq:{zmq.pyzmq_version()}"
+        )
+
+
+def open_monitor(sock: Socket) -> Any:
+    """A PAIR socket that gets the socket's events. May raise ZMQError."""
+    # inproc joins sockets of one context only. The name is used once: a name
+    # derived from the fd comes back while the old monitor closes.
+    addr = f"inproc://monitor.aiozmq_speedups-{next(_monitor_ids)}"
+    pair = sock.context.socket(zmq.PAIR)
+    try:
+        pair.setsockopt(zmq.RCVHWM, 0)
+        # Connected before libzmq binds its end, so no event is lost.
+        pair.connect(addr)
+        sock.monitor(addr, zmq.EVENT_ALL)
+    except BaseException:
+        pair.close(linger=0)
+        raise
+    return pair
+
+
+def close_monitor(sock: Any) -> None:
+    """May raise ZMQError: the user has closed the socket, or ended its context."""
+    sock.disable_monitor()
+
+
+# -- CURVE --
+
+
+def has_curve() -> bool:
+    return bool(zmq.has("curve"))
+
+
+def encode_key(key: bytes) -> bytes:
+    """The 40 characters of Z85 for 32 bytes."""
+    from zmq.utils import z85
+
+    encoded: bytes = z85.encode(key)
+    return encoded
+
+
+def decode_key(text: bytes) -> bytes:
+    """The 32 bytes of 40 characters; ValueError or others where they are not Z85."""
+    from zmq.utils import z85
+
+    decoded: bytes = z85.decode(text)
+    return decoded
+
+
+def public_key(secret: bytes) -> bytes:
+    """The public key of a secret one, both of 32 bytes."""
+    return decode_key(zmq.curve_public(encode_key(secret)))

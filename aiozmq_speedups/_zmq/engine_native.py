@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import sys
 import tempfile
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import zmq
 
 from aiozmq_speedups import _ext
+from aiozmq_speedups._zmq import engine_libzmq
 from aiozmq_speedups._zmq.native_links import (
     USE_LIBZMQ,
     _Address,
@@ -258,13 +258,11 @@ class NativeSocket(_Base):  # type: ignore[misc]
         key = bytes(value)
         if len(key) == 32:
             return key
-        from zmq.utils import z85
-
         if len(key) == 41:
             key = key[:-1]
         if len(key) != 40:
             raise _error(errno.EINVAL)
-        return bytes(z85.decode(key))
+        return engine_libzmq.decode_key(key)
 
     def _text(self, option: int, value: Any) -> bytes:
         text = bytes(value)
@@ -299,9 +297,7 @@ class NativeSocket(_Base):  # type: ignore[misc]
         values = self._values
         library = None
         if self._mechanism == _CURVE:
-            from zmq.backend import Socket
-
-            library = getattr(sys.modules[Socket.__module__], "__file__", None)
+            _, library = engine_libzmq.backend()
         as_server = {
             _NULL: False,
             _PLAIN: bool(values[zmq.PLAIN_SERVER]),

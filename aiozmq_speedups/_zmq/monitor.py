@@ -7,15 +7,15 @@ a high water mark, that always reads every event; masks and bounds are kept here
 
 from __future__ import annotations
 
-import itertools
 import operator
 import struct
 import weakref
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
+from aiozmq_speedups._zmq import engine_libzmq
 from aiozmq_speedups.interface import ZmqProtocol
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ _EVENT_NAMES = {
     0x4000: "HANDSHAKE_FAILED_AUTH",
     0x10000: "PIPES_STATS",
 }
-
-_monitor_ids = itertools.count(1)
 
 
 class SocketEvent(NamedTuple):
@@ -226,7 +224,7 @@ class _Hub(ZmqProtocol):
         zmq_sock = monitored._zmq_sock
         try:
             if zmq_sock is not None:
-                zmq_sock.disable_monitor()
+                engine_libzmq.close_monitor(zmq_sock)
         except zmq.ZMQError:
             pass  # the user closed the socket, and libzmq the monitor with it
         finally:
@@ -254,20 +252,3 @@ def check_events(events: int | None) -> int:
 def check_backlog(backlog: int | None) -> None:
     if backlog is not None and operator.index(backlog) < 1:
         raise ValueError(f"backlog should be at least 1, got {backlog}")
-
-
-def open_pair(zmq_sock: zmq.Socket[bytes]) -> Any:
-    """A PAIR socket that gets the socket's events. May raise ZMQError."""
-    # inproc joins sockets of one context only. The name is used once: a name
-    # derived from the fd comes back while the old monitor closes.
-    addr = f"inproc://monitor.aiozmq_speedups-{next(_monitor_ids)}"
-    pair = zmq_sock.context.socket(zmq.PAIR)
-    try:
-        pair.setsockopt(zmq.RCVHWM, 0)
-        # Connected before libzmq binds its end, so no event is lost.
-        pair.connect(addr)
-        zmq_sock.monitor(addr, zmq.EVENT_ALL)
-    except BaseException:
-        pair.close(linger=0)
-        raise
-    return pair

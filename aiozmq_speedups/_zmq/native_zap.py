@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from aiozmq_speedups._zmq import engine_libzmq
 from aiozmq_speedups.interface import ZmqProtocol
 from aiozmq_speedups.log import logger
 
@@ -51,16 +52,6 @@ class Zap(ZmqProtocol):
         self._requests: dict[Any, bytes] = {}  # the other way
         self._ids = itertools.count(1)
 
-    def _has_handler(self) -> bool:
-        context = self._loop._zmq_context or zmq.Context.instance()
-        with context.socket(zmq.PAIR) as probe:
-            probe.linger = 0
-            try:
-                probe.bind(_ENDPOINT)
-            except zmq.ZMQError as exc:
-                return exc.errno == errno.EADDRINUSE
-        return False
-
     def ask(
         self,
         sock: NativeSocket,
@@ -76,7 +67,7 @@ class Zap(ZmqProtocol):
         if mechanism == _CURVE and not domain and values[zmq.ZAP_ENFORCE_DOMAIN]:
             peer._decide(200)
             return
-        if not self._has_handler():
+        if not engine_libzmq.is_bound(self._loop._zmq_context, _ENDPOINT):
             # As libzmq: a password is good for nobody then, a key for everybody.
             if mechanism == _PLAIN or values[zmq.ZAP_ENFORCE_DOMAIN]:
                 peer._disconnect(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, errno.EFAULT)

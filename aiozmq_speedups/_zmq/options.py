@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import zmq
 
+from aiozmq_speedups._zmq import engine_libzmq
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -118,12 +120,10 @@ def _key(name: str, value: Any) -> bytes:
             f"{name} must have 40 characters (Z85) or 32 bytes, not {len(value)}"
         )
     try:
-        from zmq.utils import z85
-
-        decoded: bytes = z85.decode(value)
+        decoded = engine_libzmq.decode_key(value)
     except Exception:
         raise ValueError(f"{name} is not Z85") from None
-    if z85.encode(decoded) != value:
+    if engine_libzmq.encode_key(decoded) != value:
         raise ValueError(f"{name} is not Z85")
     return decoded
 
@@ -218,7 +218,7 @@ def _check_curve(values: dict[str, Any]) -> None:
         return
     if any(name.startswith("plain_") for name in values):
         raise ValueError("CURVE and PLAIN exclude each other")
-    if not zmq.has("curve"):
+    if not engine_libzmq.has_curve():
         raise ValueError("this libzmq was built without CURVE")
     if "curve_secretkey" not in values:
         raise ValueError("CURVE needs curve_secretkey")
@@ -229,9 +229,7 @@ def _check_curve(values: dict[str, Any]) -> None:
         raise ValueError(
             "CURVE needs curve_server=True in a server, curve_serverkey in a client"
         )
-    from zmq.utils import z85
-
-    derived = z85.decode(zmq.curve_public(z85.encode(values["curve_secretkey"])))
+    derived = engine_libzmq.public_key(values["curve_secretkey"])
     if values.setdefault("curve_publickey", derived) != derived:
         raise ValueError("curve_publickey does not belong to curve_secretkey")
 
@@ -255,12 +253,9 @@ def apply_options(
     if own and zmq.LINGER not in options:
         # libzmq's own default keeps the socket of a peer that never comes back,
         # and tries to connect, for as long as the process lives.
-        if int(zmq_sock.getsockopt(zmq.LINGER)) == -1 and not _has_linger(zmq_sock):
-            zmq_sock.setsockopt(zmq.LINGER, int(DEFAULT_LINGER * 1000))
+        unset = engine_libzmq.get_option(zmq_sock, zmq.LINGER) == -1
+        if unset and not engine_libzmq.has_default(zmq_sock, zmq.LINGER):
+            milliseconds = int(DEFAULT_LINGER * 1000)
+            engine_libzmq.set_option(zmq_sock, zmq.LINGER, milliseconds)
     for option, value in options.items():
-        zmq_sock.setsockopt(option, value)
-
-
-def _has_linger(zmq_sock: zmq.Socket[bytes]) -> bool:
-    """Was a default set on the socket's context?"""
-    return zmq.LINGER in getattr(zmq_sock.context, "sockopts", ())
+        engine_libzmq.set_option(zmq_sock, option, value)

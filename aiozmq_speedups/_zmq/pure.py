@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from aiozmq_speedups._zmq import engine_libzmq
 from aiozmq_speedups._zmq.engine_libzmq import (
     MESSAGE_ERRORS,
     get_events,
@@ -89,7 +90,7 @@ class _PyZmqTransport(_BaseTransport):
         self._buffer_size = 0
         self._init_cold(zmq_sock, zmq_type)
         try:
-            self._zmq_fd: Any = zmq_sock.getsockopt(zmq.FD)
+            self._zmq_fd = engine_libzmq.get_fd(zmq_sock)
         except zmq.ZMQError as exc:
             raise _os_error(exc) from exc
         self._register(waiter)

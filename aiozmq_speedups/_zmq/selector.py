@@ -15,14 +15,13 @@ from typing import Any, Union
 import zmq
 
 from aiozmq_speedups._ext import EpollSelector
+from aiozmq_speedups._zmq import engine_libzmq
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "EpollSelector", "SelectorKey", "ZmqSelector"]
 
 # What a ZmqSelector watches: a file descriptor, or a socket that stands for itself.
 _Target = Union[int, "zmq.Socket[Any]"]
 
-_ZMQ_EVENTS = int(zmq.EVENTS)
-_ZMQ_FD = int(zmq.FD)
 # select() compares zmq's bits with the caller's.
 assert EVENT_READ == zmq.POLLIN and EVENT_WRITE == zmq.POLLOUT
 
@@ -65,8 +64,7 @@ class _ZmqPoller:
 
     def register(self, target: _Target, events: int) -> None:
         if isinstance(target, zmq.Socket):
-            fd = target.getsockopt(_ZMQ_FD)
-            assert isinstance(fd, int)
+            fd = engine_libzmq.get_fd(target)
             use = self._take_use(fd)
             use.sock = target
             self._watch(fd, use)
@@ -128,9 +126,7 @@ class _ZmqPoller:
         self._always_ready.clear()
 
     def _check(self, sock: zmq.Socket[Any], ready: dict[_Target, int]) -> None:
-        events = sock.getsockopt(_ZMQ_EVENTS)
-        assert isinstance(events, int)
-        events &= self._socks[sock][0]
+        events = engine_libzmq.get_events(sock) & self._socks[sock][0]
         if events:
             ready[sock] = events
 
@@ -144,7 +140,7 @@ class _ZmqPoller:
         if use is None:
             return _FdUse()
         self._epoll.unregister(fd)
-        if use.sock is not None and use.sock.closed:
+        if use.sock is not None and engine_libzmq.is_closed(use.sock):
             use.sock = None
         return use
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import zmq
 
-from aiozmq_speedups._zmq import linger
+from aiozmq_speedups._zmq import engine_libzmq, linger
 from aiozmq_speedups._zmq.linger import (
     close_transports,
     end_transports,
@@ -33,7 +33,6 @@ from aiozmq_speedups._zmq.monitor import (
     add_iterator,
     check_backlog,
     check_events,
-    open_pair,
 )
 from aiozmq_speedups.interface import ZmqTransport
 from aiozmq_speedups.log import logger
@@ -48,8 +47,6 @@ _Protocol = Any  # a ZmqProtocol by duck typing, as aiozmq has it
 
 # How soon a message is tried again where libzmq may not tell: see pure.py.
 _RETRY_SECONDS = 0.02
-
-_EVENTS = int(zmq.EVENTS)
 
 # These have no messages that their end could wait for; but a SUB its subscriptions.
 _RECEIVERS = frozenset((int(zmq.SUB), int(zmq.PULL)))
@@ -180,7 +177,7 @@ class _BaseTransport(ZmqTransport):
         other = _by_fd.get(self._zmq_fd)
         if other is not None and other._loop is loop:
             zmq_sock = other._zmq_sock
-            if zmq_sock is not None and zmq_sock.closed:
+            if zmq_sock is not None and engine_libzmq.is_closed(zmq_sock):
                 other._force_close(_not_a_socket())
         _by_fd[self._zmq_fd] = self
 
@@ -203,7 +200,7 @@ class _BaseTransport(ZmqTransport):
         ]
         try:
             if zmq_sock is not None and not self._is_forked():
-                events: Any = zmq_sock.getsockopt(_EVENTS)
+                events = engine_libzmq.get_option(zmq_sock, zmq.EVENTS)
                 info.append("read=polling" if events & zmq.POLLIN else "read=idle")
                 state = "polling" if events & zmq.POLLOUT else "idle"
                 size = self.get_write_buffer_size()
@@ -278,10 +275,10 @@ class _BaseTransport(ZmqTransport):
                 # Has libzmq (4.3.5) take its commands: it may lose what a socket
                 # sent to a peer that it has just connected to, whatever its linger,
                 # where it is closed with commands waiting.
-                zmq_sock.getsockopt(_EVENTS)
+                engine_libzmq.get_option(zmq_sock, zmq.EVENTS)
             except zmq.ZMQError:
                 pass  # closed by the user, or its context is terminated
-        zmq_sock.close()
+        engine_libzmq.close(zmq_sock)
 
     # -- Options --
 
@@ -291,7 +288,7 @@ class _BaseTransport(ZmqTransport):
             if zmq_sock is None:
                 raise _not_a_socket()
             try:
-                value: Any = zmq_sock.getsockopt(option)
+                value = engine_libzmq.get_option(zmq_sock, option)
             except zmq.ZMQError as exc:
                 if exc.errno == errno.EINTR:
                     continue
@@ -306,7 +303,7 @@ class _BaseTransport(ZmqTransport):
             if zmq_sock is None:
                 raise _not_a_socket()
             try:
-                zmq_sock.setsockopt(option, value)
+                engine_libzmq.set_option(zmq_sock, option, value)
             except zmq.ZMQError as exc:
                 if exc.errno == errno.EINTR:
                     continue
@@ -369,7 +366,7 @@ class _BaseTransport(ZmqTransport):
 
     def bind(self, endpoint: str) -> Awaitable[str]:
         def operation(zmq_sock: _Socket) -> str:
-            zmq_sock.bind(endpoint)
+            engine_libzmq.bind(zmq_sock, endpoint)
             real_endpoint: str = self.getsockopt(zmq.LAST_ENDPOINT)
             self._bindings.add(real_endpoint)
             return real_endpoint
@@ -378,7 +375,7 @@ class _BaseTransport(ZmqTransport):
 
     def unbind(self, endpoint: str) -> Awaitable[None]:
         def operation(zmq_sock: _Socket) -> None:
-            zmq_sock.unbind(endpoint)
+            engine_libzmq.unbind(zmq_sock, endpoint)
             self._forget_endpoint(endpoint)
 
         return self._done(operation, endpoint)
@@ -388,7 +385,7 @@ class _BaseTransport(ZmqTransport):
 
     def connect(self, endpoint: str) -> Awaitable[str]:
         def operation(zmq_sock: _Socket) -> str:
-            zmq_sock.connect(endpoint)
+            engine_libzmq.connect(zmq_sock, endpoint)
             self._connections.add(endpoint)
             return endpoint
 
@@ -396,7 +393,7 @@ class _BaseTransport(ZmqTransport):
 
     def disconnect(self, endpoint: str) -> Awaitable[None]:
         def operation(zmq_sock: _Socket) -> None:
-            zmq_sock.disconnect(endpoint)
+            engine_libzmq.disconnect(zmq_sock, endpoint)
             self._forget_endpoint(endpoint)
 
         return self._done(operation, endpoint)
@@ -437,18 +434,11 @@ class _BaseTransport(ZmqTransport):
     # -- Monitor --
 
     async def enable_monitor(self, events: int | None = None) -> None:
-        self._check_monitor()
+        engine_libzmq.check_monitor()
         mask = check_events(events)
         hub = self._monitor_hub()
         if hub.protocol_events is None:
             hub.protocol_events = mask
-
-    def _check_monitor(self) -> None:
-        if zmq.zmq_version_info() < (4,) or zmq.pyzmq_version_info() < (14, 4):
-            raise NotImplementedError(
-                "Socket monitor requires libzmq >= 4 and pyzmq >= 14.4, "
-                f"have libzmq:{zmq.zmq_version()}, pyzmq:{zmq.pyzmq_version()}"
-            )
 
     def _monitor_hub(self) -> _Hub:
         """The protocol of the monitor's transport, which is started if need be."""
@@ -465,7 +455,7 @@ class _BaseTransport(ZmqTransport):
             native._open_monitor(hub.native_event)
             return hub
         try:
-            pair = open_pair(zmq_sock)
+            pair = engine_libzmq.open_monitor(zmq_sock)
         except zmq.ZMQError as exc:
             raise _os_error(exc) from exc
         hub = _Hub(self)
@@ -473,8 +463,8 @@ class _BaseTransport(ZmqTransport):
             self._monitor = monitor = type(self)(loop, zmq.PAIR, pair, hub)
             monitor._receive_events(SocketEvent)
         except BaseException:
-            zmq_sock.disable_monitor()
-            pair.close(linger=0)
+            engine_libzmq.close_monitor(zmq_sock)
+            engine_libzmq.drop(pair)
             raise
         return hub
 
@@ -493,7 +483,7 @@ class _BaseTransport(ZmqTransport):
     def monitor(
         self, events: int | None = None, *, backlog: int | None = _DEFAULT_BACKLOG
     ) -> ZmqMonitor:
-        self._check_monitor()
+        engine_libzmq.check_monitor()
         check_backlog(backlog)
         mask = check_events(events)
         return add_iterator(self._monitor_hub(), mask, backlog)
@@ -508,7 +498,7 @@ class _BaseTransport(ZmqTransport):
         if self._monitor is None or zmq_sock is None or self._is_forked():
             return
         try:
-            zmq_sock.disable_monitor()
+            engine_libzmq.close_monitor(zmq_sock)
         except zmq.ZMQError:
             pass  # closed by the user, or its context is terminated
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import zmq
 
+from aiozmq_speedups._zmq import engine_libzmq
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _Socket = zmq.Socket[Any]
-_EVENTS = int(zmq.EVENTS)
-_FD = int(zmq.FD)
 
 
 class _Watch:
@@ -48,7 +48,7 @@ class ZmqWatches:
         watch = self._watches.get(sock)
         if watch is None:
             try:
-                fd = int(sock.getsockopt(_FD))
+                fd = engine_libzmq.get_fd(sock)
             except zmq.ZMQError as exc:
                 raise OSError(exc.errno, exc.strerror) from exc
             # RuntimeError where a transport uses the socket.
@@ -99,7 +99,7 @@ class ZmqWatches:
         """Schedules the callbacks of what is ready; before each poll."""
         for sock, watch in list(self._watches.items()):
             try:
-                events: Any = sock.getsockopt(_EVENTS)
+                events = engine_libzmq.get_events(sock)
             except zmq.ZMQError as exc:
                 if exc.errno != errno.EINTR:
                     self._failed(sock, watch, exc)

@@ -10,6 +10,7 @@ from typing import Any, Unpack
 
 import zmq
 
+from .._zmq import engine_libzmq
 from ..core import ZmqOptions, create_zmq_connection
 from ._oneway import OneWayClientProtocol, OneWayServerProtocol
 from .base import (
@@ -423,7 +424,7 @@ class _Inquiry:
         sock = self._transport.get_extra_info("zmq_socket")
         # Where it is closed the transport finds it so, and ends.
         with contextlib.suppress(zmq.ZMQError):
-            sock.setsockopt(option, self._question)
+            engine_libzmq.set_option(sock, option, self._question)
 
     def answered(self, question: bytes, publisher: bytes) -> None:
         if question != self._question or self.done.done():

@@ -1,7 +1,8 @@
 """The package's imports go downward, and in no circle.
 
 The code of public names
-is in _zmq/ and _loop/, and _zmq/ does not know the loop.
+is in _zmq/ and _loop/, and _zmq/ does not know the loop. Only _zmq/engine_libzmq.py
+calls pyzmq.
 """
 
 import ast
@@ -111,3 +112,44 @@ def test_no_import_circle():
 
     for module in sorted(MODULES):
         visit(module)
+
+
+# -- pyzmq is called in one place --
+
+# Beside programs, and zmq_asyncio, which derives from pyzmq's classes.
+OWNER = "_zmq.engine_libzmq"
+METHODS = set(
+    "get set getsockopt setsockopt bind unbind connect disconnect send recv poll close "
+    "closed context monitor disable_monitor get_monitor_socket socket term".split()
+)
+SOCKETS = {"sock", "zmq_sock", "_zmq_sock", "pair", "context", "zmq_context"}
+
+
+def pyzmq_used(node, sockets):
+    """Every expression that asks something of pyzmq, outside of annotations."""
+    for field, value in ast.iter_fields(node):
+        if field in ("annotation", "returns"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and not only_for_types(child):
+                yield from pyzmq_used(child, sockets)
+    if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("zmq"):
+        yield node
+    if not isinstance(node, ast.Attribute):
+        return
+    of = getattr(node.value, "id", "") or getattr(node.value, "attr", "")
+    if of == "zmq" and node.attr[0].islower():
+        yield node
+    elif of in sockets and node.attr in METHODS:
+        yield node
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_pyzmq_is_called_by_its_engine_only(module):
+    if module == OWNER or room_of(module) == "programs":
+        return
+    tree = ast.parse(MODULES[module].read_text())
+    # Elsewhere a sock is the socket module's.
+    of_zmq = room_of(module) in ("_zmq", "rpc") and "native" not in module
+    used = pyzmq_used(tree, SOCKETS if of_zmq else ())
+    assert not [f"line {node.lineno}: {ast.unparse(node)}" for node in used]
