@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import gc
 import os
+import socket
 import sys
 import time
 import warnings
@@ -57,13 +58,26 @@ def new_loop(kind):
     return Loop(tls=tls or "auto")
 
 
+#: The loops of the tests in a folder, where they are not LOOP_KINDS.
+LOOP_KINDS_OF = {
+    "compat/apps": ("speedups", "asyncio"),
+    "integration": ("speedups", "asyncio"),
+    "loop/sock": ("speedups", "asyncio"),
+    "tls": ("asyncio", "speedups-asyncio", "speedups-aiofastnet"),
+}
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_generate_tests(metafunc):
-    """A test runs on each loop, or on those of its mark `loops`."""
-    mark = metafunc.definition.get_closest_marker("loops")
-    if mark is not None and "loop_kind" in metafunc.fixturenames:
-        kinds = pytest.mark.parametrize("loop_kind", mark.args, indirect=True)
-        metafunc.definition.add_marker(kinds)
+    """A test runs on each loop, or on those of its mark `loops`, or of its folder."""
+    if "loop_kind" not in metafunc.fixturenames:
+        return
+    test = metafunc.definition
+    folder = test.path.parent.relative_to(Path(__file__).parent).as_posix()
+    mark = test.get_closest_marker("loops")
+    kinds = mark.args if mark is not None else LOOP_KINDS_OF.get(folder)
+    if kinds is not None:
+        test.add_marker(pytest.mark.parametrize("loop_kind", kinds, indirect=True))
 
 
 @pytest.fixture(params=LOOP_KINDS)
@@ -92,6 +106,12 @@ def loop(request, loop_kind):
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
+
+
+@pytest.fixture
+def run(loop):
+    """Runs a coroutine on the loop."""
+    return loop.run_until_complete
 
 
 async def _settle():
@@ -127,6 +147,25 @@ def errors(loop):
     loop.set_exception_handler(lambda _, context: contexts.append(context))
     yield contexts
     assert not contexts, contexts
+
+
+@pytest.fixture
+def contexts(loop):
+    """The contexts that the loop's exception handler got, which the test looks at."""
+    contexts = []
+    loop.set_exception_handler(lambda _, context: contexts.append(context))
+    yield contexts
+    contexts.clear()  # their tracebacks keep the loop
+
+
+@pytest.fixture
+def pair():
+    """Two connected non-blocking Unix sockets."""
+    a, b = socket.socketpair()
+    with a, b:
+        a.setblocking(False)
+        b.setblocking(False)
+        yield a, b
 
 
 def _open_fds():

@@ -1,7 +1,8 @@
 """The same test on PyPI aiozmq and on this package, on every loop.
 
-``from parity import impl, ours, loop_kind`` gives a test module the fixtures: a
-test that takes ``impl`` and ``loop`` runs once for each of IMPLEMENTATIONS.
+``from parity import impl, ours, pytest_generate_tests`` gives a module or a folder the
+fixtures: a test that takes one runs once for each of IMPLEMENTATIONS, and ``loop`` is
+the one that goes with it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import importlib
 import logging
 
 import pytest
-import zmq
 
 #: (package, loop, transport: None is the default, C where it is built)
 IMPLEMENTATIONS = (
@@ -29,9 +29,8 @@ IMPLEMENTATIONS = (
 class Implementation:
     """The modules of one package, by aiozmq's names: impl.rpc, impl.stream, ..."""
 
-    def __init__(self, package, loop_kind):
+    def __init__(self, package):
         self.package = package
-        self.loop_kind = loop_kind
         self.ours = package == "aiozmq_speedups"
         if not self.ours:
             # Not on Python 3.14 and later: asyncio.SafeChildWatcher is gone.
@@ -53,6 +52,8 @@ class Implementation:
         try:
             (endpoint,) = service.transport.bindings()
             peer = await connect(connect=endpoint, **(client or {}))
+            import zmq
+
             # What is not sent when the test is over must not be waited for.
             peer.transport.setsockopt(zmq.LINGER, 0)
             try:
@@ -85,13 +86,13 @@ async def close(service):
 
 
 def _implementation(request, monkeypatch):
-    package, kind, transport = request.param
+    package, transport = request.param
     if transport is not None:
         from aiozmq_speedups._zmq import connect, pure
 
         monkeypatch.setattr(connect, "transport_class", pure._PyZmqTransport)
         _use_pure_rpc(monkeypatch)
-    return Implementation(package, kind)
+    return Implementation(package)
 
 
 def _use_pure_rpc(monkeypatch):
@@ -101,26 +102,29 @@ def _use_pure_rpc(monkeypatch):
     monkeypatch.setattr(_fast, "server_protocol", _server._ServerProtocol)
 
 
-def _id(params):
-    return "-".join(filter(None, params))
-
-
-@pytest.fixture(params=IMPLEMENTATIONS, ids=_id)
-def impl(request, monkeypatch):
+@pytest.fixture
+def impl(request, monkeypatch, loop_kind):
     """Each implementation."""
     return _implementation(request, monkeypatch)
 
 
-@pytest.fixture(params=IMPLEMENTATIONS[1:], ids=_id)
-def ours(request, monkeypatch):
+@pytest.fixture
+def ours(request, monkeypatch, loop_kind):
     """Each but aiozmq, for what aiozmq does not do."""
     return _implementation(request, monkeypatch)
 
 
-@pytest.fixture
-def loop_kind(request):
-    name = "ours" if "ours" in request.fixturenames else "impl"
-    return request.getfixturevalue(name).loop_kind
+@pytest.hookimpl(tryfirst=True)
+def pytest_generate_tests(metafunc):
+    for fixture, rows in (("impl", IMPLEMENTATIONS), ("ours", IMPLEMENTATIONS[1:])):
+        if fixture in metafunc.fixturenames:
+            mark = pytest.mark.parametrize(
+                f"{fixture}, loop_kind",
+                [((package, transport), loop) for package, loop, transport in rows],
+                indirect=True,
+                ids=["-".join(filter(None, row)) for row in rows],
+            )
+            metafunc.definition.add_marker(mark)
 
 
 class LogQueue(logging.Handler):

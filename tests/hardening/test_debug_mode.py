@@ -9,26 +9,19 @@ import subprocess
 import sys
 
 import pytest
-from two_loops import until
+from waiting import run_ready, until
 
 from aiozmq_speedups import _ext, new_event_loop
 
 accelerated = _ext.core is not None
 
-KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
+pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
 
 
-@pytest.fixture(params=KINDS)
-def loop(request):
-    loop = KINDS[request.param]()
+@pytest.fixture
+def loop(loop):
     loop.set_debug(True)
-    yield loop
-    loop.close()
-
-
-def run_ready(loop):
-    loop.call_soon(loop.stop)
-    loop.run_forever()
+    return loop
 
 
 def test_switch(loop):

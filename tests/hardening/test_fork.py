@@ -13,6 +13,7 @@ from aiozmq_speedups import Loop, new_event_loop
 from aiozmq_speedups._ext import core
 
 pytestmark = [
+    pytest.mark.loops("speedups", closed_at_once=True),
     pytest.mark.skipif(core is None, reason="needs the C extension"),
     pytest.mark.filterwarnings("ignore:This process .* is multi-threaded"),
 ]
@@ -51,13 +52,6 @@ def message_of(function, *args):
     except RuntimeError as exc:
         return str(exc)
     return "no error"
-
-
-@pytest.fixture
-def loop():
-    loop = Loop()
-    yield loop
-    loop.close()
 
 
 def nothing():

@@ -7,23 +7,11 @@ import socket
 import weakref
 
 import pytest
+from waiting import run_ready
 
 from aiozmq_speedups import new_event_loop
 
 pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
-
-
-@pytest.fixture
-def contexts(loop):
-    contexts = []
-    loop.set_exception_handler(lambda _, context: contexts.append(context))
-    yield contexts
-    contexts.clear()
-
-
-def run_ready(loop):
-    loop.call_soon(loop.stop)
-    loop.run_forever()
 
 
 class Stop(BaseException):
@@ -459,15 +447,6 @@ def test_dropped_without_close(loop):
 
 
 # ---- descriptors
-
-
-@pytest.fixture
-def pair():
-    a, b = socket.socketpair()
-    a.setblocking(False)
-    b.setblocking(False)
-    with a, b:
-        yield a, b
 
 
 def test_a_reader_removes_itself_and_others(loop, pair):

@@ -7,7 +7,6 @@ import socket
 import weakref
 
 import pytest
-from two_loops import KINDS
 
 from aiozmq_speedups import new_event_loop
 
@@ -169,15 +168,14 @@ def test_collector_asks_for_a_handles_context(loop, during):
         assert all(context is handle.get_context() for context in contexts)
 
 
-def test_collector_makes_a_future_in_create_future(during):
-    for make in KINDS.values():
-        loop = make()
-        during(loop.create_future, loop.create_future)
-        loop.close()
-        ref = weakref.ref(loop)
-        del loop
-        gc.collect()
-        assert ref() is None
+def test_collector_makes_a_future_in_create_future(during, make_loop):
+    loop = make_loop()
+    during(loop.create_future, loop.create_future)
+    loop.close()
+    ref = weakref.ref(loop)
+    del loop
+    gc.collect()
+    assert ref() is None
 
 
 def test_collector_removes_the_reader_that_is_looked_up(during):

@@ -11,6 +11,7 @@ import sys
 import warnings
 
 import pytest
+from waiting import run_ready
 
 from aiozmq_speedups import _ext, new_event_loop
 
@@ -19,22 +20,8 @@ pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
 core = _ext.core
 
 
-@pytest.fixture
-def contexts(loop):
-    contexts = []
-    loop.set_exception_handler(lambda _, context: contexts.append(context))
-    yield contexts
-    contexts.clear()
-
-
 #: asyncio leaves what is half made to the garbage collector.
 ours = pytest.mark.loops("speedups", closed_at_once=True)
-
-
-def run_ready(loop):
-    for _ in range(3):
-        loop.call_soon(loop.stop)
-        loop.run_forever()
 
 
 class Shy:

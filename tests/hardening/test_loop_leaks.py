@@ -3,40 +3,22 @@
 import asyncio
 import contextvars
 import gc
-import os
 import socket
 import sys
 
 import pytest
+from measuring import live_objects, memory
+from waiting import run_ready
 
 from aiozmq_speedups import EpollSelector, new_event_loop
 from aiozmq_speedups._ext import core
 
-pytestmark = pytest.mark.skipif(core is None, reason="needs the C extension")
+pytestmark = [
+    pytest.mark.loops("speedups", closed_at_once=True),
+    pytest.mark.skipif(core is None, reason="needs the C extension"),
+]
 
 MIB = 1 << 20
-
-
-def memory():
-    """Resident bytes."""
-    with open("/proc/self/statm") as f:
-        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def live():
-    return getattr(core, "_live_objects", dict)()
-
-
-@pytest.fixture
-def loop():
-    loop = new_event_loop()
-    yield loop
-    loop.close()
-
-
-def run_ready(loop):
-    loop.call_soon(loop.stop)
-    loop.run_forever()
 
 
 def assert_flat(one_round, objects, rounds=10, slack=0):
@@ -47,14 +29,14 @@ def assert_flat(one_round, objects, rounds=10, slack=0):
     for _ in range(3):
         one_round()  # free lists, buffers and caches reach their size
     gc.collect()
-    before = [*live().values(), *(sys.getrefcount(o) for o in objects)]
+    before = [*live_objects().values(), *(sys.getrefcount(o) for o in objects)]
     blocks, rss = sys.getallocatedblocks(), memory()
     for _ in range(rounds):
         one_round()
     gc.collect()
-    after = [*live().values(), *(sys.getrefcount(o) for o in objects)]
+    after = [*live_objects().values(), *(sys.getrefcount(o) for o in objects)]
     for old, new in zip(before, after, strict=True):
-        assert new - old <= slack, (live(), before, after)
+        assert new - old <= slack, (live_objects(), before, after)
     assert sys.getallocatedblocks() - blocks < 2000 + 10 * slack
     if core.BUILD_FLAVOUR != "asan":  # which keeps what was freed, to watch it
         # a leak of one object a callback would be tens of MiB

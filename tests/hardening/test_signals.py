@@ -11,7 +11,6 @@ import threading
 import time
 
 import pytest
-from two_loops import KINDS
 
 from aiozmq_speedups import Loop
 
@@ -227,10 +226,9 @@ def test_the_wakeup_descriptor_of_others_is_told(loop):
         os.close(write)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_signal_for_a_loop_that_does_not_run(kind):
+def test_a_signal_for_a_loop_that_does_not_run(make_loop):
     """Another one runs meanwhile: it is told when it runs again."""
-    loop, other = KINDS[kind](), KINDS[kind]()
+    loop, other = make_loop(), make_loop()
     seen = []
     loop.add_signal_handler(signal.SIGUSR1, seen.append, 1)
 
@@ -272,8 +270,7 @@ def test_ctrl_c_while_the_wakeup_descriptor_is_set(monkeypatch):
     loop.close()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_runner_cancels_the_main_task(kind):
+def test_runner_cancels_the_main_task(make_loop):
     """asyncio.Runner turns the first Ctrl-C into a cancellation."""
     seen = []
 
@@ -284,7 +281,7 @@ def test_runner_cancels_the_main_task(kind):
             seen.append("cancelled")
             raise
 
-    with asyncio.Runner(loop_factory=KINDS[kind]) as runner:
+    with asyncio.Runner(loop_factory=make_loop) as runner:
         thread = interrupt_when(asleep)
         with pytest.raises(KeyboardInterrupt):
             runner.run(main())
@@ -293,8 +290,7 @@ def test_runner_cancels_the_main_task(kind):
     assert seen == ["cancelled"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_runner_second_interrupt(kind):
+def test_runner_second_interrupt(make_loop):
     """The second Ctrl-C does not wait for the task."""
     seen = []
 
@@ -309,7 +305,7 @@ def test_runner_second_interrupt(kind):
         interrupt_when(asleep).join()
         interrupt_when(lambda: seen and asleep()).join()
 
-    with asyncio.Runner(loop_factory=KINDS[kind]) as runner:
+    with asyncio.Runner(loop_factory=make_loop) as runner:
         thread = threading.Thread(target=twice)
         thread.start()
         with pytest.raises(KeyboardInterrupt):

@@ -25,7 +25,7 @@ import time
 
 import pytest
 
-from aiozmq_speedups import _ext, new_event_loop
+from aiozmq_speedups import _ext
 
 SECONDS = float(os.environ.get("AIOZMQ_SPEEDUPS_SOAK", "4"))
 CONNECTIONS = 1000
@@ -38,16 +38,10 @@ SPARE_BLOCKS = 5000
 SPARE_MEMORY = 8 * MIB
 
 pytestmark = [
+    pytest.mark.loops("speedups", closed_at_once=True),
     pytest.mark.skipif(_ext.core is None, reason="needs the C extension"),
     pytest.mark.timeout(SECONDS * 3 + 60),
 ]
-
-
-@pytest.fixture
-def loop():
-    loop = new_event_loop()
-    yield loop
-    loop.close()
 
 
 @pytest.fixture

@@ -7,11 +7,6 @@ from certificate import tls  # noqa: F401
 from servers import PASSWORD, USER, postgres, redis_server  # noqa: F401
 
 
-@pytest.fixture(params=["speedups", "asyncio"])
-def loop_kind(request):
-    return request.param
-
-
 @pytest.fixture
 def run(loop, errors):
     """Runs a coroutine; the loop's exception handler must not be called."""

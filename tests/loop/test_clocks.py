@@ -1,6 +1,7 @@
 """time() of a subclass or an instance: virtual clocks, as tests have them."""
 
 import asyncio
+import contextlib
 import inspect
 import math
 import threading
@@ -11,7 +12,7 @@ import pytest
 
 from aiozmq_speedups import Loop, _ext
 
-KINDS = {"speedups": Loop, "asyncio": asyncio.SelectorEventLoop}
+pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
 class Clock:
@@ -22,9 +23,10 @@ class Clock:
         return self.now
 
 
-@pytest.fixture(params=KINDS)
-def kind(request):
-    return KINDS[request.param]
+@pytest.fixture
+def kind(make_loop):
+    with contextlib.closing(make_loop()) as loop:
+        return type(loop)
 
 
 @pytest.fixture(params=["subclass", "instance", "class set later"])

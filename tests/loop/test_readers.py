@@ -1,21 +1,11 @@
 """add_reader(), add_writer() and what ends them, beside asyncio's."""
 
 import asyncio
-import socket
 from types import SimpleNamespace
 
 import pytest
 
 pytestmark = pytest.mark.loops("speedups", "asyncio")
-
-
-@pytest.fixture
-def pair():
-    a, b = socket.socketpair()
-    with a, b:
-        a.setblocking(False)
-        b.setblocking(False)
-        yield a, b
 
 
 def turns(loop, count=5):

@@ -25,10 +25,7 @@ TOTALS = {
 }
 
 
-@pytest.fixture
-def loop_kind():
-    return "speedups"
-
+pytestmark = pytest.mark.loops("speedups")
 
 needs_extension = pytest.mark.skipif(_ext.core is None, reason="no extension")
 

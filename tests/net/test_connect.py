@@ -13,7 +13,7 @@ import traceback
 import warnings
 
 import pytest
-from two_loops import until
+from waiting import until
 
 from aiozmq_speedups import _ext
 

@@ -11,15 +11,6 @@ import pytest
 pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
-@pytest.fixture
-def pair():
-    a, b = socket.socketpair()
-    with a, b:
-        a.setblocking(False)
-        b.setblocking(False)
-        yield a, b
-
-
 async def make(kind, loop, pair):
     """A coroutine that reads one byte, and what ends it."""
     if kind == "sock_recv":

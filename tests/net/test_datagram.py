@@ -16,7 +16,7 @@ from datagrams import (
     is_ours,
     needs_ipv6,
 )
-from two_loops import until
+from waiting import until
 
 pytestmark = pytest.mark.loops("speedups", "asyncio")
 

@@ -14,7 +14,7 @@ from datagrams import (
     bound_socket,
     endpoint,
 )
-from two_loops import until
+from waiting import until
 
 pytestmark = pytest.mark.loops("speedups", "asyncio")
 

@@ -13,7 +13,7 @@ from datagrams import (
     endpoint,
     refused_address,
 )
-from two_loops import until
+from waiting import until
 
 from aiozmq_speedups._ext import core
 

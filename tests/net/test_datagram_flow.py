@@ -15,7 +15,7 @@ from datagrams import (
     fill,
     is_ours,
 )
-from two_loops import until
+from waiting import until
 
 pytestmark = pytest.mark.loops("speedups", "asyncio")
 

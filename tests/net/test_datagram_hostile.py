@@ -17,17 +17,9 @@ from datagrams import (
     is_ours,
     refused_address,
 )
-from two_loops import until
+from waiting import until
 
 pytestmark = pytest.mark.loops("speedups", "asyncio")
-
-
-@pytest.fixture
-def contexts(loop):
-    contexts = []
-    loop.set_exception_handler(lambda _, context: contexts.append(context))
-    yield contexts
-    contexts.clear()  # their tracebacks keep the loop
 
 
 # ---- datagram_received

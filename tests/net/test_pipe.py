@@ -7,7 +7,7 @@ import socket
 import tty
 
 import pytest
-from two_loops import until
+from waiting import until
 
 from aiozmq_speedups.loop import Loop
 

@@ -12,7 +12,7 @@ import sys
 
 import pytest
 from ports import held_port
-from two_loops import until
+from waiting import until
 
 pytestmark = pytest.mark.loops("speedups", "asyncio")
 

@@ -9,7 +9,7 @@ import warnings
 import weakref
 
 import pytest
-from two_loops import until
+from waiting import until
 
 from aiozmq_speedups import _ext
 

@@ -10,7 +10,7 @@ import sys
 import weakref
 
 import pytest
-from two_loops import until
+from waiting import until
 
 from aiozmq_speedups.loop import Loop
 

@@ -8,7 +8,8 @@ from unittest import mock
 
 import pytest
 from datagrams import ASYNCIO_PAUSES
-from two_loops import KINDS as LOOPS
+
+from aiozmq_speedups import new_event_loop
 
 NAMES = sorted(
     {
@@ -71,7 +72,7 @@ async def outcomes(kind):
 @pytest.mark.parametrize("kind", ["stream", "datagram", "read pipe", "write pipe"])
 def test_every_method(kind):
     found = []
-    for new_loop in LOOPS.values():
+    for new_loop in new_event_loop, asyncio.SelectorEventLoop:
         loop = new_loop()
         found.append(loop.run_until_complete(outcomes(kind)))
         loop.close()

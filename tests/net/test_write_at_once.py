@@ -12,7 +12,7 @@ import sys
 
 import pytest
 from datagrams import Recorder, bound_socket, endpoint
-from two_loops import until
+from waiting import until
 
 pytestmark = pytest.mark.loops("speedups", "asyncio")
 

@@ -1,13 +1,11 @@
 """kill -9 of either end under load: the other ends its calls, lives on, frees all."""
 
 import asyncio
-import gc
 import signal
 
 import pytest
 from children import Child, endpoint_of
-
-from aiozmq_speedups import _ext
+from measuring import live_objects
 
 SERVER = """
 import asyncio, sys
@@ -87,11 +85,6 @@ def test_server_killed_and_restarted(ours, run, endpoint):
         assert all(call.cancelled() for call in unlimited)
 
     run(go())
-
-
-def live_objects():
-    gc.collect()
-    return getattr(_ext.core, "_live_objects", dict)()
 
 
 def test_client_killed_with_calls_in_flight(ours, run, endpoint):

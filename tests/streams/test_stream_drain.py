@@ -7,18 +7,11 @@ import socket
 
 import pytest
 
-from aiozmq_speedups.loop import Loop, new_event_loop
+from aiozmq_speedups.loop import Loop
 
-KINDS = {"speedups": new_event_loop, "asyncio": asyncio.SelectorEventLoop}
+pytestmark = pytest.mark.loops("speedups", "asyncio")
+
 BIG = 1 << 25  # more than the kernel takes
-
-
-@pytest.fixture(params=KINDS)
-def loop(request):
-    loop = KINDS[request.param]()
-    yield loop
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
 
 
 @contextlib.asynccontextmanager

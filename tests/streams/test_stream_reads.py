@@ -12,6 +12,7 @@ import warnings
 import weakref
 
 import pytest
+from waiting import until
 
 from aiozmq_speedups._ext import core
 
@@ -39,12 +40,6 @@ async def connected(limit=2**16):
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-
-
-async def until(condition):
-    async with asyncio.timeout(20):
-        while not condition():
-            await asyncio.sleep(0)
 
 
 async def buffered(reader, size):

@@ -8,11 +8,6 @@ from certificate import tls  # noqa: F401
 from tls_recorder import Recorder
 
 
-@pytest.fixture(params=["asyncio", "speedups-asyncio", "speedups-aiofastnet"])
-def loop_kind(request):
-    return request.param
-
-
 @pytest.fixture
 def run(loop):
     def run(coro):

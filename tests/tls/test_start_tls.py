@@ -5,7 +5,8 @@ import socket
 import ssl
 
 import pytest
-from tls_recorder import Recorder, until
+from tls_recorder import Recorder
+from waiting import until
 
 
 async def upgrade(loop, a, b, tls):

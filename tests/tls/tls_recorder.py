@@ -31,8 +31,3 @@ class Recorder(asyncio.Protocol):
     def connection_lost(self, exc):
         self.events.append("lost")
         self.lost.set_result(exc)
-
-
-async def until(condition):
-    while not condition():
-        await asyncio.sleep(0.001)

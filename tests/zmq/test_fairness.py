@@ -14,11 +14,6 @@ BUDGET_BYTES = 1024 * 1024
 pytestmark = pytest.mark.usefixtures("errors", "transport_kind")
 
 
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
-
-
 class Flood(Recorder):
     """Sends back what it gets, so that there is always more."""
 

@@ -115,11 +115,6 @@ for i in count():
 )
 
 
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
-
-
 class TransportEnd(Recorder):
     """One end of ours: a transport and its protocol."""
 

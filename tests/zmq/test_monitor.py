@@ -12,11 +12,6 @@ from aiozmq_speedups.loop import Loop
 pytestmark = pytest.mark.usefixtures("errors", "transport_kind")
 
 
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
-
-
 def kinds(protocol):
     return [event.event for event in protocol.events]
 

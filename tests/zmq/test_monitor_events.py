@@ -14,11 +14,6 @@ from aiozmq_speedups._zmq.monitor import _EVENT_NAMES, SocketEvent, decode_event
 pytestmark = pytest.mark.usefixtures("transport_kind")
 
 
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
-
-
 class Events(Recorder):
     """The transport in C decodes messages itself, as those of a monitor."""
 

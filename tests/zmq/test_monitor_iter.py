@@ -15,11 +15,6 @@ pytestmark = pytest.mark.usefixtures("errors", "transport_kind")
 LISTENING = zmq.EVENT_LISTENING
 
 
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
-
-
 async def listen(transport, times=1):
     return [await transport.bind("tcp://127.0.0.1:*") for _ in range(times)]
 

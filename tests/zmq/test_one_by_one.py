@@ -55,7 +55,7 @@ def test_pausing_after_each(loop):
     loop.run_until_complete(go())
 
 
-@pytest.mark.parametrize("loop_kind", ["asyncio"])
+@pytest.mark.loops("asyncio")
 def test_no_memory_to_look_later(loop, errors, monkeypatch):
     """What came behind a message is not forgotten."""
     call_soon = loop.call_soon

@@ -17,11 +17,6 @@ SERVER = zmq.curve_keypair()
 CLIENT = zmq.curve_keypair()
 
 
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
-
-
 @pytest.mark.parametrize(
     ("name", "value", "option", "expected"),
     [

@@ -11,11 +11,6 @@ from helpers import close, open_transport
 pytestmark = pytest.mark.usefixtures("errors")
 
 
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
-
-
 @contextlib.contextmanager
 def sockets(type1, type2, **options):
     """A pair, of which the second connects."""

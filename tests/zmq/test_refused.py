@@ -13,11 +13,6 @@ from aiozmq_speedups._zmq import transport as zmq_transport
 pytestmark = pytest.mark.usefixtures("errors", "transport_kind")
 
 
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
-
-
 def check_refused(errors, transport, number, *messages):
     """The exception handler got each message that libzmq refused, with the reason."""
     assert [c["zmq_message"] for c in errors] == [list(m) for m in messages]

@@ -16,11 +16,6 @@ SERVER, ALICE, MALLORY = (zmq.curve_keypair() for _ in range(3))
 ANY_PORT = "tcp://127.0.0.1:*"
 
 
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
-
-
 class Members:
     def callback(self, domain, key):
         assert domain == "vault"

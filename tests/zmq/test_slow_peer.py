@@ -6,13 +6,13 @@ buffers, and in the transport's own, up to its high water mark.
 
 import asyncio
 import itertools
-import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zmq
 from children import Child
 from helpers import Recorder, close, open_transport, raw_socket, size_of
+from measuring import memory
 
 from aiozmq_speedups import _ext, new_event_loop
 from aiozmq_speedups.stream import create_zmq_stream
@@ -40,17 +40,6 @@ assert not sock.poll(10)
 print("all in order", flush=True)
 sys.stdin.readline()
 """
-
-
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
-
-
-def memory():
-    """Resident bytes."""
-    with open("/proc/self/statm") as f:
-        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def assert_grown_little(before, after):

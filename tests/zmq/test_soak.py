@@ -11,8 +11,8 @@ import os
 import pytest
 import zmq
 from helpers import Recorder, pair
+from measuring import live_objects, memory
 
-from aiozmq_speedups import _ext
 from aiozmq_speedups.interface import ZmqProtocol
 from aiozmq_speedups.stream import create_zmq_stream
 
@@ -29,25 +29,10 @@ pytestmark = [
 
 
 @pytest.fixture
-def run(loop):
-    return loop.run_until_complete
-
-
-@pytest.fixture
 def per_round(loop_kind, transport_kind):
     if transport_kind == "pure":
         return MESSAGES // ROUNDS // 50
     return MESSAGES // ROUNDS // (1 if loop_kind == "speedups" else 10)
-
-
-def memory():
-    """Resident bytes."""
-    with open("/proc/self/statm") as f:
-        return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def live():
-    return getattr(_ext.core, "_live_objects", dict)()
 
 
 async def assert_flat(one_round):
@@ -59,11 +44,11 @@ async def assert_flat(one_round):
     for _ in range(2):
         await one_round()  # free lists, queues and caches reach their size
     gc.collect()
-    objects, used = live(), memory()
+    objects, used = live_objects(), memory()
     for _ in range(ROUNDS):
         await one_round()
     gc.collect()
-    now = live()
+    now = live_objects()
     for name, count in objects.items():
         assert now[name] <= count + 10, (name, objects, now)
     assert memory() < used + 8 * MIB

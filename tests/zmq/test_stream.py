@@ -6,14 +6,9 @@ import random
 import pytest
 import zmq
 from helpers import size_of
-from parity import impl, loop_kind, ours
+from parity import impl, ours, pytest_generate_tests
 
-__all__ = ["impl", "loop_kind", "ours"]
-
-
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
+__all__ = ["impl", "ours", "pytest_generate_tests"]
 
 
 def stream_test(zmq_type=zmq.DEALER, **kwargs):

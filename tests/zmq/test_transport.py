@@ -19,11 +19,6 @@ from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
 pytestmark = pytest.mark.usefixtures("errors", "transport_kind")
 
 
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
-
-
 # -- Messages --
 
 

@@ -27,11 +27,6 @@ except ImportError:
     _testcapi = None
 
 
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
-
-
 def only_c(transport_kind):
     if transport_kind != "C":
         pytest.skip("about the C code")

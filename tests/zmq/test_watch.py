@@ -18,9 +18,7 @@ needs_extension = pytest.mark.skipif(
 )
 
 
-@pytest.fixture
-def loop_kind():
-    return "speedups"
+pytestmark = pytest.mark.loops("speedups")
 
 
 @pytest.fixture

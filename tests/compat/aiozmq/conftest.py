@@ -2,14 +2,9 @@ import os
 import sys
 
 import pytest
-from parity import impl, loop_kind, ours, rpc_log
+from parity import impl, ours, pytest_generate_tests, rpc_log
 
-__all__ = ["impl", "loop_kind", "ours", "rpc_log"]
-
-
-@pytest.fixture
-def run(loop):
-    return loop.run_until_complete
+__all__ = ["impl", "ours", "pytest_generate_tests", "rpc_log"]
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ import socket
 import struct
 
 import pytest
+from waiting import until
 
 aiohttp = pytest.importorskip("aiohttp")
 from aiohttp import web  # noqa: E402
@@ -189,7 +190,7 @@ def listens(address):
         return sock.connect_ex(address) == 0
 
 
-def test_graceful_shutdown(run, errors, until):
+def test_graceful_shutdown(run, errors):
     """A request in flight is answered, then the server is gone."""
 
     async def main():

@@ -68,7 +68,6 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("loop_kind", ["speedups", "asyncio"])
 def test_a_kernel_runs_cells(loop_kind, tmp_path, monkeypatch):
     pytest.importorskip("ipykernel")
     pytest.importorskip("jupyter_client")

@@ -7,6 +7,7 @@ import os
 import socket
 
 import pytest
+from waiting import until
 
 from aiozmq_speedups.loop import Loop
 
@@ -77,7 +78,7 @@ class App:
 
 
 @contextlib.asynccontextmanager
-async def serving(until, http="httptools", **options):
+async def serving(http="httptools", **options):
     """(application, server, URL): the server runs in a task until the block ends."""
     app = App()
     config = uvicorn.Config(
@@ -105,7 +106,7 @@ def http(request):
 
 
 @pytest.mark.parametrize("keep", [True, False], ids=["keep-alive", "close"])
-def test_hello(run, errors, until, http, keep):
+def test_hello(run, errors, http, keep):
     async def fetch(session, url):
         async with session.get(url) as response:
             assert response.status == 200
@@ -114,7 +115,7 @@ def test_hello(run, errors, until, http, keep):
     async def main():
         connector = aiohttp.TCPConnector(limit=10, force_close=not keep)
         async with (
-            serving(until, http) as (_, _, url),
+            serving(http) as (_, _, url),
             aiohttp.ClientSession(connector=connector) as session,
         ):
             for _ in range(10 if keep else 2):
@@ -125,12 +126,12 @@ def test_hello(run, errors, until, http, keep):
     run(main())
 
 
-def test_tls(run, errors, until, http, tls):
+def test_tls(run, errors, http, tls):
     async def main():
         files = {"ssl_certfile": str(tls.cert), "ssl_keyfile": str(tls.key)}
         connector = aiohttp.TCPConnector(ssl=tls.client)
         async with (
-            serving(until, http, **files) as (_, _, url),
+            serving(http, **files) as (_, _, url),
             aiohttp.ClientSession(connector=connector) as session,
         ):
             for _ in range(20):
@@ -140,7 +141,7 @@ def test_tls(run, errors, until, http, tls):
     run(main())
 
 
-def test_chunked_upload(run, errors, until, http):
+def test_chunked_upload(run, errors, http):
     async def main():
         data = os.urandom(MIB)
 
@@ -149,7 +150,7 @@ def test_chunked_upload(run, errors, until, http):
                 yield data[start : start + 10_000]
 
         async with (
-            serving(until, http) as (_, _, url),
+            serving(http) as (_, _, url),
             aiohttp.ClientSession() as session,
             session.post(f"{url}/digest", data=chunks()) as response,
         ):
@@ -158,12 +159,12 @@ def test_chunked_upload(run, errors, until, http):
     run(main())
 
 
-def test_websocket(run, errors, until):
+def test_websocket(run, errors):
     pytest.importorskip("websockets")
 
     async def main():
         async with (
-            serving(until, ws="websockets-sansio") as (_, _, url),
+            serving(ws="websockets-sansio") as (_, _, url),
             aiohttp.ClientSession() as session,
             session.ws_connect(url, max_msg_size=2 * MIB) as ws,
         ):
@@ -175,12 +176,12 @@ def test_websocket(run, errors, until):
     run(main())
 
 
-def test_graceful_shutdown(run, errors, until, http):
+def test_graceful_shutdown(run, errors, http):
     """A request in flight is answered, then the server is gone."""
 
     async def main():
         async with (
-            serving(until, http) as (app, server, url),
+            serving(http) as (app, server, url),
             aiohttp.ClientSession() as session,
         ):
             request = asyncio.create_task(session.get(f"{url}/slow"))
@@ -196,12 +197,12 @@ def test_graceful_shutdown(run, errors, until, http):
     run(main())
 
 
-def test_client_leaves_mid_response(run, errors, until, http):
+def test_client_leaves_mid_response(run, errors, http):
     """The application is told, and the server goes on."""
 
     async def main():
         async with (
-            serving(until, http) as (app, _, url),
+            serving(http) as (app, _, url),
             aiohttp.ClientSession() as session,
         ):
             response = await session.get(f"{url}/stream")

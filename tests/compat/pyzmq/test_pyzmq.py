@@ -71,7 +71,7 @@ def pyzmq_tests(tmp_path_factory):
     return next(folder.glob("pyzmq-*/tests"))
 
 
-@pytest.mark.parametrize("loop_kind", ["speedups", "asyncio"])
+@pytest.mark.loops("speedups", "asyncio")
 def test_pyzmq(pyzmq_tests, loop_kind):
     modules = [f"test_{name}.py" for name in MODULES]
     present = [name for name in modules if (pyzmq_tests / name).exists()]

@@ -8,11 +8,6 @@ from sock_cases import tcp_pair
 from aiozmq_speedups.loop import Loop
 
 
-@pytest.fixture(params=["speedups", "asyncio"])
-def loop_kind(request):
-    return request.param
-
-
 @pytest.fixture
 def ours(loop):
     """Skips on asyncio: what the test says is ours alone."""

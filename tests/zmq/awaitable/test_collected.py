@@ -80,7 +80,7 @@ print("done")
 """
 
 
-@pytest.mark.parametrize("loop_kind", ["speedups", "asyncio"])
+@pytest.mark.loops("speedups", "asyncio")
 @pytest.mark.parametrize("kind", ["real", "loaded"])
 def test_a_long_chain_of_results(ours, kind, loop_kind):
     """An operation is the result of the next: freed link by link."""

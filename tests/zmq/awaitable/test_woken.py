@@ -7,14 +7,11 @@ import pytest
 import zmq
 from awaitable.conftest import sockets
 
+pytestmark = pytest.mark.loops("asyncio", "uvloop")
+
 
 def run(loop, main):
     return loop.run_until_complete(asyncio.wait_for(main, 20))
-
-
-@pytest.fixture(params=["asyncio", "uvloop"])
-def loop_kind(request):
-    return request.param
 
 
 def test_the_order_and_the_contexts(loop, module):
