@@ -234,7 +234,9 @@
 enum { AZS_FREE_HANDLES_MAX = 65536 };
 
 /* X(name): where asyncio's own objects are changed or known by their names to be
- * faster. Tests do without, one by one: _core._do_without(). */
+ * faster. Tests do without, one by one: _core._do_without(). What each gains stands
+ * beside its code: callgrind's instructions, and times of interleaved rounds, of a
+ * round trip of 1 KiB (both ends) over streams with drain(), or over sock_*. */
 #define AZS_PATCHES(X)                                                                 \
     X(drain)          /* streams/drain.c: client_connected_cb wrapped */               \
     X(task_wakeup)    /* loop/waiter.c: known by its name */                           \
