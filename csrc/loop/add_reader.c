@@ -96,8 +96,8 @@ watch_zmq(LoopObject *self, bool writer, PyObject *const *args, Py_ssize_t nargs
 
 /* New reference to the handle, or NULL. */
 static PyObject *
-watch(LoopObject *self, const azs_call_spec *spec, bool public, bool writer,
-      PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
+add_watch(LoopObject *self, const azs_call_spec *spec, bool public, bool writer,
+          PyObject *const *args, Py_ssize_t nargs, PyObject *kwnames)
 {
     PyObject *context;
     int named = azs_parse_context(self, spec, nargs, args, kwnames, &context);
@@ -158,7 +158,7 @@ unwatch(LoopObject *self, const char *method, bool public, bool writer,
     {                                                                                  \
         static const azs_call_spec spec = {                                            \
             #method, Loop_##method, 2, {"fd", "callback"}, public};                    \
-        PyObject *res = watch(self, &spec, public, writer, args, nargs, kwnames);      \
+        PyObject *res = add_watch(self, &spec, public, writer, args, nargs, kwnames);  \
         if (public && res != NULL)                                                     \
             Py_SETREF(res, Py_NewRef(Py_None));                                        \
         return res;                                                                    \

@@ -142,7 +142,7 @@ attempt_connection(SockCoroObject *op, PyObject **result)
 }
 
 static void
-drop_connection(SockCoroObject *op)
+connect_drop(SockCoroObject *op)
 {
     azs_watcher_stop(op->loop, &op->wait);
     azs_sys_close(op->fd);
@@ -161,7 +161,7 @@ drop_connection(SockCoroObject *op)
 }
 
 static const azs_sock_kind connection_kind = {
-    .name = "_connect", .attempt = attempt_connection, .drop = drop_connection};
+    .name = "_connect", .attempt = attempt_connection, .drop = connect_drop};
 
 PyDoc_STRVAR(connect_doc,
 "_connect($self, protocol_factory, address, /)\n--\n\n"

@@ -22,7 +22,7 @@ enum {
 
 /* New bytes, or those of an earlier datagram that nobody has kept. */
 static PyObject *
-take_bytes(DatagramObject *self, const char *buf, size_t len)
+datagram_take_bytes(DatagramObject *self, const char *buf, size_t len)
 {
     while (self->nspares > 0 && len >= AZS_SPARE_MIN) {
         azs_spare *spare = &self->spares[--self->nspares];
@@ -62,7 +62,7 @@ receive_one(DatagramObject *self, azs_datagram *out)
         azs_sys_recvfrom(base->fd, scratch, AZS_SCRATCH_SIZE, &addr.sa, &addr.len);
     if (n < 0)
         return receive_failed(self, (int)n);
-    out->data = take_bytes(self, scratch, (size_t)n);
+    out->data = datagram_take_bytes(self, scratch, (size_t)n);
     out->addr = azs_addr_cache_object(&self->cache, &addr.sa, addr.len);
     if (addr.len <= sizeof(out->raw.in6) && self->family != AF_UNIX) {
         memcpy(&out->raw.sa, &addr.sa, addr.len);
@@ -115,7 +115,7 @@ receive_by_module(DatagramObject *self, azs_datagram *out)
 /* Calls datagram_received(), which may pause, close, abort, stop the loop, change the
  * protocol or raise; drops the datagram. 0 or -1. */
 static int
-deliver(DatagramObject *self, azs_datagram *dgram)
+datagram_deliver(DatagramObject *self, azs_datagram *dgram)
 {
     TransportObject *base = &self->base;
     PyObject *protocol = Py_NewRef(base->protocol);
@@ -166,7 +166,7 @@ azs_datagram_receive(DatagramObject *self)
         got++;
         bytes += (size_t)PyBytes_GET_SIZE(dgram.data);
         azs_stats_received(&base->loop->stats, (size_t)PyBytes_GET_SIZE(dgram.data));
-        if (deliver(self, &dgram) < 0)
+        if (datagram_deliver(self, &dgram) < 0)
             return -1;
         /* The rest stays where it is; the socket is readable still. */
         if (base->paused || base->closing || base->loop->stopping)

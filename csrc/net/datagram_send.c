@@ -109,7 +109,7 @@ is_ready(const azs_datagram *dgram)
 /* Sends up to `max` datagrams from the front, those whose addresses are at hand: their
  * number or -errno. */
 static int
-send_batch(DatagramObject *self, size_t max)
+datagram_send_batch(DatagramObject *self, size_t max)
 {
     struct mmsghdr messages[MAX_SEND];
     struct iovec iov[MAX_SEND];
@@ -176,7 +176,7 @@ send_some(DatagramObject *self, size_t max)
 {
     if (!is_ready(azs_datagram_queue_at(&self->out, 0)))
         return send_first_converted(self);
-    int sent = send_batch(self, max);
+    int sent = datagram_send_batch(self, max);
     if (sent == -EAGAIN)
         return 0;
     for (int i = 0; i < (sent < 0 ? 1 : sent); i++) {

@@ -52,7 +52,7 @@ report(ListenerObject *self, PyObject *sock, const char *message)
 /* Makes the protocol and the transport of an accepted connection; takes the fd.
  * 0, or -1 with an exception. */
 static int
-serve(ListenerObject *self, int fd, const azs_addr *peer)
+listener_serve(ListenerObject *self, int fd, const azs_addr *peer)
 {
     PyObject *context = PyContext_Copy(self->context);
     if (context == NULL || azs_loop_fresh_fd(self->loop, fd) < 0 ||
@@ -148,7 +148,7 @@ listener_on_ready(azs_watcher *watcher, uint32_t Py_UNUSED(events))
         self->loop->stats.accepted++;
         /* The factory may stop the listener, which lets go of it. */
         PyObject *sock = Py_NewRef(self->sock);
-        int res = serve(self, fd, &peer);
+        int res = listener_serve(self, fd, &peer);
         if (res < 0)
             res = report(self, sock,
                          "Error on transport creation for incoming connection");

@@ -243,7 +243,7 @@ typedef struct {
     const unsigned char *at, *end;
 } reader;
 
-static PyObject *take(reader *in, int depth);
+static PyObject *msgpack_take(reader *in, int depth);
 
 static inline bool
 has(const reader *in, uint64_t size)
@@ -274,7 +274,7 @@ take_text(reader *in, uint64_t length)
 }
 
 static PyObject *
-take_bytes(reader *in, uint64_t length)
+msgpack_take_bytes(reader *in, uint64_t length)
 {
     if (!has(in, length))
         return NULL;
@@ -296,7 +296,7 @@ take_array(reader *in, uint64_t length, int depth)
     /* Not before it is full: what a collection runs would find it. */
     PyObject_GC_UnTrack(tuple);
     for (Py_ssize_t i = 0; i < (Py_ssize_t)length; i++) {
-        PyObject *item = take(in, depth + 1);
+        PyObject *item = msgpack_take(in, depth + 1);
         if (item == NULL) {
             Py_DECREF(tuple);
             return NULL;
@@ -316,11 +316,11 @@ take_map(reader *in, uint64_t length, int depth)
     if (dict == NULL)
         return NULL;
     for (uint64_t i = 0; i < length; i++) {
-        PyObject *key = take(in, depth + 1), *value = NULL;
+        PyObject *key = msgpack_take(in, depth + 1), *value = NULL;
         int err = -1;
         /* The package decides on other keys. */
         if (key != NULL && (PyUnicode_CheckExact(key) || PyBytes_CheckExact(key)))
-            value = take(in, depth + 1);
+            value = msgpack_take(in, depth + 1);
         if (value != NULL)
             err = PyDict_SetItem(dict, key, value);
         Py_XDECREF(key);
@@ -350,7 +350,7 @@ take_float(uint64_t bits, int bytes)
 
 /* NULL, with or without an exception, where it is not for us. */
 static PyObject *
-take(reader *in, int depth)
+msgpack_take(reader *in, int depth)
 {
     if (!has(in, 1))
         return NULL;
@@ -376,8 +376,9 @@ take(reader *in, int depth)
     case 0xc4:
     case 0xc5:
     case 0xc6:
-        return take_big_endian(in, 1 << (tag - 0xc4), &number) ? take_bytes(in, number)
-                                                               : NULL;
+        return take_big_endian(in, 1 << (tag - 0xc4), &number)
+                   ? msgpack_take_bytes(in, number)
+                   : NULL;
     case 0xca:
     case 0xcb:
         return take_big_endian(in, 4 << (tag - 0xca), &number)
@@ -425,7 +426,7 @@ PyObject *
 azs_msgpack_unpack(const char *data, Py_ssize_t size)
 {
     reader in = {(const unsigned char *)data, (const unsigned char *)data + size};
-    PyObject *value = take(&in, 0);
+    PyObject *value = msgpack_take(&in, 0);
     if (value != NULL && in.at == in.end)
         return value;
     Py_XDECREF(value); /* something follows it */

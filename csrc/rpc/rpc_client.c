@@ -129,8 +129,8 @@ send_slowly(RpcClientObject *self, PyObject *bname, PyObject *args, PyObject *kw
 
 /* The future of the answer. `args` is a tuple, `kwargs` a dict, the rest anything. */
 static PyObject *
-send_call(RpcClientObject *self, PyObject *bname, PyObject *args, PyObject *kwargs,
-          PyObject *option)
+client_send_call(RpcClientObject *self, PyObject *bname, PyObject *args,
+                 PyObject *kwargs, PyObject *option)
 {
     if (azs_unlikely(self->write == NULL || self->write == Py_None ||
                      self->calls == NULL || !PyDict_CheckExact(self->calls) ||
@@ -176,7 +176,7 @@ RpcClient_send(RpcClientObject *self, PyObject *const *args, Py_ssize_t nargs)
                                          "timeout");
         return NULL;
     }
-    return send_call(self, args[0], args[1], args[2], args[3]);
+    return client_send_call(self, args[0], args[1], args[2], args[3]);
 }
 
 /* ---- answers ---- */
@@ -191,7 +191,7 @@ answer_slowly(RpcClientObject *self, PyObject *data, PyObject *call, PyObject *a
 
 /* Takes a call out of the table: 1 with a new reference; 0; or -1. */
 static int
-take_call(PyObject *calls, uint32_t req_id, PyObject **call)
+client_take_call(PyObject *calls, uint32_t req_id, PyObject **call)
 {
     PyObject *key = PyLong_FromUnsignedLong(req_id);
     if (key == NULL)
@@ -256,7 +256,7 @@ RpcClient_msg_received(RpcClientObject *self, PyObject *data)
             /* The list is everybody's, and so is the table: see next_id(). */
             PyObject *calls = Py_NewRef(self->calls), *call, *res = NULL;
             Py_INCREF(banswer);
-            int found = take_call(calls, req_id, &call);
+            int found = client_take_call(calls, req_id, &call);
             if (azs_likely(found > 0)) {
                 res = end_call(self, data, call, banswer, is_error);
                 Py_DECREF(call);

@@ -113,7 +113,7 @@ look_up(RpcServerObject *self, PyObject *name)
 
 /* 1 where the function is the one that is known, 0, or -1 with an exception. */
 static int
-is_known(RpcServerObject *self, PyObject *known, PyObject *func)
+handler_is_known(RpcServerObject *self, PyObject *known, PyObject *func)
 {
     PyObject *holder = holder_of(func);
     if (holder != PyTuple_GET_ITEM(known, KNOWN_HOLDER) ||
@@ -208,7 +208,7 @@ dispatch(RpcServerObject *self, PyObject *bname, PyObject *known, request *req)
         PyObject *func = look_up(self, req->name);
         int same = 0;
         if (azs_likely(func != NULL))
-            same = is_known(self, known, func);
+            same = handler_is_known(self, known, func);
         else if (PyErr_Occurred())
             same = forgive(); /* dispatch() makes the right exception of it */
         if (azs_unlikely(same <= 0)) {
@@ -386,7 +386,7 @@ read_request(RpcServerObject *self, PyObject *data, PyObject *const *frames,
 }
 
 static PyObject *
-serve(RpcServerObject *self, PyObject *data, PyObject *const *frames)
+server_serve(RpcServerObject *self, PyObject *data, PyObject *const *frames)
 {
     request req = {NULL};
     PyObject *res = NULL, *known = NULL;
@@ -433,7 +433,7 @@ RpcServer_msg_received(RpcServerObject *self, PyObject *data)
     }
     PyObject *res;
     if (azs_likely(everyday && azs_rpc_is_header(frames[0], AZS_REQUEST_HEADER_SIZE)))
-        res = serve(self, data, frames);
+        res = server_serve(self, data, frames);
     else
         res = receive_slowly(self, data);
     for (int i = 0; i < 4; i++)

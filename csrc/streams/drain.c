@@ -104,7 +104,7 @@ static PyMethodDef writer_method = {"drain", (PyCFunction)Writer_drain, METH_NOA
 
 /* True where the writer is asyncio's own, of this stream and its reader. 1, 0 or -1. */
 static int
-is_known(StreamObject *stream, PyObject *writer, PyObject *protocol)
+drain_knows(StreamObject *stream, PyObject *writer, PyObject *protocol)
 {
     azs_state *st = stream->base.st;
     PyObject *reader;
@@ -145,7 +145,7 @@ attach_writer(StreamObject *stream, PyObject *writer)
         stream->base.loop->debug)
         return 0;
     PyObject *protocol = Py_NewRef(stream->base.protocol);
-    int res = is_known(stream, writer, protocol);
+    int res = drain_knows(stream, writer, protocol);
     /* A writer's attribute that is looked at may have had another one attached. */
     if (res > 0 && stream->writer_ref == NULL) {
         stream->writer_ref = PyWeakref_NewRef(writer, NULL);

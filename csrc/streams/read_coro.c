@@ -123,7 +123,8 @@ attempt_exactly(ReadCoroObject *self, PyObject *dict, PyObject *buffer,
 
 /* Where the separator begins, -1 where it is not there. */
 static Py_ssize_t
-find(const char *buf, Py_ssize_t size, Py_ssize_t from, const char *sep, Py_ssize_t len)
+find_separator(const char *buf, Py_ssize_t size, Py_ssize_t from, const char *sep,
+               Py_ssize_t len)
 {
     if (size - from < len)
         return -1;
@@ -153,7 +154,7 @@ attempt_until(ReadCoroObject *self, PyObject *dict, PyObject *buffer, PyObject *
     Py_ssize_t size = PyByteArray_GET_SIZE(buffer);
     if (size - self->offset >= len) {
         Py_ssize_t start =
-            find(PyByteArray_AS_STRING(buffer), size, self->offset, sep, len);
+            find_separator(PyByteArray_AS_STRING(buffer), size, self->offset, sep, len);
         if (start > limit)
             return fail_limit(
                 self, "Separator is found, but chunk is longer than limit", start);

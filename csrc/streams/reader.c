@@ -343,7 +343,7 @@ done:
 /* True where it is an asyncio.StreamReader of our loop, with what is used of it. 1, 0
  * or -1. */
 static int
-is_known(StreamObject *stream, PyObject *reader, PyObject *dict)
+reader_is_known(StreamObject *stream, PyObject *reader, PyObject *dict)
 {
     azs_state *st = stream->base.st;
     if ((PyObject *)Py_TYPE(reader) != st->stream_reader)
@@ -378,7 +378,7 @@ reader_attach(StreamObject *stream, PyObject *protocol)
     dict = azs_reader_dict(reader);
     if (dict == NULL)
         goto done;
-    res = is_known(stream, reader, dict);
+    res = reader_is_known(stream, reader, dict);
     if (res <= 0)
         goto done;
     res = -1;

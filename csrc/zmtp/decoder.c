@@ -71,7 +71,7 @@ stash_feed(azs_zmtp_decoder *d, size_t n)
 /* The next octets in one piece where there are `n` of them: 1 with *at; 0 with all
  * that is there in the stash; or -ENOMEM. */
 static int
-look(azs_zmtp_decoder *d, size_t n, uint8_t **at)
+decoder_look(azs_zmtp_decoder *d, size_t n, uint8_t **at)
 {
     size_t have = stashed(d);
     if (have == 0 && d->feed_size >= n) {
@@ -106,7 +106,7 @@ skip(azs_zmtp_decoder *d, size_t n)
 
 /* Moves at most `n` octets to `to`; how many. */
 static size_t
-take(azs_zmtp_decoder *d, uint8_t *to, size_t n)
+decoder_take(azs_zmtp_decoder *d, uint8_t *to, size_t n)
 {
     size_t from_stash = stashed(d) < n ? stashed(d) : n;
     if (from_stash > 0) {
@@ -136,7 +136,8 @@ static int
 next_of_body(azs_zmtp_decoder *d, azs_zmtp_frame *frame)
 {
     if (d->room_have < d->room_size)
-        d->room_have += take(d, d->room + d->room_have, d->room_size - d->room_have);
+        d->room_have +=
+            decoder_take(d, d->room + d->room_have, d->room_size - d->room_have);
     if (d->room_have < d->room_size)
         return starved(d);
     if (d->room_have < d->body_size)
@@ -181,12 +182,12 @@ azs_zmtp_decoder_next(azs_zmtp_decoder *d, azs_zmtp_frame *frame)
     if (stashed(d) + d->feed_size == 0)
         return starved(d);
     uint8_t *at;
-    int got = look(d, 1, &at);
+    int got = decoder_look(d, 1, &at);
     assert(got != 0);
     if (got < 0)
         return got;
     size_t header_size = azs_zmtp_header_size(at[0]);
-    got = look(d, header_size, &at);
+    got = decoder_look(d, header_size, &at);
     if (got <= 0)
         return got < 0 ? got : starved(d);
     unsigned flags;
@@ -203,7 +204,7 @@ azs_zmtp_decoder_next(azs_zmtp_decoder *d, azs_zmtp_frame *frame)
         d->room_size = d->room_have = 0;
         return AZS_ZMTP_ROOM;
     }
-    got = look(d, header_size + size, &at);
+    got = decoder_look(d, header_size + size, &at);
     if (got <= 0)
         return got < 0 ? got : starved(d);
     skip(d, header_size + size);

@@ -137,7 +137,7 @@ entry_index(const azs_zmtp_node *node, const azs_zmtp_subscriber *subscriber)
 }
 
 static azs_zmtp_entry *
-entry_at(const azs_zmtp_node *node, const azs_zmtp_subscriber *subscriber)
+trie_entry_at(const azs_zmtp_node *node, const azs_zmtp_subscriber *subscriber)
 {
     size_t i = entry_index(node, subscriber);
     if (i < node->n_entries && node->entries[i]->subscriber == subscriber)
@@ -158,7 +158,7 @@ common_prefix(const azs_zmtp_node *node, const uint8_t *text, size_t size)
 
 /* The node of exactly this topic, or NULL. */
 static azs_zmtp_node *
-find(const azs_zmtp_trie *trie, const uint8_t *topic, size_t size)
+trie_find(const azs_zmtp_trie *trie, const uint8_t *topic, size_t size)
 {
     azs_zmtp_node *node = trie->root;
     while (node != NULL && size > 0) {
@@ -338,7 +338,7 @@ azs_zmtp_trie_add(azs_zmtp_trie *trie, azs_zmtp_subscriber *subscriber,
     azs_zmtp_node *node = find_or_make(trie, topic, size);
     if (node == NULL)
         return -ENOMEM;
-    azs_zmtp_entry *entry = entry_at(node, subscriber);
+    azs_zmtp_entry *entry = trie_entry_at(node, subscriber);
     if (entry != NULL) {
         if (trie->counted)
             entry->times++;
@@ -358,8 +358,8 @@ int
 azs_zmtp_trie_remove(azs_zmtp_trie *trie, azs_zmtp_subscriber *subscriber,
                      const uint8_t *topic, size_t size)
 {
-    azs_zmtp_node *node = find(trie, topic, size);
-    azs_zmtp_entry *entry = node == NULL ? NULL : entry_at(node, subscriber);
+    azs_zmtp_node *node = trie_find(trie, topic, size);
+    azs_zmtp_entry *entry = node == NULL ? NULL : trie_entry_at(node, subscriber);
     if (entry == NULL)
         return -ENOENT;
     if (--entry->times > 0)

@@ -36,6 +36,19 @@ def test_names_are_of_one_file():
     assert [name for name, n in count.items() if n > 1] == []
 
 
+def test_static_functions_are_of_one_file():
+    """A search for a function's name finds one definition: a plain verb that two files
+    would have gets the prefix of its file."""
+    found = {}
+    for path in FILES:
+        text = path.read_text()
+        for name in re.findall(r"^static\b[^;={}()]*?\b(\w+)\(", text, re.M):
+            found.setdefault(name, set()).add(path.name)
+    assert len(found) > 500
+    found.pop("_Static_assert", None)
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}
+
+
 def includes(path):
     return re.findall(r'^\s*#\s*include\s*([<"][^>"]+)[>"]', path.read_text(), re.M)
 

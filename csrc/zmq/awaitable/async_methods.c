@@ -194,7 +194,7 @@ Socket_recv_into(PyObject *self, PyTypeObject *cls, PyObject *const *args,
 /* ---- sending ---- */
 
 static bool
-all_bytes(PyObject *const *parts, Py_ssize_t nparts)
+frames_are_bytes(PyObject *const *parts, Py_ssize_t nparts)
 {
     for (Py_ssize_t i = 0; i < nparts; i++) {
         if (!PyBytes_CheckExact(parts[i]))
@@ -218,7 +218,7 @@ frames_of(PyObject **data, bool multipart, PyObject *const **parts)
     } else if (multipart) {
         return 0;
     }
-    return all_bytes(*parts, nparts) ? nparts : 0;
+    return frames_are_bytes(*parts, nparts) ? nparts : 0;
 }
 
 static PyObject *

@@ -357,7 +357,7 @@ azs_async_arm(AsyncSocketObject *self)
 /* ---- as Python sees it ---- */
 
 static int
-on_ready(azs_watcher *watcher, uint32_t Py_UNUSED(events))
+socket_on_ready(azs_watcher *watcher, uint32_t Py_UNUSED(events))
 {
     return azs_async_turn(azs_container_of(watcher, AsyncSocketObject, watcher));
 }
@@ -579,7 +579,7 @@ asyncsocket_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
                              zmq_type == ZMQ_XPUB || zmq_type == ZMQ_XSUB ||
                              zmq_type == ZMQ_REP || zmq_type == ZMQ_STREAM;
     self->fork_generation = azs_fork_generation;
-    azs_watcher_init(&self->watcher, (PyObject *)self, on_ready);
+    azs_watcher_init(&self->watcher, (PyObject *)self, socket_on_ready);
     if (handle != NULL)
         azs_async_register(self, handle, is_new);
     return (PyObject *)self;

@@ -189,8 +189,8 @@ discard_rest(const azs_libzmq *zmq, zmq_msg_t *msg, void *handle)
 
 /* The frame in `msg` as new bytes, or NULL with MemoryError. */
 static PyObject *
-frame_bytes(const azs_libzmq *zmq, zmq_msg_t *msg, size_t size, azs_spare *spare,
-            azs_spare *lent)
+message_frame_bytes(const azs_libzmq *zmq, zmq_msg_t *msg, size_t size,
+                    azs_spare *spare, azs_spare *lent)
 {
     if (azs_likely(size < AZS_ZMQ_SPARE_MIN || size > AZS_ZMQ_SPARE_MAX ||
                    lent->bytes != NULL))
@@ -242,7 +242,7 @@ azs_zmq_recv(const azs_libzmq *zmq, void *handle, azs_spare *spare, PyObject **m
         if (azs_unlikely(source != NULL))
             *source = zmq->msg_get(&msg, ZMQ_SRCFD);
         size_t frame_size = zmq->msg_size(&msg);
-        PyObject *frame = frame_bytes(zmq, &msg, frame_size, spare, lent);
+        PyObject *frame = message_frame_bytes(zmq, &msg, frame_size, spare, lent);
         if (azs_unlikely(frame == NULL))
             goto fail;
         frames[count++] = frame;

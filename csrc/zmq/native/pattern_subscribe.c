@@ -120,7 +120,7 @@ subscribe_lost(ZmtpSocketObject *Py_UNUSED(self), ZmtpPeerObject *peer)
 }
 
 static bool
-always(ZmtpSocketObject *Py_UNUSED(self))
+subscribe_always(ZmtpSocketObject *Py_UNUSED(self))
 {
     return true;
 }
@@ -141,6 +141,6 @@ const azs_native_pattern azs_native_xsub = {
     .received = azs_native_received,
     .ready = subscribe_ready,
     .lost = subscribe_lost,
-    .can_send = always,
+    .can_send = subscribe_always,
     .can_recv = azs_native_any_message,
 };
