@@ -12,7 +12,7 @@ name_is_context(azs_state *st, PyObject *kwnames, PyObject *name)
         return false;
     /* asyncio's C code gives one tuple always, and its string is not interned. */
     if (PyTuple_GET_SIZE(kwnames) == 1 && PyUnicode_CheckExact(name))
-        Py_XSETREF(st->kwnames_context, Py_NewRef(kwnames));
+        AZS_ATOMIC_SETREF(st->kwnames_context, Py_NewRef(kwnames));
     return true;
 }
 
@@ -60,7 +60,7 @@ azs_parse_context(LoopObject *loop, const azs_call_spec *spec, Py_ssize_t nargs,
             return 1;
         for (Py_ssize_t i = 0; i < nkw; i++) {
             PyObject *name = PyTuple_GET_ITEM(kwnames, i);
-            if (azs_likely(kwnames == st->kwnames_context) ||
+            if (azs_likely(kwnames == AZS_ATOMIC_LOAD(&st->kwnames_context)) ||
                 name_is_context(st, kwnames, name))
                 *context = args[nargs + i] == Py_None ? NULL : args[nargs + i];
             else if (spec->method != NULL)

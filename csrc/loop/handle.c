@@ -266,7 +266,7 @@ handle_return_run_context(HandleObject *self, PyObject *snapshot)
 {
     LoopObject *loop = self->loop;
     PyObject *context = self->context;
-    if (azs_likely(azs_context_same(context, snapshot) && Py_REFCNT(context) == 1)) {
+    if (azs_likely(azs_context_same(context, snapshot) && azs_is_unshared(context))) {
         self->context = snapshot;
         self->shared = true;
         if (azs_likely(loop->run_context == NULL)) {
@@ -405,8 +405,18 @@ enum { MAX_DEALLOC_DEPTH = 50 };
 static void
 handle_dealloc(HandleObject *self)
 {
-    azs_state *st = self->loop->st;
     assert(!self->scheduled);
+#ifdef Py_GIL_DISABLED
+    /* They would wait for whichever thread is first: here the interpreter's own way,
+     * which costs little there. */
+    AZS_DEALLOC_BEGIN(self, handle_dealloc);
+    if (azs_unlikely(self->weakrefs != NULL))
+        PyObject_ClearWeakRefs((PyObject *)self);
+    Py_CLEAR(self->repr);
+    handle_free(self);
+    AZS_DEALLOC_END;
+#else
+    azs_state *st = self->loop->st;
     PyObject_GC_UnTrack(self);
     if (azs_unlikely(self->weakrefs != NULL))
         PyObject_ClearWeakRefs((PyObject *)self);
@@ -430,6 +440,7 @@ handle_dealloc(HandleObject *self)
     }
     st->handle_depth--;
     Py_DECREF(loop);
+#endif
 }
 
 static PyObject *

@@ -172,7 +172,7 @@ loop_turn(LoopObject *self)
     }
     if (azs_unlikely(self->deferred != NULL))
         azs_loop_run_deferred(self);
-    if (self->snapshot != NULL && Py_REFCNT(self->snapshot) == 1)
+    if (self->snapshot != NULL && azs_is_unshared(self->snapshot))
         azs_loop_drop_snapshot(self);
     else if (self->run_context != NULL &&
              (self->snapshot == NULL ||

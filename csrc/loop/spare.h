@@ -55,7 +55,7 @@ azs_spare_take(azs_spare *spare, size_t size, size_t *capacity)
 static inline void
 azs_spare_give(azs_spare *spare, PyObject *bytes, size_t capacity)
 {
-    if (Py_REFCNT(bytes) != 1 || capacity < AZS_SPARE_MIN) {
+    if (!azs_is_unshared(bytes) || capacity < AZS_SPARE_MIN) {
         Py_DECREF(bytes);
         return;
     }

@@ -42,7 +42,7 @@ static inline void
 azs_datagram_give_bytes(DatagramObject *self, PyObject *bytes)
 {
     size_t size = (size_t)PyBytes_GET_SIZE(bytes);
-    if (Py_REFCNT(bytes) == 1 && size >= AZS_SPARE_MIN &&
+    if (azs_is_unshared(bytes) && size >= AZS_SPARE_MIN &&
         size <= AZS_DATAGRAM_SPARE_MAX && self->nspares < AZS_DATAGRAM_SPARES)
         self->spares[self->nspares++] = (azs_spare){bytes, size};
     else

@@ -8,7 +8,8 @@
 /* ---- returning ---- */
 
 /* `await` takes the value out of the exception and drops it at once: making one each
- * time would cost more than the rest of a read. So this class keeps the memory of one.
+ * time would cost more than the rest of a read. So this class keeps the memory of one;
+ * but for free-threaded builds, where the loops of several threads would share it.
  */
 typedef struct {
     PyStopIterationObject base;
@@ -91,7 +92,12 @@ PyObject *
 azs_coro_return_steal(azs_state *st, PyObject *value)
 {
     PyObject *exc;
-    if (azs_unlikely(st->without.stop_iteration)) {
+#ifdef Py_GIL_DISABLED
+    bool recycled = false;
+#else
+    bool recycled = azs_likely(!st->without.stop_iteration);
+#endif
+    if (!recycled) {
         exc = PyObject_CallOneArg(PyExc_StopIteration, value);
         Py_DECREF(value);
     } else {

@@ -67,7 +67,7 @@ azs_state_at_end(azs_state *st, void (*cleanup)(azs_state *st))
 void
 azs_state_release(azs_state *st)
 {
-    if (--st->holders > 0)
+    if (AZS_ATOMIC_ADD(&st->holders, -1) > 0)
         return;
     for (size_t i = 0; i < AZS_ARRAY_LEN(st->cleanups); i++) {
         if (st->cleanups[i] != NULL)

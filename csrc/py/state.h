@@ -11,6 +11,7 @@
 
 #include "base/common.h"
 #include "py/freelist.h"
+#include "py/threads.h"
 
 /* X(field): the heap types, each made by its part's azs_<part>_init. */
 #define AZS_STATE_TYPES(X)                                                             \
@@ -265,6 +266,7 @@ typedef struct azs_state {
     bool server_takes_transport;               /* asyncio's Server._attach(transport) */
     struct AsyncSocketObject
         *zmq_async_sockets[256]; /* borrowed: zmq/awaitable/siblings.c */
+    azs_mutex zmq_async_mutex;   /* guards that */
     int socket_layout;           /* see loop/sock_coro.c */
 
 #define X(field) PyTypeObject *field; /* owned */
@@ -285,7 +287,7 @@ typedef struct azs_state {
 
 /* The live-object counters cost nothing in a release build. */
 #ifdef AZS_DEBUG
-#define AZS_LIVE(st, kind, delta) ((void)((st)->live_##kind += (delta)))
+#define AZS_LIVE(st, kind, delta) ((void)AZS_ATOMIC_ADD(&(st)->live_##kind, delta))
 #else
 #define AZS_LIVE(st, kind, delta) ((void)0)
 #endif
@@ -303,7 +305,7 @@ azs_state_of_module(PyObject *mod)
 static inline azs_state *
 azs_state_hold(azs_state *st)
 {
-    st->holders++;
+    (void)AZS_ATOMIC_ADD(&st->holders, 1);
     return st;
 }
 

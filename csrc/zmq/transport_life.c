@@ -55,7 +55,8 @@ call_own(ZmqTransportObject *self, PyObject *name)
 int
 azs_zmq_transport_watch_release(ZmqTransportObject *self)
 {
-    if (azs_clock_ns() < self->st->zmq->release_due_ns || self->loop == NULL)
+    int64_t due_ns = AZS_ATOMIC_LOAD(&self->st->zmq->release_due_ns);
+    if (azs_clock_ns() < due_ns || self->loop == NULL)
         return 0;
     if (call_own(self, self->st->str__watch_release) < 0)
         return azs_zmq_transport_forgive_closed_loop(self);

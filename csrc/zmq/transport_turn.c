@@ -232,8 +232,8 @@ drain(ZmqTransportObject *self)
         PyObject *message;
         azs_spare lent;
         size_t size;
-        int err = self->socket.engine->recv(&self->socket, &self->st->zmq->spare,
-                                            &message, &size, &lent);
+        int err = self->socket.engine->recv(
+            &self->socket, azs_zmq_transport_spare(self), &message, &size, &lent);
         if (err != 0) {
             if (azs_likely(err == EAGAIN)) {
                 if (n > 0)
@@ -259,7 +259,7 @@ drain(ZmqTransportObject *self)
         PyObject *res = deliver(self, message);
         Py_DECREF(message);
         if (azs_unlikely(lent.bytes != NULL))
-            azs_spare_give(&self->st->zmq->spare, lent.bytes, lent.capacity);
+            azs_spare_give(azs_zmq_transport_spare(self), lent.bytes, lent.capacity);
         if (azs_unlikely(res == NULL))
             return FAILED;
         Py_DECREF(res);

@@ -506,6 +506,9 @@ transport_dealloc(ZmqTransportObject *self)
     AZS_DEALLOC_BEGIN(self, transport_dealloc);
     (void)transport_clear(self);
     azs_ring_free(&self->queue);
+#ifdef Py_GIL_DISABLED
+    azs_spare_clear(&self->spare);
+#endif
     azs_state *st = self->st;
     AZS_LIVE(st, zmq_transport, -1);
     AZS_DEALLOC_FREE(self);

@@ -14,7 +14,9 @@ static void
 zmq_free(azs_state *st)
 {
     azs_zmq_release_free(st->zmq->release);
+#ifndef Py_GIL_DISABLED
     azs_spare_clear(&st->zmq->spare);
+#endif
     PyMem_Free(st->zmq);
 }
 

@@ -14,8 +14,10 @@ struct azs_zmq_state {
     azs_libzmq lib; /* all NULL until _zmq_bind() */
     bool bound;
     azs_zmq_release *release; /* owned */
-    azs_spare spare;          /* for a large frame: of whichever transport is next */
-    int64_t release_due_ns;   /* a look at it is scheduled before; 0: none is */
+#ifndef Py_GIL_DISABLED
+    azs_spare spare; /* for a large frame: of whichever transport is next */
+#endif
+    int64_t release_due_ns; /* a look at it is scheduled before; 0: none is */
 };
 
 /* The states of a transport, in order:
@@ -63,7 +65,21 @@ typedef struct {
     Py_ssize_t conn_lost; /* 1 from the scheduling of connection_lost on, then
                            * one more a lost write */
     unsigned fork_generation;
+#ifdef Py_GIL_DISABLED
+    azs_spare spare; /* for a large frame: transports may be in several threads */
+#endif
 } ZmqTransportObject;
+
+/* Where large frames are received into. */
+static inline azs_spare *
+azs_zmq_transport_spare(ZmqTransportObject *self)
+{
+#ifdef Py_GIL_DISABLED
+    return &self->spare;
+#else
+    return &self->st->zmq->spare;
+#endif
+}
 
 /* ---- transport_turn.c ---- */
 

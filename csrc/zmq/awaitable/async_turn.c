@@ -189,7 +189,9 @@ send_parts(AsyncSocketObject *self, PyObject *const *parts, Py_ssize_t nparts)
         return err;
     if (self->own_loop != NULL)
         self->own_loop->stats.zmq_messages_sent++;
-    if (azs_unlikely(zero_copy && azs_clock_ns() >= self->st->zmq->release_due_ns)) {
+    if (azs_unlikely(zero_copy &&
+                     azs_clock_ns() >=
+                         AZS_ATOMIC_LOAD(&self->st->zmq->release_due_ns))) {
         PyObject *loop = Py_NewRef(self->loop);
         PyObject *res = PyObject_CallOneArg(self->st->zmq_async_watch_release, loop);
         if (res == NULL)

@@ -13,29 +13,8 @@ list_of(azs_state *st, void *handle)
     return &st->zmq_async_sockets[mixed >> 56];
 }
 
-void
-azs_async_register(AsyncSocketObject *self, void *handle, bool is_new)
-{
-    AsyncSocketObject **list = list_of(self->st, handle);
-    static_assert(AZS_ARRAY_LEN(self->st->zmq_async_sockets) == 256, "see list_of()");
-    for (AsyncSocketObject *other = *list, *next; other != NULL; other = next) {
-        next = other->next_listed;
-        if (other->handle != handle)
-            continue;
-        if (is_new) {
-            azs_async_unregister(other);
-            other->handle_closed = true;
-        } else {
-            other->has_siblings = self->has_siblings = true;
-        }
-    }
-    self->handle = handle;
-    self->next_listed = *list;
-    *list = self;
-}
-
-void
-azs_async_unregister(AsyncSocketObject *self)
+static void
+unregister(AsyncSocketObject *self)
 {
     if (self->handle == NULL)
         return;
@@ -47,6 +26,52 @@ azs_async_unregister(AsyncSocketObject *self)
     self->handle = NULL;
 }
 
+/* A reference to what another thread may be letting go of: false where it has. */
+static inline bool
+try_incref(PyObject *obj)
+{
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
+    return PyUnstable_TryIncRef(obj);
+#else
+    Py_INCREF(obj);
+    return true;
+#endif
+}
+
+void
+azs_async_register(AsyncSocketObject *self, void *handle, bool is_new)
+{
+    AsyncSocketObject **list = list_of(self->st, handle);
+    azs_mutex_lock(&self->st->zmq_async_mutex);
+    static_assert(AZS_ARRAY_LEN(self->st->zmq_async_sockets) == 256, "see list_of()");
+    for (AsyncSocketObject *other = *list, *next; other != NULL; other = next) {
+        next = other->next_listed;
+        if (other->handle != handle)
+            continue;
+        if (is_new) {
+            unregister(other);
+            other->handle_closed = true;
+        } else {
+            other->has_siblings = self->has_siblings = true;
+        }
+    }
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
+    PyUnstable_EnableTryIncRef((PyObject *)self);
+#endif
+    self->handle = handle;
+    self->next_listed = *list;
+    *list = self;
+    azs_mutex_unlock(&self->st->zmq_async_mutex);
+}
+
+void
+azs_async_unregister(AsyncSocketObject *self)
+{
+    azs_mutex_lock(&self->st->zmq_async_mutex);
+    unregister(self);
+    azs_mutex_unlock(&self->st->zmq_async_mutex);
+}
+
 PyObject *
 azs_async_siblings(AsyncSocketObject *self)
 {
@@ -54,14 +79,21 @@ azs_async_siblings(AsyncSocketObject *self)
     if (found == NULL || self->handle == NULL)
         return found;
     /* A list that grows does not set the collector off: the chain stays as it is. */
-    AsyncSocketObject *other = *list_of(self->st, self->handle);
-    for (; other != NULL; other = other->next_listed) {
-        if (other == self || other->handle != self->handle)
+    azs_mutex_lock(&self->st->zmq_async_mutex);
+    AsyncSocketObject *other = *list_of(self->st, self->handle), *failed = NULL;
+    for (; failed == NULL && other != NULL; other = other->next_listed) {
+        if (other == self || other->handle != self->handle ||
+            !try_incref((PyObject *)other))
             continue;
-        if (PyList_Append(found, (PyObject *)other) < 0) {
-            Py_DECREF(found);
-            return NULL;
-        }
+        if (PyList_Append(found, (PyObject *)other) < 0)
+            failed = other;
+        else
+            Py_DECREF(other);
+    }
+    azs_mutex_unlock(&self->st->zmq_async_mutex);
+    if (failed != NULL) {
+        Py_DECREF(failed); /* may be its last reference by now */
+        Py_CLEAR(found);
     }
     return found;
 }

@@ -62,8 +62,9 @@ module_zmq_release(PyObject *mod, PyObject *args)
         return NULL;
     azs_zmq_release_drain(st->zmq->release);
     /* A loop may be closed before it looks again: another will after a second. */
-    st->zmq->release_due_ns =
+    int64_t due_ns =
         delay > 0 ? azs_clock_ns() + AZS_NS_PER_S + (int64_t)(delay * 1e9) : 0;
+    AZS_ATOMIC_STORE(&st->zmq->release_due_ns, due_ns);
     return PyLong_FromSize_t(azs_zmq_release_outstanding(st->zmq->release));
 }
 

@@ -10,12 +10,12 @@
 typedef struct release_node {
     struct release_node *next;
     azs_zmq_release *release;
-    PyObject *object; /* owned; touched with the GIL only */
+    PyObject *object; /* owned; touched by Python threads only */
 } release_node;
 
 struct azs_zmq_release {
     _Atomic(release_node *) head; /* pushed by any thread, taken all at once */
-    size_t outstanding;           /* with the GIL only */
+    size_t outstanding;           /* with the GIL, or changed in one step */
 };
 
 azs_zmq_release *
@@ -46,7 +46,7 @@ azs_zmq_release_ready(const azs_zmq_release *release)
 size_t
 azs_zmq_release_outstanding(const azs_zmq_release *release)
 {
-    return release->outstanding;
+    return AZS_ATOMIC_LOAD(&release->outstanding);
 }
 
 void
@@ -58,7 +58,7 @@ azs_zmq_release_drain(azs_zmq_release *release)
         release_node *next = node->next;
         PyObject *object = node->object;
         free(node);
-        release->outstanding--;
+        (void)AZS_ATOMIC_ADD(&release->outstanding, -1);
         Py_DECREF(object); /* a subclass of bytes may run Python code here */
         node = next;
     }
@@ -106,7 +106,7 @@ frame_init(const azs_libzmq *zmq, zmq_msg_t *msg, azs_zmq_release *release,
         return -1;
     }
     Py_INCREF(part);
-    release->outstanding++;
+    (void)AZS_ATOMIC_ADD(&release->outstanding, 1);
     *zero_copy = true;
     return 0;
 }
