@@ -3,7 +3,7 @@
  * A ZmtpSocket has peers. A ZmtpPeer is what libzmq calls a pipe: a queue in, a queue
  * out, and the connection they go over, if there is one just now. What is done once a
  * connection (names, connecting, accepting, timers, who gets in) is Python:
- * aiozmq_speedups/_zmtp.py.
+ * aiozmq_speedups/_zmq/engine_native.py, native_links.py.
  */
 #ifndef AZS_ZMQ_NATIVE_NATIVE_H
 #define AZS_ZMQ_NATIVE_NATIVE_H
@@ -180,15 +180,55 @@ void azs_native_config_release(azs_native_config *config);
 
 /* ---- peer.c ---- */
 
-/* Takes over the frames under way as a message, where `skip` of them are dropped. */
-int azs_native_peer_push(ZmtpPeerObject *peer, int skip, PyObject *first);
+/* Events of zmq_socket_monitor(3). */
+enum {
+    AZS_NATIVE_DISCONNECTED = 0x200,
+    AZS_NATIVE_FAILED_NO_DETAIL = 0x800,
+    AZS_NATIVE_FAILED_PROTOCOL = 0x2000,
+    AZS_NATIVE_FAILED_AUTH = 0x4000,
+};
 
-/* Takes what has been received and kept back. */
-int azs_native_peer_go_on(ZmtpPeerObject *peer);
+static inline bool
+azs_native_peer_is_connected(const ZmtpPeerObject *peer)
+{
+    return peer->state == PEER_SHAKING || peer->state == PEER_READY;
+}
+
+ZmtpPeerObject *azs_native_peer_new(ZmtpSocketObject *socket, PyObject *owner,
+                                    bool connects);
+
+/* Takes it out of the loop and the socket: `state` is what it is from now on. Runs no
+ * Python code. */
+void azs_native_peer_end(ZmtpPeerObject *peer, azs_native_state state);
+
+void azs_native_peer_drop_handshake(ZmtpPeerObject *peer);
 
 /* Ends the connection; `event` and `value` are for the monitor. Calls
  * socket._peer_lost(). 0 or -1. Runs Python code. */
 int azs_native_peer_lose(ZmtpPeerObject *peer, int event, int value);
+
+/* The same for an errno. */
+int azs_native_peer_fail(ZmtpPeerObject *peer, int err);
+
+/* ---- peer_handshake.c: 0 or -1; may run Python code ---- */
+
+/* After each step of it: sends what it has to say, and goes on to what follows. */
+int azs_native_peer_shake_on(ZmtpPeerObject *peer);
+
+/* Ends the connection for what azs_zmtp_handshake_receive() returned. */
+int azs_native_peer_fail_handshake(ZmtpPeerObject *peer, int err);
+
+/* The user's answer to _peer_asks(): a status of RFC 27. */
+int azs_native_peer_decide(ZmtpPeerObject *peer, int status);
+
+/* ---- peer_receive.c ---- */
+
+/* Of its watcher. */
+int azs_native_peer_on_ready(azs_watcher *watcher, uint32_t events);
+
+/* Takes over the frames under way as a message, where `skip` of them are dropped. 0
+ * or -1. */
+int azs_native_peer_push(ZmtpPeerObject *peer, int skip, PyObject *first);
 
 /* ---- peer_send.c ---- */
 
@@ -238,8 +278,5 @@ extern PyType_Spec azs_native_socket_spec, azs_native_peer_spec;
 
 /* The libsodium of the loaded image `path`, or NULL with ImportError. */
 const azs_zmtp_crypto *azs_native_sodium(const char *path);
-
-ZmtpPeerObject *azs_native_peer_new(ZmtpSocketObject *socket, PyObject *owner,
-                                    bool connects);
 
 #endif
