@@ -10,7 +10,6 @@ import subprocess
 import sys
 
 from aiozmq_speedups import _ext
-from aiozmq_speedups._loop import tls as _tls
 from aiozmq_speedups._startup import VARIABLE
 from aiozmq_speedups._version import __version__
 
@@ -32,6 +31,10 @@ def _zmq_versions() -> dict[str, str]:
 
 def collect() -> dict[str, str]:
     """Return name: value, in the order to print them."""
+    # Not above: main() is to import asyncio as a program does, before this package's
+    # loop, which `run` puts there while asyncio is imported.
+    from aiozmq_speedups._loop import tls as _tls
+
     facts = {
         "aiozmq_speedups": __version__,
         "python": f"{platform.python_implementation()} {platform.python_version()}"

@@ -81,6 +81,7 @@ def test_info_says_why_nothing_is_accelerated():
     )
     assert done.returncode == 0, done.stderr
     assert "none: switched off by AIOZMQ_SPEEDUPS_PURE" in done.stdout
+    assert "loop of run           aiozmq_speedups.loop.Loop; " in done.stdout
 
 
 @pytest.mark.parametrize("argv", [["-h"], ["run", "-h"], ["info", "-h"]])
