@@ -81,7 +81,7 @@ class ZmqMonitor:
 
     Made by :meth:`ZmqTransport.monitor`, and on from then. What happens while
     nobody waits is kept; where that is more than the backlog the oldest events are
-    dropped, and counted in :attr:`dropped`. Iterating ends, once what was kept is
+    dropped, and counted in ``dropped``. Iterating ends, once what was kept is
     read, when the transport closes, when :meth:`close` was called, or when the user
     stopped the monitor of the zmq socket itself.
 

@@ -166,7 +166,8 @@ class Service(asyncio.AbstractServer):
         """Waits until the transport is closed. Cancelling it only stops waiting.
 
         What was sent is in libzmq's hands then, which sends it in a thread of its own:
-        the end of the loop waits for that, see :meth:`ZmqTransport.close`.
+        the end of the loop waits for that, see :meth:`ZmqTransport.close()
+        <aiozmq_speedups.ZmqTransport.close>`.
         """
         if self._proto.transport is None:
             return

@@ -268,7 +268,7 @@ class _Publication(_MethodCall):
 
 
 class PubSubClient(Service):
-    """What :func:`connect_pubsub` gives."""
+    """What :func:`~aiozmq_speedups.rpc.connect_pubsub` gives."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, proto: _ClientProtocol) -> None:
         super().__init__(loop, proto)
@@ -337,7 +337,7 @@ class PubSubClient(Service):
 
 
 class PubSubService(Service):
-    """What :func:`serve_pubsub` gives."""
+    """What :func:`~aiozmq_speedups.rpc.serve_pubsub` gives."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, proto: _ServerProtocol) -> None:
         super().__init__(loop, proto)
@@ -366,8 +366,8 @@ class PubSubService(Service):
 
         The publisher itself says so: what it publishes from then on arrives here,
         as long as the connection lasts and this end keeps up. Only publishers that
-        :func:`connect_pubsub` of this package made can say so, also through a
-        forwarder of XSUB and XPUB sockets. Others never answer; with them
+        this package's :func:`~aiozmq_speedups.rpc.connect_pubsub` made can say so, also
+        through a forwarder of XSUB and XPUB sockets. Others never answer; with them
         HANDSHAKE_SUCCEEDED of ``transport.monitor()`` tells that the subscriptions
         are on their way.
 
