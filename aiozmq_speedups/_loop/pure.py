@@ -22,7 +22,7 @@ class PureLoop(Processes):
             self._closed = True
             raise
 
-    def _stats(self) -> dict[str, int]:
+    def _stats(self, reset: bool) -> dict[str, int]:
         watched = {} if self.is_closed() else self._selector.get_map()
         return {
             "ready": len(self._ready),

@@ -109,8 +109,11 @@ class ZmqPart:
             **options,
         )
 
-    def stats(self) -> dict[str, int]:
+    def stats(self, *, reset: bool = False) -> dict[str, int]:
         """Counts of what the loop has and has done, for monitoring.
+
+        It is always on and costs nothing worth measuring: see :doc:`observe`. May be
+        called from any thread.
 
         What there is now:
 
@@ -142,12 +145,29 @@ class ZmqPart:
         ``packets_received``, ``packets_sent``
             datagrams, and system calls that moved stream data;
         ``zmq_messages_received``, ``zmq_messages_sent``
-            multipart messages of ZeroMQ transports in C.
+            multipart messages of ZeroMQ transports in C;
+        ``busy_ns``, ``idle_ns``
+            nanoseconds that the loop ran, without and with those in which it waited for
+            events: by sleeping, or with ``busy_poll_us`` by polling. Their share in
+            between two looks is how busy it was. Waiting for the GIL after a sleep is
+            idle time.
+
+        What was longest since :meth:`stats` was last called with ``reset=True``, in
+        nanoseconds:
+
+        ``longest_turn_ns``
+            one turn's callbacks together, which new events waited for; the turn that
+            runs counts with what it has taken so far;
+        ``longest_callback_ns``
+            one callback or call of a protocol. Only debug mode times them, so far;
+            else it is 0, and the longest turn is no shorter;
+        ``lag_ns``
+            how late the loop noticed that a timer was due.
 
         Without the C extension only the first five are there, and ``transports``
         leaves out pipes. Works on a closed loop, too.
         """
-        counts: dict[str, int] = self._stats()  # type: ignore[attr-defined]
+        counts: dict[str, int] = self._stats(reset is True)  # type: ignore[attr-defined]
         if not self.is_closed():  # type: ignore[attr-defined]
             counts["fds"] -= 1  # asyncio's own, to be woken by
         counts["zmq_transports"] = len(self._zmq_transports)

@@ -125,6 +125,20 @@ run_before_poll(LoopObject *self)
     return res == NULL ? -1 : 0;
 }
 
+/* 0, or -1 with an exception. */
+static int
+move_due_timers(LoopObject *self, int64_t now_ns)
+{
+    int64_t timers_ns = now_ns;
+    if (azs_timers_now(self, &timers_ns) < 0)
+        return -1;
+    if (self->timers.count == 0 || self->timers.entries[0].when_ns > timers_ns)
+        return 0;
+    if (timers_ns == now_ns) /* not by another's clock */
+        azs_stats_timer_due(&self->stats, self->timers.entries[0].when_ns, now_ns);
+    return azs_timers_move_due(self, timers_ns);
+}
+
 /* One turn as asyncio defines it: poll (but see azs_poller_is_due), add due timers,
  * run exactly what is ready then. 0, or -1 with an exception; what did not run stays
  * queued. */
@@ -138,6 +152,7 @@ loop_turn(LoopObject *self)
     azs_loop_run_deferred(self); /* where an exception ended the last turn */
     bool block = self->ready.count == 0 && !self->stopping;
     int64_t now_ns = azs_clock_ns();
+    azs_stats_turn_ends(&self->stats, now_ns);
     if (azs_poller_is_due(self, now_ns) || block) {
         int64_t timeout_ns = 0;
         if (azs_unlikely(self->before_poll != NULL && self->before_poll != Py_None)) {
@@ -154,13 +169,18 @@ loop_turn(LoopObject *self)
             if (azs_unlikely(self->ready.count > 0 || self->stopping))
                 timeout_ns = 0;
         }
-        if (azs_poller_poll(self, now_ns, timeout_ns) < 0)
-            return -1;
+        self->stats.asleep_since_ns = timeout_ns != 0 ? now_ns : 0;
+        int res = azs_poller_poll(self, now_ns, timeout_ns);
         now_ns = azs_clock_ns();
+        azs_stats_wakes(&self->stats, now_ns);
+        if (res < 0) {
+            self->stats.turn_began_ns = now_ns; /* what it waited is no turn */
+            return -1;
+        }
     }
-    if (self->timers.count > 0 &&
-        (azs_timers_now(self, &now_ns) < 0 || azs_timers_move_due(self, now_ns) < 0))
+    if (self->timers.count > 0 && move_due_timers(self, now_ns) < 0)
         return -1;
+    self->stats.turn_began_ns = now_ns;
     /* Callbacks may add entries and, by way of another loop's run in the same
      * thread or a nested clear, take some away: the count is read again. */
     for (size_t left = self->ready.count; left > 0 && self->ready.count > 0; left--) {
@@ -191,8 +211,16 @@ loop_enter(LoopObject *self)
         return -1;
     }
     self->turning = true;
+    azs_stats_run_begins(&self->stats, azs_clock_ns());
     azs_poller_start_anew(&self->poller);
     return 0;
+}
+
+static void
+loop_leave(LoopObject *self)
+{
+    self->turning = false;
+    azs_stats_run_ends(&self->stats, azs_clock_ns());
 }
 
 PyDoc_STRVAR(run_doc,
@@ -208,7 +236,7 @@ Loop__run(LoopObject *self, PyObject *Py_UNUSED(ignored))
     do {
         res = loop_turn(self);
     } while (res == 0 && !self->stopping);
-    self->turning = false;
+    loop_leave(self);
     if (res < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -224,7 +252,7 @@ Loop__run_once(LoopObject *self, PyObject *Py_UNUSED(ignored))
     if (loop_enter(self) < 0)
         return NULL;
     int res = loop_turn(self);
-    self->turning = false;
+    loop_leave(self);
     if (res < 0)
         return NULL;
     Py_RETURN_NONE;

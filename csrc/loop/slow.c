@@ -8,7 +8,9 @@ static int
 tell_slow(LoopObject *self, PyObject *tell, PyObject **args, size_t nargs,
           int64_t start_ns)
 {
-    PyObject *took = PyFloat_FromDouble((double)(azs_clock_ns() - start_ns) / 1e9);
+    int64_t took_ns = azs_clock_ns() - start_ns;
+    azs_stats_peak(&self->stats.longest_callback_ns, took_ns);
+    PyObject *took = PyFloat_FromDouble((double)took_ns / 1e9);
     if (took == NULL)
         return -1;
     args[0] = (PyObject *)self;

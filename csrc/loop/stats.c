@@ -13,27 +13,53 @@ set_count(PyObject *counts, const char *name, uint64_t value)
     return res;
 }
 
+/* Busy and idle time, and what was longest, to this moment: the loop may be in the
+ * middle of a turn, or asleep where another thread asks. */
+static int
+set_times(PyObject *counts, const azs_stats *stats)
+{
+    int64_t now_ns = azs_clock_ns(), ran_ns = stats->ran_ns, idle_ns = stats->idle_ns;
+    int64_t longest_turn_ns = stats->longest_turn_ns;
+    if (stats->running_since_ns != 0) {
+        ran_ns += now_ns - stats->running_since_ns;
+        if (stats->asleep_since_ns != 0)
+            idle_ns += now_ns - stats->asleep_since_ns;
+        else
+            azs_stats_peak(&longest_turn_ns, now_ns - stats->turn_began_ns);
+    }
+    if (set_count(counts, "busy_ns", (uint64_t)(ran_ns - idle_ns)) < 0 ||
+        set_count(counts, "idle_ns", (uint64_t)idle_ns) < 0 ||
+        set_count(counts, "longest_turn_ns", (uint64_t)longest_turn_ns) < 0 ||
+        set_count(counts, "longest_callback_ns", (uint64_t)stats->longest_callback_ns) <
+            0)
+        return -1;
+    return set_count(counts, "lag_ns", (uint64_t)stats->lag_ns);
+}
+
 PyDoc_STRVAR(stats_doc,
-"_stats($self, /)\n--\n\n"
+"_stats($self, reset, /)\n--\n\n"
 "The counts of stats(), but for ZeroMQ transports: dict[str, int].");
 
 static PyObject *
-Loop__stats(LoopObject *self, PyObject *Py_UNUSED(ignored))
+Loop__stats(LoopObject *self, PyObject *reset)
 {
-    const azs_stats *stats = &self->stats;
+    azs_stats *stats = &self->stats;
     PyObject *counts = PyDict_New();
     if (counts == NULL)
         return NULL;
     if (set_count(counts, "ready", self->ready.count) < 0 ||
         set_count(counts, "timers", self->timers.count - self->timers_cancelled) < 0 ||
         set_count(counts, "fds", azs_poller_count(&self->poller)) < 0 ||
-        set_count(counts, "transports", stats->transports) < 0)
+        set_count(counts, "transports", stats->transports) < 0 ||
+        set_times(counts, stats) < 0)
         goto fail;
 #define X(name)                                                                        \
     if (set_count(counts, #name, stats->name) < 0)                                     \
         goto fail;
     AZS_STATS_TOTALS(X)
 #undef X
+    if (reset == Py_True)
+        stats->longest_turn_ns = stats->longest_callback_ns = stats->lag_ns = 0;
     return counts;
 
 fail:
@@ -42,6 +68,6 @@ fail:
 }
 
 PyMethodDef azs_stats_methods[] = {
-    {"_stats", (PyCFunction)Loop__stats, METH_NOARGS, stats_doc},
+    {"_stats", (PyCFunction)Loop__stats, METH_O, stats_doc},
     {NULL},
 };

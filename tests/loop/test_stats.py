@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,9 @@ TOTALS = {
     *("callbacks", "transports_made", "accepted"),
     *("bytes_received", "bytes_sent", "packets_received", "packets_sent"),
     *("zmq_messages_received", "zmq_messages_sent"),
+    *("busy_ns", "idle_ns"),
 }
+PEAKS = {"longest_turn_ns", "longest_callback_ns", "lag_ns"}
 
 
 pytestmark = pytest.mark.loops("speedups")
@@ -69,7 +73,7 @@ class Collector(asyncio.Protocol, asyncio.DatagramProtocol):
 def test_keys(loop):
     stats = loop.stats()
     assert type(stats) is dict
-    assert set(stats) == (NOW | TOTALS if _ext.core else NOW)
+    assert set(stats) == (NOW | TOTALS | PEAKS if _ext.core else NOW)
     assert all(type(value) is int for value in stats.values())
     assert set(stats.values()) == {0}
 
@@ -159,6 +163,154 @@ def test_callback_that_leaves_the_loop(loop):
         loop.run_forever()
     assert watch("callbacks") == (1,)
     loop.run_until_complete(asyncio.sleep(0))
+
+
+def spin(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+@needs_extension
+def test_busy_and_idle(loop):
+    def times():
+        stats = loop.stats()
+        return stats["busy_ns"], stats["idle_ns"]
+
+    assert times() == (0, 0)
+    loop.run_until_complete(asyncio.sleep(0.02))
+    busy, idle = times()
+    assert idle >= 10_000_000 and busy > 0
+    time.sleep(0.01)
+    assert times() == (busy, idle)  # it does not run
+
+    loop.call_soon(spin, 0.02)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    busy_now, idle_now = times()
+    assert idle_now == idle  # it never had to wait
+    assert busy_now - busy >= 20_000_000
+
+
+@needs_extension
+def test_busy_polling_is_idle_time():
+    loop = Loop(busy_poll_us=1_000_000)
+    loop.run_until_complete(asyncio.sleep(0.02))
+    assert loop.stats()["busy_polls"] > 1
+    assert loop.stats()["idle_ns"] >= 10_000_000
+    loop.close()
+
+
+@needs_extension
+def test_times_while_it_runs(loop):
+    """In a callback, and from another thread while the loop sleeps."""
+    seen = []
+
+    def look(pause):
+        spin(pause)
+        seen.append(loop.stats())
+
+    async def main():
+        loop.call_soon(look, 0.01)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        before = loop.stats()["sleeps"]
+
+        def watch():
+            while loop.stats()["sleeps"] == before:  # until it sleeps
+                time.sleep(0.001)
+            seen.append(loop.stats(reset=True))
+            time.sleep(0.01)
+            seen.append(loop.stats())
+
+        await asyncio.to_thread(watch)
+
+    loop.run_until_complete(main())
+    running, asleep, later = seen
+    assert running["busy_ns"] >= 10_000_000
+    assert running["longest_turn_ns"] >= 10_000_000
+    assert later["idle_ns"] - asleep["idle_ns"] >= 10_000_000
+    assert later["busy_ns"] == asleep["busy_ns"] or later["sleeps"] > asleep["sleeps"]
+    assert later["longest_turn_ns"] == 0 or later["sleeps"] > asleep["sleeps"]
+
+
+@needs_extension
+def test_longest_turn(loop):
+    loop.call_soon(spin, 0.01)
+    loop.call_soon(spin, 0.01)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    longest = loop.stats()["longest_turn_ns"]
+    assert longest >= 20_000_000
+    loop.run_until_complete(asyncio.sleep(0))
+    assert loop.stats(reset=True)["longest_turn_ns"] == longest
+    assert loop.stats()["longest_turn_ns"] == 0
+
+
+@needs_extension
+def test_longest_callback_in_debug_mode(loop):
+    loop.set_debug(True)
+    loop.slow_callback_duration = 1000
+    loop.call_soon(spin, 0.01)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    assert loop.stats(reset=True)["longest_callback_ns"] >= 10_000_000
+    assert loop.stats()["longest_callback_ns"] == 0
+
+
+@needs_extension
+def test_sleep_that_is_interrupted_is_no_turn(loop):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    old = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.stats(reset=True)
+        loop.call_later(3600, lambda: None).cancel()
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            loop.run_forever()
+    finally:
+        signal.signal(signal.SIGALRM, old)
+    stats = loop.stats()
+    assert stats["idle_ns"] >= 40_000_000
+    assert stats["longest_turn_ns"] < stats["idle_ns"]
+
+
+@needs_extension
+def test_lag(loop):
+    async def main():
+        await asyncio.sleep(0)
+        loop.stats(reset=True)
+        loop.call_later(0, lambda: None)
+        spin(0.02)
+        await asyncio.sleep(0.01)
+        return loop.stats()["lag_ns"]
+
+    assert loop.run_until_complete(main()) >= 20_000_000
+
+
+@needs_extension
+def test_lag_of_a_time_long_past(loop):
+    """What was late before it was set is not the loop's doing."""
+
+    async def main():
+        loop.stats(reset=True)
+        loop.call_at(loop.time() - 1000, lambda: None)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return loop.stats()["lag_ns"]
+
+    assert loop.run_until_complete(main()) < 900 * 10**9
+
+
+@needs_extension
+def test_lag_by_another_clock(loop):
+    loop.time = lambda: 1e6
+    loop.call_later(-5000, loop.stop)
+    loop.run_forever()
+    assert loop.stats()["lag_ns"] == 0
 
 
 @needs_extension
