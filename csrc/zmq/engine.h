@@ -81,6 +81,10 @@ struct azs_zmq_engine {
     int (*recv)(azs_zmq_socket *socket, azs_spare *spare, PyObject **message,
                 size_t *size, azs_spare *lent);
 
+    /* Takes back a message that its user may have finished with; steals the reference.
+     * NULL: it is just dropped. `handle` may be NULL. */
+    void (*recycle)(azs_zmq_socket *socket, PyObject *message);
+
     /* Sends bytes objects as one message. On EAGAIN nothing was sent. */
     int (*send)(azs_zmq_socket *socket, PyObject *const *parts, Py_ssize_t nparts,
                 bool *zero_copy);
@@ -93,7 +97,8 @@ struct azs_zmq_engine {
     int (*look)(azs_zmq_socket *socket, int *events);
 
     /* Where fd is -1: from now on ready(owner) is called when recv() or send() may have
-     * more to do, until unwatch(). `owner` is held meanwhile. */
+     * more to do, until unwatch(). `owner` is held meanwhile. 1 where it will ask again
+     * by itself, 0, or -1 with an exception. */
     int (*watch)(azs_zmq_socket *socket, int (*ready)(PyObject *owner),
                  PyObject *owner);
     void (*unwatch)(azs_zmq_socket *socket);

@@ -141,7 +141,9 @@ stop_watching(ZmqTransportObject *self)
 static int
 on_engine_ready(PyObject *owner)
 {
-    return azs_zmq_transport_turn((ZmqTransportObject *)owner);
+    ZmqTransportObject *self = (ZmqTransportObject *)owner;
+    int err = self->watcher.queued ? 0 : azs_zmq_transport_turn(self);
+    return err < 0 ? -1 : self->watcher.queued;
 }
 
 static int

@@ -257,7 +257,10 @@ drain(ZmqTransportObject *self)
             return UNSETTLED;
         }
         PyObject *res = deliver(self, message);
-        Py_DECREF(message);
+        if (self->socket.engine->recycle != NULL)
+            self->socket.engine->recycle(&self->socket, message);
+        else
+            Py_DECREF(message);
         if (azs_unlikely(lent.bytes != NULL))
             azs_spare_give(azs_zmq_transport_spare(self), lent.bytes, lent.capacity);
         if (azs_unlikely(res == NULL))

@@ -112,6 +112,13 @@ void azs_zmtp_decoder_read(azs_zmtp_decoder *d, size_t n);
  * 0, or -ENOMEM. */
 int azs_zmtp_decoder_keep(azs_zmtp_decoder *d);
 
+/* What of the feed is not consumed yet. */
+static inline size_t
+azs_zmtp_decoder_feeds(const azs_zmtp_decoder *d)
+{
+    return d->feed_size;
+}
+
 /* Octets handed in and not yet handed out. */
 static inline size_t
 azs_zmtp_decoder_pending(const azs_zmtp_decoder *d)

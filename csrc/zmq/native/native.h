@@ -48,6 +48,12 @@ typedef struct azs_native_batch {
     uint8_t memory[32 * 1024];
 } azs_native_batch;
 
+enum {
+    AZS_NATIVE_READ_SIZE = 64 * 1024, /* of one recv(2) */
+    AZS_NATIVE_SPARE_FRAMES = 8,
+    AZS_NATIVE_SPARE_MAX = 4096, /* of a frame that is kept */
+};
+
 /* ---- ZmtpPeer ---- */
 
 typedef enum {
@@ -75,7 +81,7 @@ struct ZmtpPeerObject {
     bool dirty;    /* among those to be flushed */
     bool active;   /* among those with messages */
     bool stuffed;  /* not read from: its queue in is full */
-    bool skipping; /* what is left of the message is not wanted */
+    bool garbled;  /* not read from: what came has no meaning */
     bool beating;  /* Python has a timer for its heartbeats */
     int broken;    /* an errno of sending: to be told of by the loop */
     int minor;     /* of its ZMTP version */
@@ -87,7 +93,8 @@ struct ZmtpPeerObject {
     PyObject *id; /* owned or NULL: ROUTER's name for it */
 
     /* in */
-    PyObject *room;    /* owned or NULL: bytes that a large frame is received into */
+    uint8_t *buffer; /* owned or NULL: read, and fed to the decoder, but not decoded */
+    PyObject *room;  /* owned or NULL: bytes that a large frame is received into */
     PyObject **frames; /* owned references: the message under way */
     int nframes, frames_room;
     azs_ring in; /* owned lists of bytes */
@@ -120,6 +127,7 @@ typedef struct {
     /* Would send() or recv() do more than say EAGAIN or EFSM? */
     bool (*can_send)(ZmtpSocketObject *self);
     bool (*can_recv)(ZmtpSocketObject *self);
+    bool pulls; /* recv() takes from whoever is active: see azs_native_peer_pull() */
 } azs_native_pattern;
 
 extern const azs_native_pattern azs_native_dealer, azs_native_push, azs_native_pull,
@@ -148,6 +156,15 @@ struct ZmtpSocketObject {
     azs_deferred flush;
     azs_native_batch *spares; /* owned */
     int nspares;
+    uint8_t *spare_buffer; /* owned or NULL: of AZS_NATIVE_READ_SIZE */
+
+    /* While a message is pulled from a peer: where it is put. */
+    PyObject **pulled; /* borrowed or NULL */
+    /* What is left of the last message, where nobody has kept it: an empty list, and
+     * its frames, to be used again in their order. */
+    PyObject *spare_list;                            /* owned or NULL */
+    PyObject *spare_frames[AZS_NATIVE_SPARE_FRAMES]; /* owned, from next_spare on */
+    unsigned next_spare, end_spare;
 
     PyObject *by_id;      /* owned: ROUTER's peers by id, a dict */
     uint32_t next_id;     /* of those without an id of their own; REQ's requests */
@@ -173,7 +190,14 @@ void azs_native_socket_drop_pipe(ZmtpSocketObject *self, ZmtpPeerObject *peer);
 int azs_native_socket_take(ZmtpSocketObject *self, PyObject **message,
                            ZmtpPeerObject **from);
 
-/* Tells the transport. 0, or -1 with an exception. Runs Python code. */
+/* Adds to those that have messages. 0, or -1 with MemoryError. */
+int azs_native_socket_activate(ZmtpSocketObject *self, ZmtpPeerObject *peer);
+
+/* A list for `n` frames, not filled in; new reference. NULL with MemoryError. */
+PyObject *azs_native_socket_new_list(ZmtpSocketObject *self, Py_ssize_t n);
+
+/* Tells the transport. 1 where it will ask for more, 0, or -1 with an exception. Runs
+ * Python code. */
 int azs_native_socket_tell(ZmtpSocketObject *self);
 
 void azs_native_config_release(azs_native_config *config);
@@ -225,6 +249,13 @@ int azs_native_peer_decide(ZmtpPeerObject *peer, int status);
 
 /* Of its watcher. */
 int azs_native_peer_on_ready(azs_watcher *watcher, uint32_t events);
+
+/* The next message of what was read and not decoded: true with a new reference. Never
+ * fails: what is wrong is left to the loop. */
+bool azs_native_peer_pull(ZmtpPeerObject *peer, PyObject **message);
+
+/* Gives back the memory that was read to. */
+void azs_native_peer_drop_buffer(ZmtpPeerObject *peer);
 
 /* Takes over the frames under way as a message, where `skip` of them are dropped. 0
  * or -1. */

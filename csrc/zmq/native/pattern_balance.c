@@ -107,6 +107,7 @@ const azs_native_pattern azs_native_dealer = {
     .lost = azs_native_forget,
     .can_send = azs_native_any_room,
     .can_recv = azs_native_any_message,
+    .pulls = true,
 };
 
 const azs_native_pattern azs_native_push = {
@@ -127,6 +128,7 @@ const azs_native_pattern azs_native_pull = {
     .lost = azs_native_forget,
     .can_send = azs_native_never,
     .can_recv = azs_native_any_message,
+    .pulls = true,
 };
 
 const azs_native_pattern azs_native_pair = {
@@ -137,4 +139,5 @@ const azs_native_pattern azs_native_pair = {
     .lost = azs_native_forget,
     .can_send = azs_native_any_room,
     .can_recv = azs_native_any_message,
+    .pulls = true,
 };

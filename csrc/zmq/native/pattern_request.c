@@ -123,6 +123,7 @@ const azs_native_pattern azs_native_req = {
     .lost = azs_native_forget,
     .can_send = req_can_send,
     .can_recv = req_can_recv,
+    .pulls = true,
 };
 
 /* ---- REP ---- */
@@ -221,4 +222,5 @@ const azs_native_pattern azs_native_rep = {
     .lost = azs_native_forget,
     .can_send = rep_can_send,
     .can_recv = rep_can_recv,
+    .pulls = true,
 };

@@ -86,4 +86,5 @@ const azs_native_pattern azs_native_router = {
     .lost = router_lost,
     .can_send = always,
     .can_recv = azs_native_any_message,
+    .pulls = true,
 };

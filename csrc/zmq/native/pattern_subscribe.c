@@ -133,6 +133,7 @@ const azs_native_pattern azs_native_sub = {
     .lost = subscribe_lost,
     .can_send = azs_native_never,
     .can_recv = azs_native_any_message,
+    .pulls = true,
 };
 
 const azs_native_pattern azs_native_xsub = {
@@ -143,4 +144,5 @@ const azs_native_pattern azs_native_xsub = {
     .lost = subscribe_lost,
     .can_send = subscribe_always,
     .can_recv = azs_native_any_message,
+    .pulls = true,
 };

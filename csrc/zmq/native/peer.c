@@ -38,6 +38,7 @@ drop_connection(ZmtpPeerObject *peer)
         azs_sys_close(peer->fd);
     peer->fd = -1;
     azs_native_peer_drop_handshake(peer);
+    azs_native_peer_drop_buffer(peer);
     azs_zmtp_decoder_clear(&peer->decoder);
     azs_zmtp_decoder_init(&peer->decoder, AZS_ZMTP_HANDSHAKE_MAX);
     Py_CLEAR(peer->room);
@@ -49,7 +50,7 @@ drop_connection(ZmtpPeerObject *peer)
     }
     azs_native_peer_drop_out(peer, false);
     peer->broken = 0;
-    peer->stuffed = peer->skipping = false;
+    peer->stuffed = peer->garbled = false;
     azs_zmtp_heartbeat_start(&peer->heartbeat, 0, 0, 0);
 }
 

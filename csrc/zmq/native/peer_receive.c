@@ -6,7 +6,6 @@
 #include "zmq/native/native.h"
 
 enum {
-    READ_SIZE = 64 * 1024,     /* of one recv(2) into the loop's memory */
     READ_BUDGET = 1024 * 1024, /* a turn: other peers want to be read from, too */
     FRAMES_MAX = 1 << 20,      /* of a message: those of an endless one end the peer */
 };
@@ -37,11 +36,11 @@ azs_native_peer_push(ZmtpPeerObject *peer, int skip, PyObject *first)
 {
     ZmtpSocketObject *socket = peer->socket;
     int before = first != NULL;
-    PyObject *list = PyList_New(peer->nframes - skip + before);
+    PyObject *list = azs_native_socket_new_list(socket, peer->nframes - skip + before);
     if (list == NULL)
         return -1;
     /* The list may have had the collector run, which may have ended us. */
-    if (peer->state != PEER_READY || socket->closed) {
+    if (azs_unlikely(peer->state != PEER_READY || socket->closed)) {
         Py_DECREF(list);
         return 0;
     }
@@ -55,22 +54,18 @@ azs_native_peer_push(ZmtpPeerObject *peer, int skip, PyObject *first)
             items[before + i - skip] = peer->frames[i];
     }
     peer->nframes = 0;
+    if (azs_likely(socket->pulled != NULL)) {
+        assert(*socket->pulled == NULL);
+        *socket->pulled = list;
+        return 0;
+    }
     if ((peer->in.slots == NULL && azs_ring_init(&peer->in, 16) < 0) ||
         azs_ring_push(&peer->in, (uintptr_t)list) < 0) {
         Py_DECREF(list);
         PyErr_NoMemory();
         return -1;
     }
-    if (!peer->active) {
-        if ((socket->active.slots == NULL && azs_ring_init(&socket->active, 16) < 0) ||
-            azs_ring_push(&socket->active, (uintptr_t)peer) < 0) {
-            PyErr_NoMemory();
-            return -1;
-        }
-        peer->active = true;
-        Py_INCREF(peer);
-    }
-    return 0;
+    return azs_native_socket_activate(socket, peer);
 }
 
 static int
@@ -102,6 +97,16 @@ frame_bytes(ZmtpPeerObject *peer, const azs_zmtp_frame *frame)
         PyObject *body = peer->room;
         peer->room = NULL;
         return body;
+    }
+    ZmtpSocketObject *socket = peer->socket;
+    if (socket->next_spare < socket->end_spare) {
+        PyObject *spare = socket->spare_frames[socket->next_spare++];
+        if (azs_likely((size_t)PyBytes_GET_SIZE(spare) == frame->size)) {
+            azs_spare_set_size(spare, frame->size);
+            memcpy(PyBytes_AS_STRING(spare), frame->body, frame->size);
+            return spare;
+        }
+        Py_DECREF(spare);
     }
     return PyBytes_FromStringAndSize((const char *)frame->body,
                                      (Py_ssize_t)frame->size);
@@ -246,44 +251,174 @@ take_octets(ZmtpPeerObject *peer, uint8_t *data, size_t size)
     return 0;
 }
 
-static int
-read_on(ZmtpPeerObject *peer)
+/* ---- what was read and not decoded ---- */
+
+void
+azs_native_peer_drop_buffer(ZmtpPeerObject *peer)
 {
+    uint8_t *buffer = peer->buffer;
+    ZmtpSocketObject *socket = peer->socket;
+    peer->buffer = NULL;
+    if (buffer == NULL)
+        return;
+    if (socket != NULL && socket->spare_buffer == NULL)
+        socket->spare_buffer = buffer;
+    else
+        PyMem_Free(buffer);
+}
+
+static uint8_t *
+take_buffer(ZmtpSocketObject *socket)
+{
+    uint8_t *buffer = socket->spare_buffer;
+    socket->spare_buffer = NULL;
+    if (azs_unlikely(buffer == NULL)) {
+        buffer = PyMem_Malloc(AZS_NATIVE_READ_SIZE);
+        if (buffer == NULL)
+            PyErr_NoMemory();
+    }
+    return buffer;
+}
+
+/* Nothing that follows has a meaning; whoever runs the loop ends the connection. */
+static void
+garble(ZmtpPeerObject *peer, int err)
+{
+    LoopObject *loop = peer->socket->loop;
+    peer->garbled = true;
+    peer->broken = err;
+    azs_native_peer_drop_buffer(peer);
+    azs_zmtp_decoder_clear(&peer->decoder);
+    if (loop != NULL && azs_watcher_post(loop, &peer->watcher, EPOLLERR) < 0)
+        PyErr_Clear(); /* the peer's next octets, or its end, do as well */
+}
+
+bool
+azs_native_peer_pull(ZmtpPeerObject *peer, PyObject **message)
+{
+    ZmtpSocketObject *socket = peer->socket;
+    azs_zmtp_frame frame;
+    *message = NULL;
+    socket->pulled = message;
+    while (peer->buffer != NULL) {
+        int got = azs_zmtp_decoder_next(&peer->decoder, &frame);
+        if (azs_likely(got == AZS_ZMTP_FRAME)) {
+            int err = take_frame(peer, &frame);
+            if (azs_unlikely(err < 0)) {
+                if (err == -1)
+                    PyErr_Clear();
+                garble(peer, err == -1 ? ENOMEM : -err);
+            }
+            if (*message != NULL) {
+                if (peer->buffer != NULL &&
+                    azs_zmtp_decoder_pending(&peer->decoder) == 0)
+                    azs_native_peer_drop_buffer(peer);
+                break;
+            }
+        } else if (got == AZS_ZMTP_ROOM) {
+            if (give_room(peer) < 0) {
+                PyErr_Clear();
+                garble(peer, ENOMEM);
+            }
+        } else if (got == AZS_ZMTP_STARVED) {
+            azs_native_peer_drop_buffer(peer);
+        } else {
+            garble(peer, -got);
+        }
+    }
+    socket->pulled = NULL;
+    return *message != NULL;
+}
+
+/* Has the transport ask for what is in the buffer; if it does not, the rest is decoded
+ * here. 0, or -1 with an exception; what the transport raises is put into *raised. */
+static int
+hand_over(ZmtpPeerObject *peer, PyObject **raised)
+{
+    ZmtpSocketObject *socket = peer->socket;
+    if (azs_native_socket_activate(socket, peer) < 0)
+        return -1;
+    int asks = azs_native_socket_tell(socket);
+    if (azs_unlikely(asks < 0)) {
+        *raised = azs_exc_take();
+        return 0; /* its next turn asks for what is left */
+    }
+    if (asks > 0 || peer->buffer == NULL)
+        return 0;
+    if (take_frames(peer) < 0)
+        return -1;
+    if (peer->buffer != NULL && azs_zmtp_decoder_feeds(&peer->decoder) == 0)
+        azs_native_peer_drop_buffer(peer);
+    return 0;
+}
+
+static inline bool
+is_deciding(const ZmtpPeerObject *peer)
+{
+    return peer->state == PEER_SHAKING && peer->shaking->hs.phase == AZS_ZMTP_DECIDE;
+}
+
+/* Does the transport take messages as they are decoded? */
+static inline bool
+is_pulled(const ZmtpPeerObject *peer)
+{
+    const ZmtpSocketObject *socket = peer->socket;
+    return peer->state == PEER_READY && socket->pattern->pulls &&
+           socket->on_ready != NULL && !socket->closed;
+}
+
+static int
+read_on(ZmtpPeerObject *peer, PyObject **raised)
+{
+    ZmtpSocketObject *socket = peer->socket;
     size_t budget = READ_BUDGET;
-    while (
-        azs_native_peer_is_connected(peer) && !peer->stuffed && budget > 0 &&
-        !(peer->state == PEER_SHAKING && peer->shaking->hs.phase == AZS_ZMTP_DECIDE)) {
+    while (azs_native_peer_is_connected(peer) && !peer->stuffed && !peer->garbled &&
+           budget > 0 && !is_deciding(peer) && socket->loop != NULL) {
         size_t size = 0;
         uint8_t *target = azs_zmtp_decoder_target(&peer->decoder, &size);
         uint8_t *to = target;
+        bool pulled = false;
         if (azs_likely(target == NULL)) {
-            to = (uint8_t *)azs_loop_scratch(peer->socket->loop);
+            pulled = is_pulled(peer);
+            to = pulled ? take_buffer(socket)
+                        : (uint8_t *)azs_loop_scratch(socket->loop);
             if (to == NULL)
                 return -1;
-            size = READ_SIZE;
+            size = AZS_NATIVE_READ_SIZE;
         }
+        if (pulled)
+            peer->buffer = to;
         ssize_t n = recv(peer->fd, to, size, MSG_DONTWAIT);
-        if (n < 0) {
-            if (errno == EINTR)
+        int err = n < 0 ? errno : 0;
+        if (azs_unlikely(n <= 0)) {
+            azs_native_peer_drop_buffer(peer);
+            if (err == EINTR)
                 continue;
-            return errno == EAGAIN ? 0 : azs_native_peer_fail(peer, errno);
+            if (err == EAGAIN)
+                return 0;
+            return azs_native_peer_fail(peer, n == 0 ? EPIPE : err);
         }
-        if (n == 0)
-            return azs_native_peer_fail(peer, EPIPE);
-        peer->socket->loop->stats.packets_received++;
+        socket->loop->stats.packets_received++;
         azs_zmtp_heartbeat_received(&peer->heartbeat);
         budget -= (size_t)n < budget ? (size_t)n : budget;
         if (target != NULL) {
             azs_zmtp_decoder_read(&peer->decoder, (size_t)n);
             if (take_frames(peer) < 0)
                 return -1;
-        } else {
-            if (take_octets(peer, to, (size_t)n) < 0)
-                return -1;
-            /* The rest, if there is any, wakes the loop again. */
-            if ((size_t)n < size && !azs_zmtp_decoder_has_room(&peer->decoder))
-                return 0;
+            continue;
         }
+        if (pulled) {
+            azs_zmtp_decoder_feed(&peer->decoder, to, (size_t)n);
+            if (hand_over(peer, raised) < 0)
+                return -1;
+            if (peer->buffer != NULL || *raised != NULL)
+                return 0;
+        } else if (take_octets(peer, to, (size_t)n) < 0) {
+            return -1;
+        }
+        /* The rest, if there is any, wakes the loop again. */
+        if ((size_t)n < size && !azs_zmtp_decoder_has_room(&peer->decoder))
+            return 0;
     }
     return 0;
 }
@@ -305,6 +440,7 @@ azs_native_peer_on_ready(azs_watcher *watcher, uint32_t events)
 {
     ZmtpPeerObject *peer = (ZmtpPeerObject *)watcher->owner;
     ZmtpSocketObject *socket = (ZmtpSocketObject *)Py_NewRef(peer->socket);
+    PyObject *raised = NULL;
     int result = 0;
     if (azs_unlikely(socket->loop == NULL || !azs_native_peer_is_connected(peer) ||
                      socket->loop->fork_generation != azs_fork_generation))
@@ -317,14 +453,15 @@ azs_native_peer_on_ready(azs_watcher *watcher, uint32_t events)
         peer->stuffed = false;
         azs_zmtp_heartbeat_resume(&peer->heartbeat);
         want_read(peer, true);
-        result = take_frames(peer);
-    } else if (azs_native_peer_is_connected(peer) &&
-               azs_zmtp_decoder_pending(&peer->decoder) > 0 &&
-               !azs_zmtp_decoder_has_room(&peer->decoder)) {
-        result = take_frames(peer); /* what came while somebody decided */
     }
-    if (result == 0 && (events & ~(uint32_t)EPOLLOUT))
-        result = read_on(peer);
+    if (peer->buffer != NULL)
+        result = hand_over(peer, &raised);
+    else if (azs_zmtp_decoder_pending(&peer->decoder) > 0 &&
+             !azs_zmtp_decoder_has_room(&peer->decoder))
+        result = take_frames(peer); /* what was kept */
+    if (result == 0 && raised == NULL && peer->buffer == NULL &&
+        (events & ~(uint32_t)EPOLLOUT))
+        result = read_on(peer, &raised);
     if (azs_unlikely(result < 0 && azs_native_peer_is_connected(peer))) {
         /* No memory, or what a hook raised: the rest of the stream has no meaning. */
         PyObject *exc = azs_exc_take();
@@ -348,7 +485,13 @@ azs_native_peer_on_ready(azs_watcher *watcher, uint32_t events)
     bool room = socket->wants_room && peer->piped && azs_native_peer_has_room(peer);
     if (room)
         socket->wants_room = false;
-    if (room || socket->active.count > 0 || socket->news.count > 0) {
+    if (raised != NULL) {
+        /* It has been told. */
+        if (result < 0)
+            PyErr_WriteUnraisable((PyObject *)socket);
+        azs_exc_restore_steal(raised);
+        result = -1;
+    } else if (room || socket->active.count > 0 || socket->news.count > 0) {
         PyObject *exc = result < 0 ? azs_exc_take() : NULL;
         if (azs_native_socket_tell(socket) < 0) {
             if (exc != NULL)

@@ -47,6 +47,89 @@ azs_native_socket_drop_pipe(ZmtpSocketObject *self, ZmtpPeerObject *peer)
 /* ---- messages in ---- */
 
 int
+azs_native_socket_activate(ZmtpSocketObject *self, ZmtpPeerObject *peer)
+{
+    if (peer->active)
+        return 0;
+    if ((self->active.slots == NULL && azs_ring_init(&self->active, 16) < 0) ||
+        azs_ring_push(&self->active, (uintptr_t)peer) < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    peer->active = true;
+    Py_INCREF(peer);
+    return 0;
+}
+
+/* ---- messages used again ----
+ *
+ * Most protocols have forgotten a message when msg_received() returns: then the list,
+ * and frames of the sizes that come next, need no allocator, nor the collector. */
+
+PyObject *
+azs_native_socket_new_list(ZmtpSocketObject *self, Py_ssize_t n)
+{
+    PyObject *list = self->spare_list;
+    if (azs_unlikely(list == NULL || ((PyListObject *)list)->allocated < n))
+        return PyList_New(n);
+    self->spare_list = NULL;
+    if (azs_unlikely(Py_REFCNT(list) != 1)) { /* by gc.get_objects(), say */
+        Py_DECREF(list);
+        return PyList_New(n);
+    }
+    memset(((PyListObject *)list)->ob_item, 0, (size_t)n * sizeof(PyObject *));
+    Py_SET_SIZE((PyVarObject *)list, n);
+    return list;
+}
+
+static void
+drop_spare_frames(ZmtpSocketObject *self)
+{
+    while (self->next_spare < self->end_spare)
+        Py_DECREF(self->spare_frames[self->next_spare++]);
+    self->next_spare = self->end_spare = 0;
+}
+
+/* Can it be taken apart without anybody noticing? */
+static bool
+is_forgotten(PyObject *message)
+{
+#ifdef Py_GIL_DISABLED
+    return false;
+#endif
+    if (Py_REFCNT(message) != 1 || !PyList_CheckExact(message) ||
+        PyList_GET_SIZE(message) > AZS_NATIVE_SPARE_FRAMES)
+        return false;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(message); i++) {
+        if (!PyBytes_CheckExact(PyList_GET_ITEM(message, i)))
+            return false;
+    }
+    return true;
+}
+
+static void
+native_recycle(azs_zmq_socket *socket, PyObject *message)
+{
+    ZmtpSocketObject *self = socket->handle;
+    if (azs_unlikely(self == NULL || self->closed || self->spare_list != NULL ||
+                     !is_forgotten(message))) {
+        Py_DECREF(message);
+        return;
+    }
+    drop_spare_frames(self);
+    Py_ssize_t n = PyList_GET_SIZE(message);
+    Py_SET_SIZE((PyVarObject *)message, 0);
+    self->spare_list = message;
+    for (Py_ssize_t i = 0; i < n; i++) {
+        PyObject *frame = ((PyListObject *)message)->ob_item[i];
+        if (Py_REFCNT(frame) == 1 && PyBytes_GET_SIZE(frame) <= AZS_NATIVE_SPARE_MAX)
+            self->spare_frames[self->end_spare++] = frame;
+        else
+            Py_DECREF(frame);
+    }
+}
+
+int
 azs_native_socket_take(ZmtpSocketObject *self, PyObject **message,
                        ZmtpPeerObject **from)
 {
@@ -55,7 +138,9 @@ azs_native_socket_take(ZmtpSocketObject *self, PyObject **message,
         bool found = peer->in.count > 0;
         if (found)
             *message = (PyObject *)azs_ring_pop(&peer->in);
-        if (peer->in.count > 0) {
+        else if (peer->buffer != NULL)
+            found = azs_native_peer_pull(peer, message);
+        if (peer->in.count > 0 || peer->buffer != NULL) {
             /* Behind the others; there is room, since it has just left. */
             (void)azs_ring_push(&self->active, (uintptr_t)peer);
             Py_INCREF(peer);
@@ -249,6 +334,7 @@ const azs_zmq_engine azs_native_engine = {
     .usable = native_usable,
     .recv = native_recv,
     .send = native_send,
+    .recycle = native_recycle,
     .collect = native_collect,
     .look = native_look,
     .watch = native_watch,
@@ -707,6 +793,8 @@ socket_clear(ZmtpSocketObject *self)
     Py_CLEAR(self->partner);
     Py_CLEAR(self->envelope);
     Py_CLEAR(self->welcome);
+    Py_CLEAR(self->spare_list);
+    drop_spare_frames(self);
     Py_CLEAR(self->loop);
     return 0;
 }
@@ -724,6 +812,7 @@ socket_dealloc(ZmtpSocketObject *self)
         PyMem_Free(batch);
     }
     PyMem_Free(self->pipes);
+    PyMem_Free(self->spare_buffer);
     azs_state *st = self->st;
     PyTypeObject *type = Py_TYPE(self);
     type->tp_free((PyObject *)self);
