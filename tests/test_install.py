@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
-    ".ci LICENSE MANIFEST.in Makefile README.rst CHANGES.rst pyproject.toml setup.py "
+    ".ci LICENSE MANIFEST.in Makefile README.rst CHANGES.rst CONTRIBUTING.rst "
+    "pyproject.toml setup.py "
     "aiozmq_speedups aiozmq_speedups.pth benchmarks csrc docs examples tests"
 ).split()
 
