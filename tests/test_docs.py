@@ -1,10 +1,13 @@
-"""Each block of code in README.rst and docs/ runs, and prints what the page shows.
+"""Each block of code in the documentation runs, and prints what the page shows.
+
+That is README.rst, CONTRIBUTING.rst and docs/.
 
 What a block's language means here:
 
 ``python``
     runs; the blocks of a page share their names, and ``await`` may stand at the top.
-    With a ``:caption:`` that is a file's name it is also written to that file.
+    With a ``:caption:`` that is a file's name it is written to that file, and runs only
+    if no console block has it run.
 ``output``
     what the block before has printed; ``...`` stands for anything.
 ``console``
@@ -18,7 +21,8 @@ What a block's language means here:
     are to be read by people.
 
 A comment in the line before a block says more: ``.. not run: WHY`` of one that is only
-compiled, ``.. needs: MODULE ...`` of one that is left out if a module is not installed.
+compiled; ``.. needs: MODULE ...`` of one that is left out if a module is not installed;
+``.. slow: MODULE ...`` of one that, besides, is run among the slow tests only.
 """
 
 import configparser
@@ -28,6 +32,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import textwrap
@@ -40,16 +45,17 @@ from ports import held_port
 from aiozmq_speedups import _ext
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.rst", *sorted((ROOT / "docs").glob("*.rst"))]
+PAGES = [ROOT / "README.rst", ROOT / "CONTRIBUTING.rst"]
+PAGES += sorted((ROOT / "docs").glob("*.rst"))
 RUNNER = Path(__file__).with_name("run_page.py")
 
 #: Ports that the pages name; each gets one of its own here.
-PORTS = ("5555", "5556", "8000", "8443")
+PORTS = ("5555", "5556", *(f"80{i:02}" for i in range(8)))
 
 READ_BY_PEOPLE = {"text", "c", "gdb", "systemd", "nginx"}
 
 BLOCK = re.compile(
-    r"(?:^\.\. (?P<mark>not run|needs): (?P<what>.+)\n\n?)?"
+    r"(?:^\.\. (?P<mark>not run|needs|slow): (?P<what>.+)\n\n?)?"
     r"^(?P<indent> *)\.\. code-block:: (?P<language>[\w-]+)\n"
     r"(?P<options>(?: +:\w+:.*\n)*)\n"
     r"(?P<body>(?:(?P=indent) +.*\n|\s*\n)+)",
@@ -68,7 +74,10 @@ def blocks_of(text):
                 text=textwrap.dedent(match["body"]).strip("\n") + "\n",
                 line=text.count("\n", 0, match.start("body")) + 1,
                 not_run=match["mark"] == "not run",
-                needs=match["what"].split() if match["mark"] == "needs" else [],
+                slow=match["mark"] == "slow",
+                needs=[]
+                if match["mark"] in (None, "not run")
+                else match["what"].split(),
                 file=caption and caption[1],
             )
         )
@@ -77,6 +86,11 @@ def blocks_of(text):
 
 def can_run(block):
     return not block.not_run and all(map(importlib.util.find_spec, block.needs))
+
+
+def pages_with(pattern):
+    found = [page for page in PAGES if re.search(pattern, page.read_text())]
+    return pytest.mark.parametrize("page", found, ids=lambda page: page.stem)
 
 
 def matches(shown, printed):
@@ -91,7 +105,7 @@ def ports():
     with contextlib.ExitStack() as stack:
         own = {port: str(stack.enter_context(held_port())) for port in PORTS}
         yield lambda text: re.sub(
-            rf"(?<![\d,.])({'|'.join(PORTS)})(?![\d,.])", lambda m: own[m[1]], text
+            rf"(?<![\d_])({'|'.join(PORTS)})(?![\d_])", lambda m: own[m[1]], text
         )
 
 
@@ -124,25 +138,34 @@ def test_every_block_is_marked(page):
     assert len(blocks_of(text)) == len(re.findall("^ *.. code-block::", text, re.M))
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
-        page
-        for page in PAGES
-        if re.search("code-block:: (python|cons)", page.read_text())
-    ],
-    ids=lambda page: page.stem,
-)
-def test_page(page, ports, tmp_path, monkeypatch):
+@pages_with("code-block:: (python|console)")
+def test_page(page, prepared):
+    blocks = prepared(page)
+    run_python(blocks, page)
+    run_consoles([block for block in blocks if not block.slow], page)
+
+
+@pytest.mark.slow
+@pages_with(r"\.\. slow: ")
+def test_slow_page(page, prepared):
+    run_consoles([block for block in prepared(page) if block.slow], page)
+
+
+@pytest.fixture
+def prepared(ports, tmp_path, monkeypatch):
+    """Gives a page's blocks, when its files are in the working directory."""
     if _ext.core is None:
         pytest.skip(f"the pages are about the C extension: {_ext.reason}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PATH", os.path.dirname(sys.executable), prepend=os.pathsep)
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
-    blocks = blocks_of(ports(page.read_text()))
-    make_files(blocks, page, tmp_path)
-    run_python(blocks, page)
-    run_consoles(blocks, page)
+
+    def prepare(page):
+        blocks = blocks_of(ports(page.read_text()))
+        make_files(blocks, page, tmp_path)
+        return blocks
+
+    return prepare
 
 
 def make_files(blocks, page, folder):
@@ -165,12 +188,20 @@ def make_files(blocks, page, folder):
 
 def run_python(blocks, page):
     """All Python of the page in one process: what each block prints is compared."""
-    jobs = [b for b in blocks if b.language == "python" and can_run(b)]
+    consoles = "".join(b.text for b in blocks if b.language == "console")
+    jobs = [
+        b
+        for b in blocks
+        if b.language == "python"
+        and can_run(b)
+        and not b.slow
+        and not (b.file and b.file.removesuffix(".py") in consoles)
+    ]
     if not jobs:
         return
     source = [{"text": job.text, "line": job.line} for job in jobs]
     done = subprocess.run(
-        [sys.executable, "-X", "dev", str(RUNNER), str(page)],
+        [sys.executable, str(RUNNER), str(page)],
         input=json.dumps(source),
         capture_output=True,
         text=True,
@@ -195,7 +226,9 @@ def run_consoles(blocks, page):
         for process in running:
             process.terminate()
         for process in running:
-            process.wait(20)
+            process.communicate(timeout=20)
+    for process in running:
+        assert process.returncode in (0, -signal.SIGTERM), process.args
 
 
 def commands_of(text):
@@ -214,13 +247,12 @@ def run_command(command, shown, at, running):
     if command.endswith("&"):
         # `exec`, so that the process is the program and not the shell.
         process = subprocess.Popen(
-            ["sh", "-c", f"exec {command[:-1]}"], stdout=subprocess.PIPE, text=True
+            ["sh", "-c", f"exec env {command[:-1]}"], stdout=subprocess.PIPE, text=True
         )
         running.append(process)
         if shown:
             line = process.stdout.readline()  # it is ready when it says so
             assert matches(shown, line), f"{at}: {command}:\n{line}"
-        process.stdout.close()
         return
     done = subprocess.run(
         ["sh", "-c", command],
