@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sysconfig
 import tarfile
 import venv
 from pathlib import Path
@@ -29,6 +30,9 @@ def run(*argv, cwd, **env):
         for name, value in os.environ.items()
         if not name.startswith(("AIOZMQ_SPEEDUPS_", "LD_PRELOAD", "PYTHON"))
     }
+    # The sources are the same each time.
+    if "CC" not in kept and shutil.which("ccache"):
+        kept["CC"] = f"ccache {sysconfig.get_config_var('CC') or 'cc'}"
     done = subprocess.run(
         list(map(str, argv)),
         cwd=cwd,
