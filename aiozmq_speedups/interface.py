@@ -29,22 +29,22 @@ class ZmqTransport(BaseTransport):
     def write(self, data: Iterable[bytes | bytearray | memoryview]) -> None:
         """Send one message.
 
-        :param data: the frames, an iterable of 1..n bytes-like objects. Where
+        :param data: the frames, an iterable of 1..n bytes-like objects. If
             it is false (``None``, an empty list) nothing is sent.
-        :raise TypeError: where a frame is not bytes-like; nothing is sent.
+        :raise TypeError: if a frame is not bytes-like; nothing is sent.
 
-        Never blocks. Where libzmq cannot take the message now (its high water
+        Never blocks. If libzmq cannot take the message now (its high water
         mark is reached, or a socket of this type has no peer) the message
         waits in the transport's buffer, see :meth:`set_write_buffer_limits`.
         ``bytes`` are kept as they are; other buffers are copied before this
         method returns.
 
-        Where libzmq refuses this one message, the loop's exception handler gets
+        If libzmq refuses this one message, the loop's exception handler gets
         it, as a list of frames in ``context["zmq_message"]``, with the OSError in
         ``context["exception"]``, and the transport goes on: EHOSTUNREACH (the peer
         is not there: ROUTER with ``zmq.ROUTER_MANDATORY``, STREAM), EFSM (a second
         request of a REQ, an answer of a REP that was not asked), EINVAL (several
-        frames where the type has one). Other errors end the transport.
+        frames if the type has one). Other errors end the transport.
 
         After the transport has closed the message is dropped, and from the
         sixth time on a warning is logged.
@@ -125,14 +125,14 @@ class ZmqTransport(BaseTransport):
     def pause_reading(self) -> None:
         """Stop calling ``msg_received()`` until :meth:`resume_reading`.
 
-        :raise RuntimeError: where it is paused already, or closing.
+        :raise RuntimeError: if it is paused already, or closing.
         """
         raise NotImplementedError
 
     def resume_reading(self) -> None:
         """Undo :meth:`pause_reading`.
 
-        :raise RuntimeError: where it is not paused.
+        :raise RuntimeError: if it is not paused.
         """
         raise NotImplementedError
 
@@ -143,7 +143,7 @@ class ZmqTransport(BaseTransport):
             the system choose the port.
         :return: the endpoint with wildcards resolved.
         :raise OSError: on an error of libzmq.
-        :raise TypeError: where *endpoint* is not a str.
+        :raise TypeError: if *endpoint* is not a str.
         """
         raise NotImplementedError
 
@@ -154,7 +154,7 @@ class ZmqTransport(BaseTransport):
             (libzmq looks it up, and so does this method).
 
         :raise OSError: on an error of libzmq.
-        :raise TypeError: where *endpoint* is not a str.
+        :raise TypeError: if *endpoint* is not a str.
         """
         raise NotImplementedError
 
@@ -175,7 +175,7 @@ class ZmqTransport(BaseTransport):
 
         :return: *endpoint*.
         :raise OSError: on an error of libzmq.
-        :raise TypeError: where *endpoint* is not a str.
+        :raise TypeError: if *endpoint* is not a str.
         """
         raise NotImplementedError
 
@@ -183,7 +183,7 @@ class ZmqTransport(BaseTransport):
         """Disconnect from *endpoint*. A coroutine.
 
         :raise OSError: on an error of libzmq.
-        :raise TypeError: where *endpoint* is not a str.
+        :raise TypeError: if *endpoint* is not a str.
         """
         raise NotImplementedError
 
@@ -201,16 +201,16 @@ class ZmqTransport(BaseTransport):
         ``b""`` subscribes to everything. Unlike on a raw socket, subscribing
         twice to the same value counts once.
 
-        :raise NotImplementedError: where the socket is not a SUB.
-        :raise TypeError: where *value* is not bytes.
+        :raise NotImplementedError: if the socket is not a SUB.
+        :raise TypeError: if *value* is not bytes.
         """
         raise NotImplementedError
 
     def unsubscribe(self, value: bytes) -> None:
         """Remove a filter that :meth:`subscribe` made.
 
-        :raise NotImplementedError: where the socket is not a SUB.
-        :raise TypeError: where *value* is not bytes.
+        :raise NotImplementedError: if the socket is not a SUB.
+        :raise TypeError: if *value* is not bytes.
         """
         raise NotImplementedError
 
@@ -220,24 +220,24 @@ class ZmqTransport(BaseTransport):
         Only those made through the transport; not those that a ``zmq_sock``
         had before.
 
-        :raise NotImplementedError: where the socket is not a SUB.
+        :raise NotImplementedError: if the socket is not a SUB.
         """
         raise NotImplementedError
 
     async def enable_monitor(self, events: int | None = None) -> None:
         """Pass the socket's events to ``ZmqProtocol.event_received()``.
 
-        Does nothing where the monitor is on already.
+        Does nothing if the monitor is on already.
 
         :param events: a mask such as ``zmq.EVENT_CONNECTED``; all by default.
             See zmq_socket_monitor(3).
-        :raise NotImplementedError: where libzmq or pyzmq is too old.
+        :raise NotImplementedError: if libzmq or pyzmq is too old.
         :raise OSError: on an error of libzmq.
         """
         raise NotImplementedError
 
     async def disable_monitor(self) -> None:
-        """Undo :meth:`enable_monitor`; does nothing where it is not on."""
+        """Undo :meth:`enable_monitor`; does nothing if it is not on."""
         raise NotImplementedError
 
     def monitor(
@@ -256,9 +256,9 @@ class ZmqTransport(BaseTransport):
             See zmq_socket_monitor(3).
         :param backlog: how many events are kept until they are read, at least
             1; None for no limit.
-        :raise ValueError: where *backlog* is less than 1.
-        :raise NotImplementedError: where libzmq or pyzmq is too old.
-        :raise OSError: on an error of libzmq, or where the transport closes.
+        :raise ValueError: if *backlog* is less than 1.
+        :raise NotImplementedError: if libzmq or pyzmq is too old.
+        :raise OSError: on an error of libzmq, or if the transport closes.
         """
         raise NotImplementedError
 

@@ -1,6 +1,6 @@
 """Selectors: epoll in C, and one that also watches ZeroMQ sockets.
 
-``EpollSelector`` is the C one where the extension is there and
+``EpollSelector`` is the C one if the extension is there and
 ``selectors.EpollSelector`` otherwise. ``ZmqSelector`` is aiozmq's.
 """
 

@@ -15,7 +15,7 @@ module, in a program that is not changed.
 
 Sockets are ``zmq.asyncio.Socket`` objects, too, with all their methods and attributes;
 results are asyncio Futures. What differs: a receive that is cancelled or times out
-never loses a message; a send that libzmq refuses for now waits where pyzmq's fails;
+never loses a message; a send that libzmq refuses for now waits, and pyzmq's fails;
 after 128 messages or 1 MiB received without a turn of the loop the next receive waits
 for one, so that timers and other tasks are served.
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Context", "Poller", "Socket", "ZMQEventLoop", "install"]
 
-#: True where these are in C; False where they are pyzmq's own.
+#: True if these are in C; False if they are pyzmq's own.
 accelerated: bool = (
     _ext.core is not None and _transports.transport_class is not _PyZmqTransport
 )
@@ -106,7 +106,7 @@ else:
         coroutine of the user's) are not given back.
 
         An operation from another loop while some wait in the first raises
-        RuntimeError. close() cancels what waits, and warns (RuntimeWarning) where
+        RuntimeError. close() cancels what waits, and warns (RuntimeWarning) if
         messages were given back that nobody has received since.
         """
 

@@ -24,9 +24,9 @@ html_copy_source = False
 
 autodoc_typehints = "none"
 autodoc_member_order = "bysource"
-# As users write them; where they are defined is no part of the documentation.
-autodoc_type_aliases = {}
-python_maximum_signature_line_length = 72
+# As users write them: where they are defined is no part of the documentation.
+add_module_names = False
+python_maximum_signature_line_length = 96
 
 
 def write_inventory(uris: Path, inventory: Path) -> None:

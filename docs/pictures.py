@@ -75,7 +75,7 @@ class Picture:
                 f'fill="{FILLS[kind]}" stroke="#444444"/>'
             )
             self.text(x + 20, y + 12, names[kind], anchor="start", size=12)
-            x += 40 + 8 * len(names[kind])
+            x += 36 + 7 * len(names[kind])
 
     def save(self, name):
         width, height = self.size
@@ -132,7 +132,7 @@ def turn():
         label="schedules more: for the next turn",
         at=(300, 402),
     )
-    picture.legend(430, 405, "kernel", "c", "python")
+    picture.legend(395, 405, "kernel", "c", "python")
     picture.save("turn")
 
 

@@ -27,6 +27,7 @@ compiled; ``.. needs: MODULE ...`` of one that is left out if a module is not in
 
 import configparser
 import contextlib
+import importlib
 import importlib.util
 import json
 import os
@@ -264,3 +265,17 @@ def run_command(command, shown, at, running):
     assert done.returncode == 0, f"{at}: {command}:\n{done.stdout}"
     if shown:
         assert matches(shown, done.stdout), f"{at}: {command}:\n{done.stdout}"
+
+
+def test_every_public_name_is_documented():
+    pages = "".join(page.read_text() for page in PAGES)
+    named = re.findall(r"^\.\. (?:auto)?\w+:: ([\w.]+)", pages, re.MULTILINE)
+    members = re.search(
+        r"automodule:: aiozmq_speedups.zmq_asyncio\n +:members: (.+)", pages
+    )
+    named = {name.rpartition(".")[2] for name in named + members[1].split(", ")}
+    for module in ("", ".core", ".interface", ".loop", ".rpc", ".stream", ".selector"):
+        names = set(importlib.import_module(f"aiozmq_speedups{module}").__all__)
+        # The standard library's, beside aiozmq's selector.
+        names -= {"EVENT_READ", "EVENT_WRITE", "SelectorKey"}
+        assert names <= named, (module, names - named)

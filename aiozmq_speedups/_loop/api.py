@@ -32,12 +32,12 @@ class Loop(ZmqPart, Tls, _Base):
     ``zmq_context`` is the zmq.Context that create_zmq_connection() makes sockets
     in; None means ``zmq.Context.instance()``. With ``busy_poll_us`` an idle loop
     polls for that many microseconds before it sleeps: see :ref:`busy-polling`;
-    TypeError where it is no int, ValueError where it is not from 0, the default
+    TypeError if it is no int, ValueError if it is not from 0, the default
     and off, to a day. ``close_timeout`` is how many seconds :meth:`close` waits for
     messages of ZeroMQ sockets to be sent, ``math.inf`` for as long as the sockets'
-    linger times. ``zmq_engine`` is what serves its ZeroMQ sockets where they are not
+    linger times. ``zmq_engine`` is what serves its ZeroMQ sockets if they are not
     given an ``engine``: see :ref:`engines`. ``tls`` is ``"auto"``, ``"asyncio"`` or
-    ``"aiofastnet"``: see :ref:`tls`; ValueError where it is another, ImportError where
+    ``"aiofastnet"``: see :ref:`tls`; ValueError if it is another, ImportError if
     aiofastnet is asked for and no tested version is installed. Every method of
     :class:`asyncio.AbstractEventLoop` of the running Python version is there. A
     loop belongs to the thread that runs it; only call_soon_threadsafe() may be
@@ -96,8 +96,8 @@ def run(
 ) -> _T:
     """Run a coroutine on a new loop and close it: :func:`asyncio.run`.
 
-    ``loop_factory`` makes the loop, :func:`new_event_loop` where it is None.
-    ``close_timeout`` and ``tls`` are those of :class:`Loop`; ValueError where
+    ``loop_factory`` makes the loop, :func:`new_event_loop` if it is None.
+    ``close_timeout`` and ``tls`` are those of :class:`Loop`; ValueError if
     ``loop_factory`` is given, too.
     """
     if events._get_running_loop() is not None:

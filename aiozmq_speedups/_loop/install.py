@@ -14,12 +14,12 @@ def install(
     """Make every new asyncio loop of this process one of ours.
 
     Sets the event loop policy or, from Python 3.16 on, which has none, replaces
-    :func:`asyncio.new_event_loop`; where a program can be changed,
+    :func:`asyncio.new_event_loop`; if a program can be changed,
     ``aiozmq_speedups.run(main())`` is the better way. With ``aiozmq=True`` also
     makes ``import aiozmq`` and its submodules resolve to this package, with
     ``uvloop=True`` ``import uvloop`` (``run``, ``new_event_loop``, ``install``,
     ``EventLoopPolicy`` and ``Loop`` are this loop's), with ``zmq_asyncio=True``
-    ``import zmq.asyncio`` (:mod:`aiozmq_speedups.zmq_asyncio`); RuntimeError where the
+    ``import zmq.asyncio`` (:mod:`aiozmq_speedups.zmq_asyncio`); RuntimeError if the
     other package was imported already. Twice is harmless.
     """
     from aiozmq_speedups._alias import install_alias

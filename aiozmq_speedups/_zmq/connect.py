@@ -49,12 +49,12 @@ async def create_zmq_connection(
     :param loop: the running loop by default.
     :param options: options of the socket: see :class:`ZmqOptions`.
     :return: ``(transport, protocol)``, after ``connection_made()``.
-    :raise OSError: on an error of libzmq. The socket is closed, also where
+    :raise OSError: on an error of libzmq. The socket is closed, also if
         the call is cancelled or *protocol_factory* raises (but then a
         *zmq_sock* stays the caller's).
-    :raise ValueError: where *zmq_sock* is of another type, *bind* or
+    :raise ValueError: if *zmq_sock* is of another type, *bind* or
         *connect* is neither a str nor an iterable, or the options are wrong.
-    :raise TypeError: where an option is unknown or of another type.
+    :raise TypeError: if an option is unknown or of another type.
     """
     if loop is None:
         loop = asyncio.get_running_loop()

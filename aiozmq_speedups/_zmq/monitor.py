@@ -80,7 +80,7 @@ class ZmqMonitor:
     """Iterates over a socket's events: ``async for event in transport.monitor()``.
 
     Made by :meth:`ZmqTransport.monitor`, and on from then. What happens while
-    nobody waits is kept; where that is more than the backlog the oldest events are
+    nobody waits is kept; if that is more than the backlog the oldest events are
     dropped, and counted in ``dropped``. Iterating ends, once what was kept is
     read, when the transport closes, when :meth:`close` was called, or when the user
     stopped the monitor of the zmq socket itself.
@@ -110,7 +110,7 @@ class ZmqMonitor:
         """Return the next event.
 
         :raise StopAsyncIteration: after the last.
-        :raise RuntimeError: where another coroutine waits already.
+        :raise RuntimeError: if another coroutine waits already.
         """
         backlog = self._backlog
         while not backlog:

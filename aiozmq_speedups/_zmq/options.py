@@ -22,11 +22,11 @@ class ZmqOptions(TypedDict, total=False):
     """Keyword arguments of :func:`create_zmq_connection`, and of all that is
     built on it: streams, rpc, pipeline, pub/sub. Each is an option of the socket
     (zmq_setsockopt(3)), set before it binds or connects. All times are in seconds,
-    ``math.inf`` where no limit is meant. What is not given stays as it is.
+    ``math.inf`` if no limit is meant. What is not given stays as it is.
     """
 
     #: What serves the socket: ``"libzmq"``, ``"native"`` or ``"auto"``; that of the
-    #: loop where it is not given: see :ref:`engines`.
+    #: loop if it is not given: see :ref:`engines`.
     engine: str
     #: How long messages are still sent after the socket was closed: what libzmq has
     #: taken, and what waits in the transport's buffer for libzmq to take it. 0 drops
@@ -50,7 +50,7 @@ class ZmqOptions(TypedDict, total=False):
     heartbeat_timeout: float
     heartbeat_ttl: float
     #: The pause before connecting again (0.1), which doubles up to
-    #: ``reconnect_interval_max`` where that is given; ``math.inf``: never again.
+    #: ``reconnect_interval_max`` if that is given; ``math.inf``: never again.
     reconnect_interval: float
     reconnect_interval_max: float
     #: How long a connection, and its handshake (30), may take.
@@ -61,7 +61,7 @@ class ZmqOptions(TypedDict, total=False):
     #: CURVE, encrypted and authenticated by keys: 40 characters (Z85, as
     #: ``zmq.curve_keypair()`` makes them) or 32 bytes. A server has ``curve_server``
     #: and its secret key; a client has its own secret key and the server's public
-    #: one. The own public key is derived where it is not given.
+    #: one. The own public key is derived if it is not given.
     curve_server: bool
     curve_publickey: str | bytes
     curve_secretkey: str | bytes
@@ -71,7 +71,7 @@ class ZmqOptions(TypedDict, total=False):
     plain_server: bool
     plain_username: str
     plain_password: str
-    #: The domain by which the context's ZAP authenticator knows a server. Where it
+    #: The domain by which the context's ZAP authenticator knows a server. If it
     #: is given, nobody is let in while there is no authenticator.
     zap_domain: str
 

@@ -1,6 +1,6 @@
 """Selectors: epoll in C, and one that also watches ZeroMQ sockets.
 
-``EpollSelector`` is the C one where the extension is there and
+``EpollSelector`` is the C one if the extension is there and
 ``selectors.EpollSelector`` otherwise. ``ZmqSelector`` is aiozmq's.
 """
 
@@ -201,7 +201,7 @@ class ZmqSelector(BaseSelector):
         self._poller = _ZmqPoller()
 
     def _target(self, fileobj: Any) -> _Target:
-        """The socket itself or the descriptor; ValueError where it is neither.
+        """The socket itself or the descriptor; ValueError if it is neither.
 
         A registered object that is closed by now is found by identity.
         """
@@ -237,8 +237,8 @@ class ZmqSelector(BaseSelector):
     def register(self, fileobj: Any, events: int, data: Any = None) -> SelectorKey:
         """Starts watching `fileobj` for `events`, EVENT_READ and/or EVENT_WRITE.
 
-        Raises ValueError where either is invalid, KeyError where it is
-        registered already, OSError where the system or libzmq refuses it.
+        Raises ValueError if either is invalid, KeyError if it is
+        registered already, OSError if the system or libzmq refuses it.
         """
         if not events or events & ~(EVENT_READ | EVENT_WRITE):
             raise ValueError(f"Invalid events: {events!r}")
@@ -256,7 +256,7 @@ class ZmqSelector(BaseSelector):
     def unregister(self, fileobj: Any) -> SelectorKey:
         """Stops watching `fileobj`, which may be closed by now.
 
-        Raises KeyError where it is not registered.
+        Raises KeyError if it is not registered.
         """
         target = self._target(fileobj)
         if target not in self._fd_to_key:
@@ -270,7 +270,7 @@ class ZmqSelector(BaseSelector):
     def modify(self, fileobj: Any, events: int, data: Any = None) -> SelectorKey:
         """Changes the events and data of a registered object.
 
-        Raises KeyError where it is not registered.
+        Raises KeyError if it is not registered.
         """
         target = self._target(fileobj)
         key = self._fd_to_key.get(target)

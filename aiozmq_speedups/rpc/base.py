@@ -89,7 +89,7 @@ class AbstractHandler(metaclass=abc.ABCMeta):
     """What a server looks names up in: any class with ``__getitem__``, as dict.
 
     A look-up gives a handler for the rest of a dotted name, or a callable that
-    :func:`method` has marked; it raises KeyError where there is nothing.
+    :func:`method` has marked; it raises KeyError if there is nothing.
     """
 
     __slots__ = ()

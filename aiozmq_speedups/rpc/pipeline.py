@@ -104,7 +104,7 @@ class _ClientProtocol(OneWayClientProtocol):
 
 
 class PipelineClient(Service):
-    """What :func:`connect_pipeline` gives."""
+    """What :func:`~aiozmq_speedups.rpc.connect_pipeline` gives."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, proto: _ClientProtocol) -> None:
         super().__init__(loop, proto)

@@ -371,7 +371,7 @@ class PubSubService(Service):
         HANDSHAKE_SUCCEEDED of ``transport.monitor()`` tells that the subscriptions
         are on their way.
 
-        Where ``max_concurrency`` has the service receive nothing, it waits for that,
+        If ``max_concurrency`` has the service receive nothing, it waits for that,
         too.
 
         :param publishers: how many publishers to wait for.

@@ -131,7 +131,7 @@ async def serve_rpc(
 
 
 class RPCClient(Service):
-    """What :func:`connect_rpc` gives."""
+    """What :func:`~aiozmq_speedups.rpc.connect_rpc` gives."""
 
     _proto: _ClientProtocol
 
