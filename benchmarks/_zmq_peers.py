@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import os
 import resource
 import select
 import sys
@@ -32,7 +33,7 @@ import zmq.asyncio
 
 from benchmarks import _common
 
-ANY_PORT = "tcp://127.0.0.1:*"
+ANYWHERE = os.environ.get("ZMQ_BENCH_BIND", "tcp://127.0.0.1:*")
 NAME = b"func"
 BIG = 65536
 """From this size on, raw pyzmq hands frames over without a copy."""
@@ -105,7 +106,7 @@ class Job:
     def where(self) -> dict[str, str]:
         """bind= or connect= of create_zmq_connection and its relatives."""
         if self.endpoint is None:
-            return {"bind": ANY_PORT}
+            return {"bind": ANYWHERE}
         return {"connect": self.endpoint}
 
     def message(self) -> list[bytes]:
@@ -134,7 +135,7 @@ def raw(job: Job) -> None:
 
 def raw_end(job: Job, sock: Any) -> None:
     if job.endpoint is None:
-        sock.bind(ANY_PORT)
+        sock.bind(ANYWHERE)
         say(sock.getsockopt_string(zmq.LAST_ENDPOINT))
     else:
         sock.connect(job.endpoint)
@@ -254,7 +255,7 @@ async def asyncio_end(job: Job, loop: asyncio.AbstractEventLoop) -> None:
         context.max_sockets = 2 * (BUSY + IDLE)
         with job.socket(context) as sock:
             if job.endpoint is None:
-                sock.bind(ANY_PORT)
+                sock.bind(ANYWHERE)
                 say(sock.getsockopt_string(zmq.LAST_ENDPOINT))
             else:
                 sock.connect(job.endpoint)

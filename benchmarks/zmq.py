@@ -37,6 +37,7 @@ TIMEOUT = 60.0
 """Seconds after which a load counts as hung, beside the time it should take."""
 
 PURE = "AIOZMQ_SPEEDUPS_PURE"
+BINDS = {"tcp": "tcp://127.0.0.1:*", "ipc": "ipc://*"}
 
 
 @dataclass(frozen=True)
@@ -207,8 +208,9 @@ class Failed(Exception):
 
 
 class Runner:
-    def __init__(self, program: str | None) -> None:
+    def __init__(self, program: str | None, transport: str = "tcp") -> None:
         self._program = program
+        self._transport = transport
         cores = _common.cores()
         self.cores = {"server": [cores[0]], "client": [cores[-1]]}
 
@@ -249,6 +251,7 @@ class Runner:
             "hwm": workload.hwm,
         }
         env = {name: value for name, value in os.environ.items() if name != PURE}
+        env["ZMQ_BENCH_BIND"] = BINDS[self._transport]
         if peer.family == "speedups-python":
             env[PURE] = "1"
         if peer.api == "libzmq":
@@ -355,6 +358,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "-s", "--seconds", type=float, default=SECONDS,
         help=f"how long one run should take ({SECONDS})",
+    )  # fmt: skip
+    parser.add_argument(
+        "-t", "--transport", choices=BINDS, default="tcp",
+        help="what the processes are connected by (tcp)",
     )  # fmt: skip
     parser.add_argument("--json", metavar="FILE", help="where the samples go")
     args = parser.parse_args(argv)
@@ -491,7 +498,7 @@ def main(argv: Sequence[str]) -> int:
             else:
                 skipped.append({"id": peer.id, "name": peer.title, "reason": reason})
                 print(f"Skipped {peer.title}: {reason}")
-        runner = Runner(program)
+        runner = Runner(program, args.transport)
         report = _common.new_report(
             "zmq",
             {
