@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from aiozmq_speedups._loop.policy import EventLoopPolicy, ZmqEventLoopPolicy
     from aiozmq_speedups._version import __version__, version, version_info
     from aiozmq_speedups.core import (
+        PeerCredentials,
         SocketEvent,
         ZmqMonitor,
         ZmqOptions,
@@ -31,6 +32,7 @@ __all__ = (
     "EpollSelector",
     "EventLoopPolicy",
     "Loop",
+    "PeerCredentials",
     "SocketEvent",
     "ZmqEventLoop",
     "ZmqEventLoopPolicy",
@@ -58,6 +60,7 @@ _MODULE_OF = {
     "EpollSelector": "_ext",
     "EventLoopPolicy": "loop",
     "Loop": "loop",
+    "PeerCredentials": "core",
     "SocketEvent": "core",
     "ZmqEventLoop": "loop",
     "ZmqEventLoopPolicy": "loop",

@@ -9,9 +9,16 @@ from typing import Any
 
 from aiozmq_speedups._zmq.connect import create_zmq_connection
 from aiozmq_speedups._zmq.monitor import SocketEvent, ZmqMonitor
+from aiozmq_speedups._zmq.native_auth import PeerCredentials
 from aiozmq_speedups._zmq.options import ZmqOptions
 
-__all__ = ["SocketEvent", "ZmqMonitor", "ZmqOptions", "create_zmq_connection"]
+__all__ = [
+    "PeerCredentials",
+    "SocketEvent",
+    "ZmqMonitor",
+    "ZmqOptions",
+    "create_zmq_connection",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,13 @@ import zmq
 from aiozmq_speedups._zmq import engine_libzmq, engine_native
 from aiozmq_speedups._zmq.accelerated import transport_class, transport_info
 from aiozmq_speedups._zmq.linger import is_our_loop
-from aiozmq_speedups._zmq.options import ZmqOptions, apply_options, check_options
+from aiozmq_speedups._zmq.native_auth import make_check
+from aiozmq_speedups._zmq.options import (
+    ZmqOptions,
+    apply_options,
+    check_options,
+    key_option,
+)
 from aiozmq_speedups._zmq.pure import _PyZmqTransport
 from aiozmq_speedups._zmq.transport import _os_error, _Socket
 from aiozmq_speedups.util import check_engine
@@ -98,14 +104,23 @@ async def _create_zmq_connection(
     bind = _endpoints(bind, "bind")
     connect = _endpoints(connect, "connect")
     engine = options.pop("engine", None)
+    authenticate = options.pop("authenticate", None)
     values = check_options(options)
+    check = None
+    if authenticate is not None:
+        check = _authenticate_check(authenticate, values)
     owned = zmq_sock is None
     native = _is_native(
         engine, loop, zmq_context or zmq_sock, zmq_type, [*bind, *connect], values
     )
+    if check is not None and not native:
+        raise ValueError(
+            'authenticate is served by the native engine, engine="native": '
+            "libzmq asks a ZAP authenticator of the socket's context"
+        )
     try:
         if native:
-            zmq_sock = engine_native.NativeSocket(loop, zmq_type)
+            zmq_sock = engine_native.NativeSocket(loop, zmq_type, check)
         elif zmq_sock is None:
             zmq_sock = engine_libzmq.new_socket(zmq_context, zmq_type)
         elif engine_libzmq.get_option(zmq_sock, zmq.TYPE) != zmq_type:
@@ -136,6 +151,13 @@ async def _create_zmq_connection(
         transport._force_close(exc if isinstance(exc, OSError) else None)
         raise
     return transport, protocol
+
+
+def _authenticate_check(how: Any, values: dict[int, Any]) -> Any:
+    plain = bool(values.get(zmq.PLAIN_SERVER))
+    if not plain and not values.get(zmq.CURVE_SERVER):
+        raise ValueError("authenticate needs plain_server=True or curve_server=True")
+    return make_check(how, plain, key_option)
 
 
 def _is_native(

@@ -18,6 +18,7 @@ import zmq
 
 from aiozmq_speedups import _ext
 from aiozmq_speedups._zmq import engine_libzmq
+from aiozmq_speedups._zmq.native_auth import Authenticator
 from aiozmq_speedups._zmq.native_links import (
     USE_LIBZMQ,
     _Address,
@@ -30,7 +31,9 @@ from aiozmq_speedups._zmq.native_links import (
 from aiozmq_speedups._zmq.native_zap import Zap
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+
+    from aiozmq_speedups._zmq.native_auth import PeerCredentials
 
     _Base: Any = object
 else:
@@ -166,9 +169,15 @@ class NativeSocket(_Base):  # type: ignore[misc]
 
     context = None
 
-    def __init__(self, loop: Any, zmq_type: int) -> None:
+    def __init__(
+        self,
+        loop: Any,
+        zmq_type: int,
+        check: Callable[[PeerCredentials], bool | Awaitable[bool]] | None = None,
+    ) -> None:
         super().__init__(loop, zmq_type)
         self._loop = loop
+        self._authenticator = None if check is None else Authenticator(loop, check)
         self._values = dict(_DEFAULTS)
         self._last_endpoint = b""
         self._mechanism = _NULL
@@ -478,7 +487,10 @@ class NativeSocket(_Base):  # type: ignore[misc]
     def _peer_asks(
         self, peer: Any, mechanism: int, username: bytes, password: bytes, key: bytes
     ) -> None:
-        self._zap_of_loop().ask(self, peer, mechanism, username, password, key)
+        if self._authenticator is not None:
+            self._authenticator.ask(peer, mechanism, username, password, key)
+        else:
+            self._zap_of_loop().ask(self, peer, mechanism, username, password, key)
 
     def _zap_of_loop(self) -> Zap:
         loop = self._loop

@@ -175,9 +175,12 @@ class _Link:
         timer = self._timers.pop(peer, None)
         if timer is not None:
             timer.cancel()
-        zap = getattr(self.sock._loop, "_zmtp_zap", None)
-        if zap is not None:
-            zap.forget(peer)
+        for asked in (
+            getattr(self.sock._loop, "_zmtp_zap", None),
+            self.sock._authenticator,
+        ):
+            if asked is not None:
+                asked.forget(peer)
 
     def ready(self, peer: Any) -> None:
         self.shaken(peer)

@@ -10,7 +10,15 @@ import zmq
 from aiozmq_speedups._zmq import engine_libzmq
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+    from aiozmq_speedups._zmq.native_auth import PeerCredentials
+
+    Authenticate = (
+        Callable[[PeerCredentials], bool | Awaitable[bool]]
+        | Mapping[str, str]
+        | Iterable[str | bytes]
+    )
 
 __all__ = ["ZmqOptions"]
 
@@ -66,14 +74,20 @@ class ZmqOptions(TypedDict, total=False):
     curve_publickey: str | bytes
     curve_secretkey: str | bytes
     curve_serverkey: str | bytes
-    #: PLAIN: a name and a password, which are not encrypted. The server needs a
-    #: ZAP authenticator.
+    #: PLAIN: a name and a password, which are not encrypted. The server needs
+    #: ``authenticate`` or a ZAP authenticator.
     plain_server: bool
     plain_username: str
     plain_password: str
     #: The domain by which the context's ZAP authenticator knows a server. If it
     #: is given, nobody is let in while there is no authenticator.
     zap_domain: str
+    #: Who may connect to a PLAIN or CURVE server of the native engine: a dict of
+    #: passwords by name, or a collection of public keys; or a function, maybe a
+    #: coroutine one, that is called with a :class:`PeerCredentials` and returns True
+    #: for those who may. What it raises is reported, and lets nobody in. No ZAP
+    #: authenticator is asked then.
+    authenticate: Authenticate
 
 
 _MAX_MILLISECONDS = 2**31 - 1
@@ -104,7 +118,8 @@ def _flag(name: str, value: Any) -> int:
     return value
 
 
-def _key(name: str, value: Any) -> bytes:
+def key_option(name: str, value: Any) -> bytes:
+    """A CURVE key's 32 bytes. TypeError, ValueError."""
     if isinstance(value, str):
         try:
             value = value.encode("ascii")
@@ -163,9 +178,9 @@ _OPTIONS: dict[str, tuple[int, Callable[[str, Any], Any]]] = {
     "handshake_timeout": (zmq.HANDSHAKE_IVL, _or_never(0)),
     "immediate": (zmq.IMMEDIATE, _flag),
     "curve_server": (zmq.CURVE_SERVER, _flag),
-    "curve_publickey": (zmq.CURVE_PUBLICKEY, _key),
-    "curve_secretkey": (zmq.CURVE_SECRETKEY, _key),
-    "curve_serverkey": (zmq.CURVE_SERVERKEY, _key),
+    "curve_publickey": (zmq.CURVE_PUBLICKEY, key_option),
+    "curve_secretkey": (zmq.CURVE_SECRETKEY, key_option),
+    "curve_serverkey": (zmq.CURVE_SERVERKEY, key_option),
     "plain_server": (zmq.PLAIN_SERVER, _flag),
     "plain_username": (zmq.PLAIN_USERNAME, _text),
     "plain_password": (zmq.PLAIN_PASSWORD, _text),

@@ -153,8 +153,9 @@ def test_wrong_options(run, options, error, text):
 
 
 def test_all_are_typed():
-    # The engine is chosen before there is a socket to set an option of.
-    assert ZmqOptions.__annotations__.keys() == _OPTIONS.keys() | {"engine"}
+    # These are no options of a socket.
+    others = {"engine", "authenticate"}
+    assert ZmqOptions.__annotations__.keys() == _OPTIONS.keys() | others
     assert ZmqOptions.__total__ is False
 
 

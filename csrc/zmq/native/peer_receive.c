@@ -7,6 +7,7 @@
 
 enum {
     READ_BUDGET = 1024 * 1024, /* a turn: other peers want to be read from, too */
+    DECIDING_MAX = 64 * 1024,  /* that is kept while somebody decides on the peer */
     FRAMES_MAX = 1 << 20,      /* of a message: those of an endless one end the peer */
 };
 
@@ -373,7 +374,13 @@ read_on(ZmtpPeerObject *peer, PyObject **raised)
     ZmtpSocketObject *socket = peer->socket;
     size_t budget = READ_BUDGET;
     while (azs_native_peer_is_connected(peer) && !peer->stuffed && !peer->garbled &&
-           budget > 0 && !is_deciding(peer) && socket->loop != NULL) {
+           budget > 0 && socket->loop != NULL) {
+        /* Only to see whether it is there still. */
+        if (azs_unlikely(is_deciding(peer) &&
+                         azs_zmtp_decoder_pending(&peer->decoder) >= DECIDING_MAX)) {
+            want_read(peer, false);
+            return 0;
+        }
         size_t size = 0;
         uint8_t *target = azs_zmtp_decoder_target(&peer->decoder, &size);
         uint8_t *to = target;
@@ -452,8 +459,9 @@ azs_native_peer_on_ready(azs_watcher *watcher, uint32_t events)
             goto done;
         peer->stuffed = false;
         azs_zmtp_heartbeat_resume(&peer->heartbeat);
-        want_read(peer, true);
     }
+    if (!is_deciding(peer))
+        want_read(peer, true);
     if (peer->buffer != NULL)
         result = hand_over(peer, &raised);
     else if (azs_zmtp_decoder_pending(&peer->decoder) > 0 &&
