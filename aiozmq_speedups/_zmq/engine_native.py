@@ -185,6 +185,7 @@ class NativeSocket(_Base):  # type: ignore[misc]
         self._listeners: dict[str, _Listener] = {}
         self._connectors: dict[str, list[_Connector]] = {}
         self._unbound: set[_Listener] = set()  # whose peers are here still
+        self._leaving: set[_Connector] = set()  # that have something to send
         self._on_event: Callable[[int, int, str], None] | None = None
         self._pid = os.getpid()
         self._lingers_until = 0.0  # of time.monotonic(), once it is closed
@@ -430,13 +431,28 @@ class NativeSocket(_Base):  # type: ignore[misc]
                 return
             if name in self._connectors:
                 for connector in self._connectors.pop(name):
-                    # What waits is still sent, as far as the kernel takes it.
-                    connector.peer._flush()
-                    connector.stop()
+                    self._leave(connector)
                 return
         raise _error(errno.ENOENT)
 
     disconnect = unbind
+
+    def _leave(self, connector: _Connector) -> None:
+        """What waits is sent still, for the linger time."""
+        milliseconds = self._values[zmq.LINGER]
+        if self.type not in (zmq.SUB, zmq.XSUB):
+            connector.peer._leave()
+            if milliseconds != 0 and connector.peer.waiting:
+                self._leaving.add(connector)
+                if milliseconds > 0:
+                    self._loop.call_later(milliseconds / 1000, self._left, connector)
+                return
+        connector.stop()
+
+    def _left(self, connector: _Connector) -> None:
+        if connector in self._leaving:
+            self._leaving.discard(connector)
+            connector.stop()
 
     def _other_name(self, endpoint: str) -> str:
         """The address that a TCP endpoint by name stands for."""
@@ -500,8 +516,11 @@ class NativeSocket(_Base):  # type: ignore[misc]
         return zap
 
     def _peer_drained(self, peer: Any) -> None:
-        """Of a closed socket: all is sent."""
-        self._close_drained()
+        """All is sent, of a socket that is closed or of one that was left."""
+        if self.closed:
+            self._close_drained()
+        else:
+            self._left(peer.owner)
 
     def _beat(self, peer: Any) -> None:
         delay = peer._heartbeat()
@@ -560,6 +579,7 @@ class NativeSocket(_Base):  # type: ignore[misc]
     def _links(self) -> list[Any]:
         links: list[Any] = list(self._listeners.values())
         links += self._unbound
+        links += self._leaving
         for connectors in self._connectors.values():
             links += connectors
         return links
@@ -583,6 +603,7 @@ class NativeSocket(_Base):  # type: ignore[misc]
         self._listeners.clear()
         self._connectors.clear()
         self._unbound.clear()
+        self._leaving.clear()
         _lingering(self._loop).discard(self)
         self._on_event = None
         self._move(None)

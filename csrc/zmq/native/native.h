@@ -82,6 +82,7 @@ struct ZmtpPeerObject {
     bool active;   /* among those with messages */
     bool stuffed;  /* not read from: its queue in is full */
     bool garbled;  /* not read from: what came has no meaning */
+    bool leaving;  /* disconnected from: only what waits is sent still */
     bool beating;  /* Python has a timer for its heartbeats */
     int broken;    /* an errno of sending: to be told of by the loop */
     int minor;     /* of its ZMTP version */

@@ -96,7 +96,11 @@ azs_native_cannot_recv(ZmtpSocketObject *Py_UNUSED(self), PyObject **Py_UNUSED(m
 static int
 pair_ready(ZmtpSocketObject *self, ZmtpPeerObject *peer)
 {
-    return self->npipes == 0 || (self->npipes == 1 && self->pipes[0] == peer);
+    for (size_t i = 0; i < self->npipes; i++) {
+        if (self->pipes[i] != peer && !self->pipes[i]->leaving)
+            return false;
+    }
+    return true;
 }
 
 const azs_native_pattern azs_native_dealer = {

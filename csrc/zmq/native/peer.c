@@ -64,7 +64,7 @@ azs_native_peer_end(ZmtpPeerObject *peer, azs_native_state state)
     if (socket->loop != NULL)
         azs_watcher_stop(socket->loop, &peer->watcher);
     drop_connection(peer);
-    if (was_ready)
+    if (was_ready && !peer->leaving)
         socket->pattern->lost(socket, peer);
     Py_CLEAR(peer->id);
     if (state == PEER_CLOSED) {
@@ -191,6 +191,23 @@ ZmtpPeer__close(ZmtpPeerObject *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
+PyDoc_STRVAR(leave_doc, "_leave($self, /)\n--\n\n"
+                        "No message comes or goes any more but those that wait.");
+
+static PyObject *
+ZmtpPeer__leave(ZmtpPeerObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (self->leaving || self->socket == NULL)
+        Py_RETURN_NONE;
+    azs_native_peer_flush(self);
+    if (self->state == PEER_READY)
+        self->socket->pattern->lost(self->socket, self);
+    self->leaving = true;
+    while (self->in.count > 0)
+        Py_DECREF((PyObject *)azs_ring_pop(&self->in));
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(heartbeat_doc,
              "_heartbeat($self, /)\n--\n\n"
              "Send a PING if one is due, end a silent peer; the seconds until the\n"
@@ -241,6 +258,7 @@ static PyMethodDef peer_methods[] = {
     {"_decide", (PyCFunction)ZmtpPeer__decide, METH_O, decide_doc},
     {"_disconnect", (PyCFunction)ZmtpPeer__disconnect, METH_VARARGS, disconnect_doc},
     {"_close", (PyCFunction)ZmtpPeer__close, METH_NOARGS, close_doc},
+    {"_leave", (PyCFunction)ZmtpPeer__leave, METH_NOARGS, leave_doc},
     {"_heartbeat", (PyCFunction)ZmtpPeer__heartbeat, METH_NOARGS, heartbeat_doc},
     {"_flush", (PyCFunction)ZmtpPeer__flush, METH_NOARGS, flush_doc},
     {NULL},

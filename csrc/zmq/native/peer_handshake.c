@@ -55,14 +55,14 @@ become_ready(ZmtpPeerObject *peer)
     azs_zmtp_heartbeat_start(&peer->heartbeat, options->heartbeat_interval,
                              options->heartbeat_timeout, azs_clock_ns());
     peer->state = PEER_READY;
-    int stays = socket->pattern->ready(socket, peer);
+    int stays = peer->leaving ? 1 : socket->pattern->ready(socket, peer);
     if (stays < 0)
         return -1;
     if (stays == 0)
         return azs_native_peer_lose(peer, AZS_NATIVE_DISCONNECTED, peer->fd);
     if (azs_native_socket_add_pipe(socket, peer) < 0)
         return -1;
-    if (options->probe) {
+    if (options->probe && !peer->leaving) {
         PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
         int sent = empty == NULL ? -1 : azs_native_peer_send(peer, &empty, 1);
         Py_XDECREF(empty);

@@ -41,7 +41,7 @@ azs_native_peer_push(ZmtpPeerObject *peer, int skip, PyObject *first)
     if (list == NULL)
         return -1;
     /* The list may have had the collector run, which may have ended us. */
-    if (azs_unlikely(peer->state != PEER_READY || socket->closed)) {
+    if (azs_unlikely(peer->state != PEER_READY || socket->closed || peer->leaving)) {
         Py_DECREF(list);
         return 0;
     }
@@ -483,8 +483,8 @@ azs_native_peer_on_ready(azs_watcher *watcher, uint32_t events)
         azs_unlikely(!peer->beating && peer->state == PEER_READY &&
                      azs_zmtp_heartbeat_due(&peer->heartbeat) != AZS_ZMTP_NEVER_NS))
         result = start_beating(peer);
-    if (azs_unlikely(socket->closed && azs_native_peer_waiting(peer) == 0 &&
-                     result == 0)) {
+    if (azs_unlikely((socket->closed || peer->leaving) &&
+                     azs_native_peer_waiting(peer) == 0 && result == 0)) {
         PyObject *res =
             PyObject_CallMethod((PyObject *)socket, "_peer_drained", "O", peer);
         result = res == NULL ? -1 : 0;

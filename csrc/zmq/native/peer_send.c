@@ -153,7 +153,7 @@ bool
 azs_native_peer_has_room(const ZmtpPeerObject *peer)
 {
     int hwm = peer->socket->options.sndhwm;
-    return hwm == 0 || azs_native_peer_waiting(peer) < (size_t)hwm;
+    return !peer->leaving && (hwm == 0 || azs_native_peer_waiting(peer) < (size_t)hwm);
 }
 
 /* Queues a tuple, or the bytes of a command: the reference is stolen. 0 or -1. */
@@ -380,7 +380,8 @@ azs_native_peer_flush(ZmtpPeerObject *peer)
         give_batch(peer);
     want_write(peer, blocked);
     /* Who waits for room is told by the loop; so is an error. */
-    bool drained = socket->closed && azs_native_peer_waiting(peer) == 0;
+    bool drained =
+        (socket->closed || peer->leaving) && azs_native_peer_waiting(peer) == 0;
     if (azs_unlikely((peer->broken != 0 || drained ||
                       (socket->wants_room && azs_native_peer_has_room(peer))) &&
                      socket->loop != NULL && peer->watcher.fd >= 0)) {

@@ -223,6 +223,94 @@ def test_a_wrong_key_keeps_the_interval(run):
     run(go())
 
 
+def test_disconnect_sends_what_waits(run):
+    """To who does not listen yet, and to who reads slowly."""
+    messages = [[b"%d" % n, bytes(20_000)] for n in range(300)]
+
+    async def go():
+        server = RawServer()
+        endpoint = await server.listen()
+        server.close()
+        transport, _ = await open_transport(zmq.PUSH, connect=endpoint, sndhwm=0)
+        for message in messages:
+            transport.write(message)
+        await transport.disconnect(endpoint)
+        assert transport.connections() == set()
+        transport.write([b"nobody's"])
+        with raw_socket(zmq.PULL, rcvhwm=1) as pull:
+            pull.bind(endpoint)
+            received = [await asyncio.to_thread(pull.recv_multipart) for _ in messages]
+            assert received == messages
+            while transport.get_extra_info("zmq_socket")._leaving:
+                await asyncio.sleep(0)
+            assert pull.poll(0) == 0
+        transport.abort()
+
+    run(go())
+
+
+def test_disconnect_waits_no_longer_than_the_linger_time(run):
+    async def go():
+        server = RawServer()
+        endpoint = await server.listen()
+        server.close()
+        for linger in (0, 0.05):
+            transport, _ = await open_transport(
+                zmq.PUSH, connect=endpoint, linger=linger
+            )
+            sock = transport.get_extra_info("zmq_socket")
+            transport.write([b"lost"])
+            await transport.disconnect(endpoint)
+            assert bool(sock._leaving) == bool(linger)
+            while sock._leaving:
+                await asyncio.sleep(0.01)
+            await transport.connect(endpoint)
+            await close(transport)
+
+    run(go())
+
+
+def test_disconnect_then_close_sends_what_waits(run):
+    async def go():
+        with raw_socket(zmq.PULL) as pull:
+            port = pull.bind_to_random_port("tcp://127.0.0.1")
+            transport, protocol = await open_transport(
+                zmq.PUSH, connect=f"tcp://127.0.0.1:{port}"
+            )
+            transport.write([b"first"])
+            await transport.disconnect(f"tcp://127.0.0.1:{port}")
+            await close(transport)
+            assert await asyncio.to_thread(pull.recv) == b"first"
+
+    run(go())
+
+
+def test_nothing_comes_from_who_was_left(run):
+    async def go():
+        server = RawServer()
+        endpoint = await server.listen()
+        transport, protocol = await open_transport(zmq.DEALER, connect=endpoint)
+        peer = await server.accept()
+        await peer.shake(b"ROUTER")
+        peer.write(frame(b"1"))
+        await protocol.received(1)
+        count = 0
+        while transport.get_write_buffer_size() == 0:  # the kernel's are full, too
+            transport.write([bytes(200_000)])
+            count += 1
+            await asyncio.sleep(0)
+        await transport.disconnect(endpoint)
+        peer.write(frame(b"2") * 100)
+        for _ in range(count - 1):
+            await peer.frame()
+        assert len(protocol.messages) == 1
+        transport.abort()
+        await peer.close()
+        server.close()
+
+    run(go())
+
+
 # ---- requests ----
 
 
