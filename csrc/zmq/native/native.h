@@ -172,7 +172,10 @@ struct ZmtpSocketObject {
     azs_zmtp_trie topics; /* SUB, XSUB: ours; PUB, XPUB: the peers' */
     azs_zmtp_subscriber subscriber; /* SUB, XSUB */
     azs_ring news;                  /* XPUB: owned lists, of subscriptions */
-    PyObject *welcome;              /* owned or NULL: XPUB's first message */
+    azs_ring sources; /* of each: one more than the descriptor it came by, or 0 */
+    size_t news_octets;
+    int source;        /* what azs_zmq_socket.source is to be */
+    PyObject *welcome; /* owned or NULL: XPUB's first message */
     /* REQ: whom the request went to, while it is not answered. REP: who has asked. */
     ZmtpPeerObject *partner; /* owned or NULL */
     PyObject *envelope;      /* owned or NULL: REP's tuple; REQ: its id */
@@ -299,6 +302,16 @@ azs_native_peer_waiting(const ZmtpPeerObject *peer)
 /* SUB, XSUB: subscribes or cancels, and tells the peers. 0 or -1. */
 int azs_native_sub_change(ZmtpSocketObject *self, bool subscribe, const uint8_t *topic,
                           size_t size);
+
+/* XPUB: are there so many subscriptions to be told of that peers have to wait? */
+enum { AZS_NATIVE_NEWS_MAX = 64 * 1024, AZS_NATIVE_NEWS_OCTETS_MAX = 16 * 1024 * 1024 };
+
+static inline bool
+azs_native_news_full(const ZmtpSocketObject *self)
+{
+    return self->news.count >= AZS_NATIVE_NEWS_MAX ||
+           self->news_octets >= AZS_NATIVE_NEWS_OCTETS_MAX;
+}
 
 /* PUB, XPUB: a peer subscribes or cancels; others heed it not. 0 or -1. */
 int azs_native_peer_subscription(ZmtpSocketObject *self, ZmtpPeerObject *peer,

@@ -15,8 +15,8 @@ peer_of(azs_zmtp_subscriber *subscriber)
 
 /* XPUB: a subscription as a message. 0 or -1. */
 static int
-tell_subscription(ZmtpSocketObject *self, bool subscribe, const uint8_t *topic,
-                  size_t size)
+tell_subscription(ZmtpSocketObject *self, ZmtpPeerObject *peer, bool subscribe,
+                  const uint8_t *topic, size_t size)
 {
     PyObject *frame = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size + 1);
     PyObject *list = frame == NULL ? NULL : PyList_New(1);
@@ -29,12 +29,32 @@ tell_subscription(ZmtpSocketObject *self, bool subscribe, const uint8_t *topic,
     azs_zmtp_copy(body + 1, topic, size);
     PyList_SET_ITEM(list, 0, frame);
     if ((self->news.slots == NULL && azs_ring_init(&self->news, 16) < 0) ||
-        azs_ring_push(&self->news, (uintptr_t)list) < 0) {
+        (self->sources.slots == NULL && azs_ring_init(&self->sources, 16) < 0) ||
+        azs_ring_push(&self->sources, (uintptr_t)(peer->fd + 1)) < 0) {
         Py_DECREF(list);
         PyErr_NoMemory();
         return -1;
     }
+    if (azs_ring_push(&self->news, (uintptr_t)list) < 0) {
+        self->sources.count--;
+        Py_DECREF(list);
+        PyErr_NoMemory();
+        return -1;
+    }
+    self->news_octets += size + 1;
     return 0;
+}
+
+/* Peers that have waited for that may be read from again. */
+static void
+go_on(ZmtpSocketObject *self)
+{
+    for (size_t i = 0; i < self->npipes; i++) {
+        ZmtpPeerObject *peer = self->pipes[i];
+        if (peer->stuffed && self->loop != NULL && peer->watcher.fd >= 0 &&
+            azs_watcher_post(self->loop, &peer->watcher, EPOLLIN) < 0)
+            PyErr_Clear(); /* the next one that is taken tries again */
+    }
 }
 
 int
@@ -62,7 +82,8 @@ azs_native_peer_subscription(ZmtpSocketObject *self, ZmtpPeerObject *peer,
         PyErr_NoMemory();
         return -1;
     }
-    return tells ? tell_subscription(self, subscription->subscribe, topic, size) : 0;
+    return tells ? tell_subscription(self, peer, subscription->subscribe, topic, size)
+                 : 0;
 }
 
 static int
@@ -90,7 +111,7 @@ publish_lost(ZmtpSocketObject *self, ZmtpPeerObject *peer)
             continue;
         }
         if (self->type == ZMQ_XPUB && (left == 1 || self->options.verboser) &&
-            !self->closed && tell_subscription(self, false, topic, size) < 0)
+            !self->closed && tell_subscription(self, peer, false, topic, size) < 0)
             PyErr_Clear();
         free(topic);
     }
@@ -135,8 +156,14 @@ publish_send(ZmtpSocketObject *self, PyObject *const *parts, Py_ssize_t nparts)
 static int
 xpub_recv(ZmtpSocketObject *self, PyObject **message)
 {
+    self->source = -1;
     if (self->news.count > 0) {
+        bool was_full = azs_native_news_full(self);
         *message = (PyObject *)azs_ring_pop(&self->news);
+        self->source = (int)azs_ring_pop(&self->sources) - 1;
+        self->news_octets -= (size_t)PyBytes_GET_SIZE(PyList_GET_ITEM(*message, 0));
+        if (azs_unlikely(was_full && !azs_native_news_full(self)))
+            go_on(self);
         return 0;
     }
     return azs_native_socket_take(self, message, NULL);

@@ -165,7 +165,8 @@ static inline bool
 is_stuffed(const ZmtpPeerObject *peer)
 {
     int hwm = peer->socket->options.rcvhwm;
-    return hwm > 0 && peer->in.count >= (size_t)hwm;
+    return (hwm > 0 && peer->in.count >= (size_t)hwm) ||
+           azs_native_news_full(peer->socket);
 }
 
 static void
@@ -455,7 +456,8 @@ azs_native_peer_on_ready(azs_watcher *watcher, uint32_t events)
     if (events & EPOLLOUT)
         azs_native_peer_flush(peer);
     if (azs_unlikely(peer->stuffed)) {
-        if (peer->in.count * 2 > (size_t)socket->options.rcvhwm)
+        if (is_stuffed(peer) || (socket->options.rcvhwm > 0 &&
+                                 peer->in.count * 2 > (size_t)socket->options.rcvhwm))
             goto done;
         peer->stuffed = false;
         azs_zmtp_heartbeat_resume(&peer->heartbeat);

@@ -219,6 +219,7 @@ native_open(azs_zmq_socket *socket, PyObject *object, int type)
         .handle = self,
         .type = type,
         .fd = -1,
+        .source = -1,
         /* Sending is what makes the next receive possible, and the other way round. */
         .look_after_calls = type == ZMQ_REQ || type == ZMQ_REP,
     };
@@ -244,6 +245,8 @@ native_recv(azs_zmq_socket *socket, azs_spare *Py_UNUSED(spare), PyObject **mess
     if (azs_unlikely(self->loop->deferred != NULL))
         azs_loop_run_due_deferred(self->loop);
     int err = self->pattern->recv(self, message);
+    if (azs_unlikely(socket->tells_source))
+        socket->source = self->source;
     if (err == 0)
         *size = (size_t)azs_zmq_message_size(((PyListObject *)*message)->ob_item,
                                              PyList_GET_SIZE(*message));
@@ -733,6 +736,7 @@ socket_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kw
     self->st = azs_state_hold(st);
     self->type = ZMQ_PAIR;
     self->pattern = &azs_native_pair;
+    self->source = -1;
     self->flush.run = flush_dirty;
     self->options = (azs_native_options){
         .sndhwm = 1000, .rcvhwm = 1000, .max_size = -1, .heartbeat_timeout = -1};
@@ -785,6 +789,7 @@ socket_clear(ZmtpSocketObject *self)
         ((ZmtpPeerObject *)azs_ring_at(&self->active, i))->active = false;
     clear_ring(&self->active);
     clear_ring(&self->news);
+    azs_ring_free(&self->sources);
     while (self->npipes > 0) {
         ZmtpPeerObject *peer = self->pipes[self->npipes - 1];
         azs_native_socket_drop_pipe(self, peer);
