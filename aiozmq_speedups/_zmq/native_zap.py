@@ -40,17 +40,68 @@ def address_of(fd: int) -> bytes:
         return host.encode()
 
 
-class Zap(ZmqProtocol):
+class _Line(ZmqProtocol):
+    """The connection to a handler."""
+
+    def __init__(self, zap: Zap) -> None:
+        self._zap = zap
+        self._transport: Any = None
+        self._queue: list[list[bytes]] = []
+
+    def write(self, message: list[bytes]) -> None:
+        if self._transport is not None:
+            self._transport.write(message)
+        else:
+            self._queue.append(message)
+
+    def is_held(self) -> bool:
+        """Is the handler at the other end still?"""
+        if self._transport is None:
+            return True  # it was, a moment ago
+        sock = self._transport.get_extra_info("zmq_socket")
+        return sock is not None and bool(engine_libzmq.get_events(sock) & zmq.POLLOUT)
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: Any) -> None:
+        # Connected in a moment: what is written waits for that.
+        self._zap.loop.call_soon(self._write_all, transport)
+
+    def _write_all(self, transport: Any) -> None:
+        self._transport = transport
+        queue, self._queue = self._queue, []
+        for message in queue:
+            transport.write(message)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._zap.line_lost(self)
+
+    def msg_received(self, data: list[bytes]) -> None:
+        self._zap.answered(data)
+
+
+class Zap:
     """Asks, and hands each answer to the peer that waits for it."""
 
     def __init__(self, loop: Any) -> None:
-        self._loop = loop
-        self._transport: Any = None
+        self.loop = loop
+        self._line: _Line | None = None
         self._opening: asyncio.Task[Any] | None = None
-        self._queue: list[list[bytes]] = []
         self._asking: dict[bytes, Any] = {}  # request id -> peer
         self._requests: dict[Any, bytes] = {}  # the other way
         self._ids = itertools.count(1)
+
+    def _has_handler(self) -> bool:
+        # Who binds there at the same time would be refused: it is not tried again as
+        # long as the handler is there that it has found.
+        if self._line is not None:
+            if self._line.is_held():
+                return True
+            self._line.abort()
+            self.line_lost(self._line)
+        return engine_libzmq.is_bound(self.loop._zmq_context, _ENDPOINT)
 
     def ask(
         self,
@@ -67,7 +118,7 @@ class Zap(ZmqProtocol):
         if mechanism == _CURVE and not domain and values[zmq.ZAP_ENFORCE_DOMAIN]:
             peer._decide(200)
             return
-        if not engine_libzmq.is_bound(self._loop._zmq_context, _ENDPOINT):
+        if not self._has_handler():
             # As libzmq: a password is good for nobody then, a key for everybody.
             if mechanism == _PLAIN or values[zmq.ZAP_ENFORCE_DOMAIN]:
                 peer._disconnect(zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL, errno.EFAULT)
@@ -83,12 +134,10 @@ class Zap(ZmqProtocol):
             message.append(key)
         self._asking[request] = peer
         self._requests[peer] = request
-        if self._transport is not None:
-            self._transport.write(message)
-            return
-        self._queue.append(message)
-        if self._opening is None:
-            self._opening = self._loop.create_task(self._open())
+        if self._line is None:
+            self._line = _Line(self)
+            self._opening = self.loop.create_task(self._open(self._line))
+        self._line.write(message)
 
     def forget(self, peer: Any) -> None:
         """Its connection has ended: an answer is not for the next one."""
@@ -101,32 +150,27 @@ class Zap(ZmqProtocol):
         self._requests.pop(peer, None)
         return peer
 
-    async def _open(self) -> None:
+    async def _open(self, line: _Line) -> None:
         try:
-            await self._loop.create_zmq_connection(
-                lambda: self, zmq.DEALER, connect=_ENDPOINT, linger=0, engine="libzmq"
+            await self.loop.create_zmq_connection(
+                lambda: line, zmq.DEALER, connect=_ENDPOINT, linger=0, engine="libzmq"
             )
+        except BaseException:
+            self.line_lost(line)
+            raise
         finally:
             self._opening = None
 
-    def connection_made(self, transport: Any) -> None:
-        self._transport = transport
-        queue, self._queue = self._queue, []
-        # Connected in a moment: what is written waits for that.
-        self._loop.call_soon(self._write_all, transport, queue)
-
-    def _write_all(self, transport: Any, messages: list[list[bytes]]) -> None:
-        for message in messages:
-            transport.write(message)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._transport = None
+    def line_lost(self, line: _Line) -> None:
+        if line is not self._line:
+            return
+        self._line = None
         asking, self._asking = self._asking, {}
         self._requests.clear()
         for peer in asking.values():
             peer._decide(500)
 
-    def msg_received(self, data: list[bytes]) -> None:
+    def answered(self, data: list[bytes]) -> None:
         # "", version, request, status, text, user id, metadata
         if len(data) != 7 or data[1] != b"1.0" or data[3] not in _STATUSES:
             logger.warning("the ZAP handler answered with %r", data)

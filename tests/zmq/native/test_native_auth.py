@@ -6,7 +6,8 @@ import pytest
 import zmq
 from helpers import close, open_transport, raw_socket
 
-from aiozmq_speedups import create_zmq_connection, new_event_loop, rpc
+from aiozmq_speedups import create_zmq_connection, new_event_loop, rpc, zmq_asyncio
+from aiozmq_speedups._zmq.native_zap import Zap
 
 SERVER, ALICE, MALLORY = (zmq.curve_keypair() for _ in range(3))
 CURVE = {"curve_server": True, "curve_secretkey": SERVER[1]}
@@ -227,3 +228,50 @@ def test_on_another_engine_it_is_an_error():
     loop = new_event_loop()
     loop.run_until_complete(go())
     loop.close()
+
+
+def test_a_handler_that_is_there_is_not_looked_for_again(run, monkeypatch):
+    """Looking is binding in its place for a moment."""
+    handlers = []
+
+    async def serve(context):
+        handler = context.socket(zmq.ROUTER)
+        handler.linger = 0
+        handler.bind("inproc://zeromq.zap.01")
+        handlers.append(handler)
+
+        async def answer():
+            while True:
+                route, *request = await handler.recv_multipart()
+                name = request[7]
+                status = b"200" if name == b"alice" else b"400"
+                await handler.send_multipart(
+                    [route, b"", b"1.0", request[2], status, b"", b"", b""]
+                )
+
+        return asyncio.create_task(answer())
+
+    async def go():
+        context = zmq_asyncio.Context.shadow(zmq.Context.instance())
+        probes = []
+        real = Zap._has_handler
+        monkeypatch.setattr(
+            Zap, "_has_handler", lambda zap: probes.append(zap._line) or real(zap)
+        )
+        server, _ = await open_transport(
+            zmq.PULL, bind="tcp://127.0.0.1:*", linger=0, **PLAIN
+        )
+        for _ in range(2):
+            task = await serve(context)
+            for _ in range(3):
+                assert await gets_in(server, "native", **plain("alice", "a"))
+            assert not await gets_in(server, "native", **plain("mallory", "a"))
+            task.cancel()
+            handlers.pop().close()
+            assert not await gets_in(server, "native", **plain("alice", "a"))
+        await close(server)
+        assert probes[0] is None
+        assert len({id(line) for line in probes[1:4]}) == 1
+        assert probes[1] is not None
+
+    run(go())
