@@ -313,6 +313,9 @@ azs_native_news_full(const ZmtpSocketObject *self)
            self->news_octets >= AZS_NATIVE_NEWS_OCTETS_MAX;
 }
 
+/* ROUTER: nobody has the peer's id any more. */
+void azs_native_router_forget(ZmtpSocketObject *self, ZmtpPeerObject *peer);
+
 /* PUB, XPUB: a peer subscribes or cancels; others heed it not. 0 or -1. */
 int azs_native_peer_subscription(ZmtpSocketObject *self, ZmtpPeerObject *peer,
                                  const azs_zmtp_subscription *subscription);

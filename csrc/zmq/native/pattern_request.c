@@ -184,7 +184,7 @@ rep_send(ZmtpSocketObject *self, PyObject *const *parts, Py_ssize_t nparts)
     PyObject *envelope = self->envelope, *few[FEW];
     Py_ssize_t size = PyTuple_GET_SIZE(envelope);
     int err = 0;
-    if (self->partner->state == PEER_READY) {
+    if (self->partner->piped) {
         PyObject **all =
             joined(((PyTupleObject *)envelope)->ob_item, size, parts, nparts, few);
         if (all == NULL)

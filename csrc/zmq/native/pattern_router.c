@@ -28,11 +28,14 @@ router_ready(ZmtpSocketObject *self, ZmtpPeerObject *peer)
     if (other == NULL && PyErr_Occurred())
         return -1;
     if (other != NULL && other != peer) {
-        if (!self->options.handover)
+        bool is_here = other->state == PEER_READY;
+        if (is_here && !self->options.handover) {
+            Py_CLEAR(peer->id); /* the other's */
             return 0;
+        }
         Py_INCREF(other);
         int err = PyDict_SetItem(self->by_id, peer->id, (PyObject *)peer);
-        if (err == 0)
+        if (err == 0 && is_here)
             err = azs_native_peer_lose(other, 0x200, other->fd);
         Py_DECREF(other);
         return err < 0 ? -1 : peer->state == PEER_READY;
@@ -40,14 +43,22 @@ router_ready(ZmtpSocketObject *self, ZmtpPeerObject *peer)
     return PyDict_SetItem(self->by_id, peer->id, (PyObject *)peer) < 0 ? -1 : 1;
 }
 
-static void
-router_lost(ZmtpSocketObject *self, ZmtpPeerObject *peer)
+void
+azs_native_router_forget(ZmtpSocketObject *self, ZmtpPeerObject *peer)
 {
     if (peer->id == NULL || self->by_id == NULL)
         return;
     if (find(self, peer->id) == peer)
         (void)PyDict_DelItem(self->by_id, peer->id);
     PyErr_Clear();
+}
+
+/* Who is connected to again keeps its name meanwhile, and what is sent to it waits. */
+static void
+router_lost(ZmtpSocketObject *self, ZmtpPeerObject *peer)
+{
+    if (self->options.immediate)
+        azs_native_router_forget(self, peer);
 }
 
 static int

@@ -66,8 +66,9 @@ azs_native_peer_end(ZmtpPeerObject *peer, azs_native_state state)
     drop_connection(peer);
     if (was_ready && !peer->leaving)
         socket->pattern->lost(socket, peer);
-    Py_CLEAR(peer->id);
     if (state == PEER_CLOSED) {
+        azs_native_router_forget(socket, peer);
+        Py_CLEAR(peer->id);
         azs_native_socket_drop_pipe(socket, peer);
         azs_native_peer_drop_out(peer, true);
     } else if (socket->options.immediate) {

@@ -29,6 +29,7 @@ become_ready(ZmtpPeerObject *peer)
     if (info.identity_size > 0) {
         PyObject *id =
             PyBytes_FromStringAndSize((const char *)info.identity, info.identity_size);
+        azs_native_router_forget(socket, peer); /* by another name, perhaps */
         Py_XSETREF(peer->id, id);
     }
     peer->minor = info.minor;
