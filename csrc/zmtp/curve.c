@@ -55,7 +55,7 @@ azs_zmtp_curve_open(azs_zmtp_curve *curve, azs_zmtp_frame *frame, azs_zmtp_fault
     if (azs_zmtp_command_parse(frame->body, frame->size, &command) < 0)
         return -EPROTO;
     *fault = AZS_ZMTP_FAULT_UNEXPECTED_COMMAND;
-    if (command.kind != AZS_ZMTP_MESSAGE || frame->flags & AZS_ZMTP_COMMAND)
+    if (command.kind != AZS_ZMTP_MESSAGE)
         return -EPROTO;
     *fault = AZS_ZMTP_FAULT_MESSAGE;
     if (frame->size < AZS_ZMTP_CURVE_OVERHEAD)
@@ -74,7 +74,8 @@ azs_zmtp_curve_open(azs_zmtp_curve *curve, azs_zmtp_frame *frame, azs_zmtp_fault
     *fault = AZS_ZMTP_NO_FAULT;
     /* Only an authentic counter counts. */
     curve->received = counter;
-    /* The outer MORE is not: anybody on the way may have set it. libzmq sets none. */
+    /* The outer flags are not: anybody on the way may have set them. libzmq sets none,
+     * others COMMAND, as RFC 37 has it. */
     frame->flags = text[0] & INNER_COMMAND ? AZS_ZMTP_COMMAND
                    : text[0] & INNER_MORE  ? AZS_ZMTP_MORE
                                            : 0;

@@ -1,7 +1,7 @@
 /* CURVE's MESSAGE: frames sealed with the keys of one connection. RFC 25, 26.
  *
- * libzmq sends MESSAGE as a plain frame, never as a command, and drops those that
- * come as one; MORE and COMMAND are inside, COMMAND as 2.
+ * MORE and COMMAND are inside, COMMAND as 2. Outside, libzmq sends a plain frame, never
+ * a command, and drops data that comes as one; others send commands, as RFC 37 has it.
  */
 #ifndef AZS_ZMTP_CURVE_H
 #define AZS_ZMTP_CURVE_H
