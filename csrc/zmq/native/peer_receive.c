@@ -19,7 +19,7 @@ add_frame(ZmtpPeerObject *peer, PyObject *frame)
 {
     if (azs_unlikely(peer->nframes == peer->frames_room)) {
         int room = peer->frames_room > 0 ? 2 * peer->frames_room : 4;
-        PyObject **grown = PyMem_Resize(peer->frames, PyObject *, (size_t)room);
+        PyObject **grown = PyMem_Realloc(peer->frames, (size_t)room * sizeof(*grown));
         if (grown == NULL) {
             Py_DECREF(frame);
             PyErr_NoMemory();

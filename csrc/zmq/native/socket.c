@@ -13,7 +13,7 @@ azs_native_socket_add_pipe(ZmtpSocketObject *self, ZmtpPeerObject *peer)
         return 0;
     if (self->npipes == self->pipes_room) {
         size_t room = self->pipes_room > 0 ? 2 * self->pipes_room : 4;
-        ZmtpPeerObject **grown = PyMem_Resize(self->pipes, ZmtpPeerObject *, room);
+        ZmtpPeerObject **grown = PyMem_Realloc(self->pipes, room * sizeof(*grown));
         if (grown == NULL) {
             PyErr_NoMemory();
             return -1;
