@@ -88,34 +88,75 @@ leave:
     return res == NULL ? -1 : 0;
 }
 
+/* Whether it has ended, after all. What fails has no memory for it. */
+static bool
+end_waiter(azs_state *st, PyObject *waiter)
+{
+    PyObject *done = PyObject_CallMethodNoArgs(waiter, st->str_done);
+    if (done == Py_False) {
+        PyObject *args[] = {waiter, Py_None};
+        Py_SETREF(done, PyObject_VectorcallMethod(st->str_set_result, args, 2, NULL));
+    }
+    if (done == NULL)
+        PyErr_Clear();
+    Py_XDECREF(done);
+    return done != NULL;
+}
+
+/* Those that there was no memory to end, at the front of their list, are ended by
+ * another turn. */
+static void
+keep(AsyncSocketObject *self, PyObject *woken, Py_ssize_t count)
+{
+    PyObject *on_fd = PyObject_GetAttrString((PyObject *)self, "_on_fd");
+    PyObject *handle = NULL;
+    if (on_fd != NULL && self->loop != NULL)
+        handle = PyObject_CallMethod(self->loop, "call_soon", "O", on_fd);
+    if (handle == NULL)
+        PyErr_Clear(); /* with the next message, then */
+    Py_XDECREF(handle);
+    Py_XDECREF(on_fd);
+    if (self->woken == NULL) {
+        if (PyList_SetSlice(woken, count, PyList_GET_SIZE(woken), NULL) < 0)
+            PyErr_Clear(); /* those that have ended are ended once */
+        self->woken = Py_NewRef(woken);
+        return;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (PyList_Append(self->woken, PyList_GET_ITEM(woken, i)) < 0)
+            PyErr_WriteUnraisable(PyList_GET_ITEM(woken, i));
+    }
+}
+
 int
 azs_async_run_woken(AsyncSocketObject *self)
 {
     azs_state *st = azs_state_hold(self->st);
     PyObject *woken = self->woken, *loop = Py_XNewRef(self->loop), *exc = NULL;
+    Py_ssize_t left = 0;
     self->woken = NULL;
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(woken); i++) {
         PyObject *waiter = PyList_GET_ITEM(woken, i);
         /* It may have been cancelled since. */
         PyObject *done = PyObject_CallMethodNoArgs(waiter, st->str_done);
+        bool is_done = done == Py_True;
         int res = done == NULL ? -1 : 0;
         Py_XDECREF(done);
-        if (done == Py_False && exc == NULL && loop != NULL) {
+        if (res == 0 && !is_done && exc == NULL && loop != NULL) {
             res = run_waiter(st, loop, waiter);
-        } else if (done == Py_False) {
-            PyObject *args[] = {waiter, Py_None};
-            PyObject *set =
-                PyObject_VectorcallMethod(st->str_set_result, args, 2, NULL);
-            Py_XDECREF(set);
-            res = set == NULL ? -1 : 0;
+            is_done = res == 0;
         }
-        if (res == 0)
-            continue;
-        if (exc == NULL)
+        if (res < 0 && exc == NULL)
             exc = azs_exc_take();
-        else
+        else if (res < 0)
             PyErr_Clear();
+        if (!is_done && !end_waiter(st, waiter)) {
+            PyList_SET_ITEM(woken, i, PyList_GET_ITEM(woken, left));
+            PyList_SET_ITEM(woken, left++, waiter);
+        }
     }
+    if (left > 0)
+        keep(self, woken, left);
     Py_DECREF(woken);
     Py_XDECREF(loop);
     azs_state_release(st);
