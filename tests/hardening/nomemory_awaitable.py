@@ -6,10 +6,12 @@ for is gone: nothing could hold it.
 """
 
 import asyncio
+import collections
 import warnings
+from contextlib import suppress
 
 import zmq
-from nomemory_cases import nothing, sweep
+from nomemory_cases import ALLOCATIONS, attempt, nothing, sweep
 from nomemory_transports import BIG, checked, main
 
 from aiozmq_speedups import zmq_asyncio
@@ -141,6 +143,82 @@ def turns(pair):
 
     pair.sweep_turn(polled)
     pair.sweep(pair.pull._io.looked, lambda: pair.kept.append(pair.pull.recv()))
+
+
+@case
+def siblings(pair):
+    """Several sockets of one handle: those that wait at others are looked at, too."""
+    others = []
+
+    def copies():
+        while others:
+            others.pop()
+        others.extend(type(pair.pull).from_socket(pair.raw_pull) for _ in range(3))
+        pair.kept.extend(other.recv() for other in others)
+        pair.raw_push.send(b"x")
+
+    pair.sweep_turn(copies)
+    pair.sweep(lambda: pair.pull.recv(), copies)
+    pair.sweep(lambda: pair.pull.recv_multipart(zmq.DONTWAIT), copies)
+    pair.sweep(lambda: pair.pull._io.looked, copies)
+    others.clear()
+
+
+@case
+def callbacks_of_another_loop(pair):
+    """Those of what waits there run at the end of the turn that has their messages."""
+    foreign = asyncio.SelectorEventLoop()
+    asyncio._set_running_loop(foreign)
+    context = zmq_asyncio.Context()
+    pull, push = context.socket(zmq.PULL), zmq.Socket.shadow(pair.push.underlying)
+    pull.linger = 0
+    pull.bind("tcp://127.0.0.1:*")
+    push.connect(pull.last_endpoint)
+    pair.push.disconnect("inproc://sweep")
+    kept, called = [], [None]
+
+    def waits():
+        called[0] = collections.deque()  # it has room for a few
+        for name in "recv", "recv_multipart":
+            future = getattr(pull, name)()
+            coroutine = future.__await__()
+            waiter = next(coroutine)
+            waiter.add_done_callback(called[0].append)
+            kept.append((coroutine, waiter))
+        for _ in kept:
+            push.send(b"x")
+        while not zmq.Socket.shadow(pull.underlying).poll(1000):
+            pass
+
+    def check():
+        for _ in range(1000):
+            if all(waiter in called[0] for _, waiter in kept):
+                break
+            pull._io._on_fd()
+            foreign.call_soon(foreign.stop)
+            asyncio._set_running_loop(None)
+            foreign.run_forever()
+            asyncio._set_running_loop(foreign)
+        for coroutine, waiter in kept:
+            assert waiter in called[0], (coroutine, waiter)
+            with suppress(StopIteration, MemoryError):
+                next(coroutine)
+        kept.clear()
+        while zmq.Socket.shadow(pull.underlying).poll(10):
+            zmq.Socket.shadow(pull.underlying).recv()
+
+    # One allocation at a time: without any, asyncio's own Python code cannot run.
+    for first in range(ALLOCATIONS):
+        waits()
+        attempt(pull._io._on_fd, first, first + 1, ())
+        check()
+    pull.close()
+    asyncio._set_running_loop(None)
+    foreign.call_soon(foreign.stop)
+    foreign.run_forever()
+    foreign.close()
+    context.term()
+    asyncio._set_running_loop(pair.alive.loop)
 
 
 if __name__ == "__main__":

@@ -17,11 +17,12 @@ if core is not None:
     import nomemory_awaitable
     import nomemory_cases
     import nomemory_connections
+    import nomemory_native
     import nomemory_transports
 
     for module in (
         *(nomemory_cases, nomemory_transports, nomemory_connections),
-        nomemory_awaitable,
+        *(nomemory_awaitable, nomemory_native),
     ):
         CASES += [(module.__name__, case) for case in module.CASES]
 cases = pytest.mark.parametrize(("program", "case"), CASES)
