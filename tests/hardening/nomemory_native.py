@@ -1,7 +1,7 @@
 """The sweeps of nomemory_cases.py over the native engine; a process per case.
 
-``python nomemory_native.py CASE``. A call that had no memory leaves its socket usable; a
-connection inside which there was none is lost, and made anew by who connects.
+``python nomemory_native.py CASE``. A call that had no memory leaves its socket usable;
+a connection inside which there was none is lost, and made anew by who connects.
 """
 
 import itertools
@@ -249,9 +249,7 @@ def sends_that_wait(alive, stack):
         pair.peers.append(pair.sockets[0]._new_peer(None, True))
 
     for message in (b"x",), (b"x",) * 20, (BIG,):
-        sweep(
-            lambda: pair.sockets[0]._send(message), prepare=alone, check=pair.check
-        )
+        sweep(lambda: pair.sockets[0]._send(message), prepare=alone, check=pair.check)
 
     def full():
         pair.fresh()
@@ -260,9 +258,7 @@ def sends_that_wait(alive, stack):
         pair.peers[0]._flush()
 
     for message in (b"x",), (b"x",) * 20, (BIG,):
-        sweep(
-            lambda: pair.sockets[0]._send(message), prepare=full, check=pair.check
-        )
+        sweep(lambda: pair.sockets[0]._send(message), prepare=full, check=pair.check)
     pair.sweep_turns(full, 3)
 
 
