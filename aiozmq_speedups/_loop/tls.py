@@ -122,6 +122,43 @@ def _timeouts(handshake: float | None, shutdown: float | None) -> tuple[float, f
     return handshake, shutdown
 
 
+class _Transport(sslproto._SSLProtocolTransport):  # type: ignore[name-defined, misc]
+    """asyncio's, which knows at once that its connection has ended, as since 3.14.4:
+    else who asks before it writes goes on writing."""
+
+    def is_closing(self) -> bool:
+        if self._closed:
+            return True
+        protocol: Any = self._ssl_protocol
+        transport = protocol._transport
+        return transport is not None and bool(transport.is_closing())
+
+
+class _Protocol(sslproto.SSLProtocol):
+    """asyncio's, with what is wrong in the versions that are supported mended."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # It has made one, and refuses to make another.
+        self._app_transport.__class__ = _Transport  # type: ignore[attr-defined]
+
+    def _on_shutdown_complete(self, shutdown_exc: BaseException | None) -> None:
+        # What the peer still sends after it was told of the end: it is dropped, as it
+        # is without TLS, and no error of the one who closed.
+        reason = getattr(shutdown_exc, "reason", None)
+        if reason == "APPLICATION_DATA_AFTER_CLOSE_NOTIFY":
+            shutdown_exc = None
+        super()._on_shutdown_complete(shutdown_exc)  # type: ignore[misc]
+        # The transport sends first what it has. Before 3.14.10 the end waited for a
+        # peer that does not read for ever, not for the shutdown's timeout.
+        if shutdown_exc is None and self._shutdown_timeout_handle is None:
+            self._shutdown_timeout_handle: asyncio.TimerHandle | None
+            self._shutdown_timeout_handle = self._loop.call_later(  # type: ignore[attr-defined]
+                self._ssl_shutdown_timeout,  # type: ignore[attr-defined]
+                self._check_shutdown_timeout,  # type: ignore[attr-defined]
+            )
+
+
 if TYPE_CHECKING:
     _Loop = asyncio.SelectorEventLoop
 else:
@@ -173,7 +210,7 @@ class Tls(_Loop):
                 server=server,
                 timeouts=_timeouts(ssl_handshake_timeout, ssl_shutdown_timeout),
             )
-        ssl_protocol = sslproto.SSLProtocol(
+        ssl_protocol = _Protocol(
             self,
             protocol,
             sslcontext,
@@ -303,7 +340,7 @@ def _upgrade(
     timeouts: tuple[float, float],
     **options: Any,
 ) -> tuple[Any, Any]:
-    ssl_protocol = sslproto.SSLProtocol(
+    ssl_protocol = _Protocol(
         loop,
         protocol,
         sslcontext,
