@@ -48,8 +48,9 @@ async def create_zmq_connection(
     :param protocol_factory: called without arguments, returns an object with
         :class:`ZmqProtocol`'s methods.
     :param zmq_type: ``zmq.DEALER``, ``zmq.ROUTER``, ``zmq.PUB``, ...
-    :param bind: endpoint or endpoints (``transport://address``) to bind to.
-    :param connect: endpoint or endpoints to connect to.
+    :param bind: endpoints to bind to: a str (``transport://address``) or an
+        iterable of them.
+    :param connect: endpoints to connect to, likewise.
     :param zmq_sock: a pyzmq socket of *zmq_type* to use instead of a new one.
         The transport owns it from then on, and closes it.
     :param loop: the running loop by default.
@@ -61,6 +62,9 @@ async def create_zmq_connection(
     :raise ValueError: if *zmq_sock* is of another type, *bind* or
         *connect* is neither a str nor an iterable, or the options are wrong.
     :raise TypeError: if an option is unknown or of another type.
+
+    Call it in the thread of the loop. Sources: aiozmq's function of this name;
+    zmq_bind(3), zmq_connect(3), zmq_setsockopt(3).
     """
     if loop is None:
         loop = asyncio.get_running_loop()

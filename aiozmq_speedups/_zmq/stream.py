@@ -41,11 +41,12 @@ async def create_zmq_stream(
     events_backlog: int | None = 100,
     **options: Unpack[ZmqOptions],
 ) -> ZmqStream:
-    """Makes a stream: ``create_zmq_connection`` with a stream as its protocol.
+    """Makes a stream: :func:`create_zmq_connection` with a stream as its protocol.
 
     :param zmq_type: ``zmq.DEALER``, ``zmq.SUB``, ...
-    :param bind: endpoints to bind to.
-    :param connect: endpoints to connect to.
+    :param bind: endpoints to bind to: a str (``transport://address``) or an
+        iterable of them.
+    :param connect: endpoints to connect to, likewise.
     :param loop: the running loop by default.
     :param zmq_sock: a socket to use instead of a new one.
     :param high_read: bytes waiting to be read above which reading pauses;
@@ -61,6 +62,8 @@ async def create_zmq_stream(
     :raises ValueError: impossible water marks or options, or a socket of another
         type.
     :raises TypeError: an option is unknown or of another type.
+
+    Source: aiozmq's function of this name.
     """
     if loop is None:
         loop = asyncio.get_running_loop()

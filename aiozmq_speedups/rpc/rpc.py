@@ -36,8 +36,9 @@ async def connect_rpc(
 ) -> RPCClient:
     """Makes an rpc client.
 
-    :param connect: endpoints to connect to, as for ``create_zmq_connection``.
-    :param bind: endpoints to bind to.
+    :param connect: endpoints to connect to: a str (``transport://address``) or an
+        iterable of them. With several, calls go to each in turn.
+    :param bind: endpoints to bind to, likewise.
     :param loop: the running loop by default.
     :param error_table: ``{"package.module.Name": class}``: exceptions of the
         server to raise here as such, besides the builtin ones.
@@ -50,6 +51,8 @@ async def connect_rpc(
     :param options: options of the socket: see :class:`~aiozmq_speedups.ZmqOptions`.
     :raises OSError: the endpoint cannot be used.
     :raises ValueError: ``max_pending`` is less than 1.
+
+    A coroutine, which does not wait for the server. Source: ``aiozmq.rpc``.
     """
     check_limit("max_pending", max_pending)
     if loop is None:
@@ -86,9 +89,11 @@ async def serve_rpc(
 ) -> Service:
     """Makes an rpc server.
 
-    :param handler: where names are looked up.
-    :param connect: endpoints to connect to, as for ``create_zmq_connection``.
-    :param bind: endpoints to bind to.
+    :param handler: what names are looked up in: an :class:`AttrHandler` or another
+        :class:`AbstractHandler`, or a dict.
+    :param connect: endpoints to connect to: a str (``transport://address``) or an
+        iterable of them.
+    :param bind: endpoints to bind to, likewise.
     :param loop: the running loop by default.
     :param translation_table: ``{code: (class, packer, unpacker)}``, the same as
         the clients have.
