@@ -95,9 +95,12 @@ def pages_with(pattern):
 
 
 def matches(shown, printed):
-    """Is what is `shown` what was `printed`? ``...`` stands for anything."""
-    parts = [re.escape(part) for part in shown.rstrip().split("...")]
-    return re.fullmatch(".*".join(parts), printed.rstrip(), re.DOTALL) is not None
+    """Is what is `shown` what was `printed`? ``...`` stands for anything, and a line of
+    it for any number of lines, none included."""
+    pattern = re.sub(r"^\.\.\.$\n", "\0", shown.rstrip(), flags=re.MULTILINE)
+    pattern = re.escape(pattern.replace("...", "\1"))
+    pattern = pattern.replace("\0", r"(?:.*\n)?").replace("\1", ".*")
+    return re.fullmatch(pattern, printed.rstrip(), re.DOTALL) is not None
 
 
 @pytest.fixture
@@ -279,3 +282,19 @@ def test_every_public_name_is_documented():
         # The standard library's, beside aiozmq's selector.
         names -= {"EVENT_READ", "EVENT_WRITE", "SelectorKey"}
         assert names <= named, (module, names - named)
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a\nb\n", "a\nb\n", True),
+        ("a\nb\n", "a\nc\n", False),
+        ("a ... d\n", "a b\nc d", True),
+        ("...\nb\n", "b\n", True),
+        ("...\nb\n", "a\na\nb\n", True),
+        ("...\nb\n", "ab\n", False),
+        ("a.b", "axb", False),
+    ],
+)
+def test_matches(shown, printed, same):
+    assert matches(shown, printed) is same
