@@ -1,6 +1,6 @@
 """Each block of code in the documentation runs, and prints what the page shows.
 
-That is README.rst, CONTRIBUTING.rst and docs/.
+That is README.rst, CONTRIBUTING.rst, docs/ and what it includes.
 
 What a block's language means here:
 
@@ -14,7 +14,7 @@ What a block's language means here:
     lines after ``$ `` run in a shell, in the folder with the page's files; the other
     lines are what they print. One that ends in ``&`` goes on while the next ones run.
 ``sh``
-    is not run, but is a shell's language.
+    is not run, but is a shell's language, and its files of ours and make targets exist.
 ``toml``, ``ini``, ``json``
     can be read.
 ``text``, ``c``, ``gdb``, ``systemd``, ``nginx``
@@ -46,7 +46,7 @@ from ports import held_port
 from aiozmq_speedups import _ext
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.rst", ROOT / "CONTRIBUTING.rst"]
+PAGES = [ROOT / "README.rst", ROOT / "CONTRIBUTING.rst", ROOT / "benchmarks/README.rst"]
 PAGES += sorted((ROOT / "docs").glob("*.rst"))
 RUNNER = Path(__file__).with_name("run_page.py")
 
@@ -85,13 +85,17 @@ def blocks_of(text):
     return found
 
 
+def name_of(page):
+    return page.stem if page.parent.name == "docs" else str(page.relative_to(ROOT))
+
+
 def can_run(block):
     return not block.not_run and all(map(importlib.util.find_spec, block.needs))
 
 
 def pages_with(pattern):
     found = [page for page in PAGES if re.search(pattern, page.read_text())]
-    return pytest.mark.parametrize("page", found, ids=lambda page: page.stem)
+    return pytest.mark.parametrize("page", found, ids=name_of)
 
 
 def matches(shown, printed):
@@ -101,6 +105,15 @@ def matches(shown, printed):
     pattern = re.escape(pattern.replace("...", "\1"))
     pattern = pattern.replace("\0", r"(?:.*\n)?").replace("\1", ".*")
     return re.fullmatch(pattern, printed.rstrip(), re.DOTALL) is not None
+
+
+def check_names(text, at):
+    """Are the targets of make, and our files, that a shell block names there?"""
+    for target in re.findall(r"^ *make (\w+)", text, re.MULTILINE):
+        makefile = (ROOT / "Makefile").read_text()
+        assert re.search(f"^{target}:", makefile, re.MULTILINE), f"{at}: make {target}"
+    for file in re.findall(r"(?<![\w/])(?:benchmarks|tools|examples)/[\w/]+\.py", text):
+        assert (ROOT / file).exists(), f"{at}: {file}"
 
 
 @pytest.fixture
@@ -113,7 +126,7 @@ def ports():
         )
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_block_is_marked(page):
     """A literal block without a language would be run by nobody."""
     text = page.read_text()
@@ -129,6 +142,7 @@ def test_every_block_is_marked(page):
                     ["sh", "-n"], input=block.text, capture_output=True, text=True
                 )
                 assert done.returncode == 0, (at, done.stderr)
+                check_names(block.text, at)
             case "toml":
                 import tomllib
 
@@ -150,6 +164,7 @@ def test_page(page, prepared):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)  # servers, one after the other
 @pages_with(r"\.\. slow: ")
 def test_slow_page(page, prepared):
     run_consoles([block for block in prepared(page) if block.slow], page)
