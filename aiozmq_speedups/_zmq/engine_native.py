@@ -177,6 +177,7 @@ class NativeSocket(_Base):  # type: ignore[misc]
     ) -> None:
         super().__init__(loop, zmq_type)
         self._loop = loop
+        self._on_drop: Callable[[str, int], None] | None = None
         self._authenticator = None if check is None else Authenticator(loop, check)
         self._values = dict(_DEFAULTS)
         self._last_endpoint = b""
@@ -359,6 +360,13 @@ class NativeSocket(_Base):  # type: ignore[misc]
 
     # -- Endpoints --
 
+    def bound_queues(self, octets: int, on_drop: Callable[[str, int], None]) -> None:
+        """Of a ROUTER: what waits for a peer is bounded by its size, too, and
+        on_drop(endpoint, how many messages wait) is called when one is dropped, once a
+        connection."""
+        self._set("max_queued", octets)
+        self._on_drop = on_drop
+
     def _check_open(self) -> None:
         if self.closed:
             raise _error(errno.ENOTSOCK)
@@ -514,6 +522,11 @@ class NativeSocket(_Base):  # type: ignore[misc]
         if zap is None:
             zap = loop._zmtp_zap = Zap(loop)
         return zap
+
+    def _peer_drops(self, peer: Any) -> None:
+        """A ROUTER has dropped the first message for a peer that has no room."""
+        if self._on_drop is not None:
+            self._on_drop(peer.owner.endpoint, peer.waiting)
 
     def _peer_drained(self, peer: Any) -> None:
         """All is sent, of a socket that is closed or of one that was left."""

@@ -10,6 +10,7 @@ import time
 from inspect import isawaitable
 from typing import Any
 
+from .._zmq.engine_native import NativeSocket
 from ._errors import pack_error
 from ._signature import CallSpec
 from .base import (
@@ -18,13 +19,32 @@ from .base import (
     ServiceClosedError,
     _BaseServerProtocol,
 )
+from .log import logger
 from .packer import KEPT_BUFFER_SIZE
 
-__all__ = ["_ServerProtocol"]
+__all__ = ["_ServerProtocol", "bound_answers"]
 
 # pid mod 65536, a random number, request id, time [, is it an error].
 _unpack_request = struct.Struct("=HHLd").unpack
 _pack_reply = struct.Struct("=HHLd?").pack
+
+#: Bytes of answers that wait for one client of a native server.
+_MAX_QUEUED = 64 * 1024 * 1024
+
+
+def bound_answers(transport: Any) -> None:
+    """What libzmq bounds by their number alone."""
+    sock = transport.get_extra_info("zmq_socket")
+    if isinstance(sock, NativeSocket):
+        sock.bound_queues(_MAX_QUEUED, _log_drop)
+
+
+def _log_drop(endpoint: str, waiting: int) -> None:
+    logger.warning(
+        "Answers to a client at %s that does not fetch them are dropped: %d wait",
+        endpoint,
+        waiting,
+    )
 
 
 class _ServerProtocol(_BaseServerProtocol):

@@ -13,6 +13,7 @@ from ..core import ZmqOptions, create_zmq_connection
 from . import _fast
 from ._client import _ClientProtocol
 from ._errors import ErrorTable
+from ._server import bound_answers
 from .base import AbstractHandler, Service, check_limit
 from .packer import TranslationTable
 from .util import _MethodCall
@@ -116,7 +117,7 @@ async def serve_rpc(
     if loop is None:
         loop = asyncio.get_running_loop()
     used_loop = loop
-    _, proto = await create_zmq_connection(
+    transport, proto = await create_zmq_connection(
         lambda: _fast.server_protocol(
             used_loop,
             handler,
@@ -132,6 +133,7 @@ async def serve_rpc(
         loop=loop,
         **options,
     )
+    bound_answers(transport)
     return Service(loop, proto)  # type: ignore[abstract]
 
 

@@ -32,6 +32,7 @@ typedef struct {
 typedef struct {
     int sndhwm, rcvhwm; /* messages a peer; 0: no limit */
     int64_t max_size;   /* of a frame; -1: no limit */
+    size_t max_queued;  /* octets that wait for a peer; 0: no limit */
     int heartbeat_interval, heartbeat_timeout, heartbeat_ttl; /* ms */
     bool immediate;                 /* only to peers that are connected */
     bool mandatory;                 /* ROUTER: unknown peers are errors */
@@ -82,6 +83,8 @@ struct ZmtpPeerObject {
     bool active;   /* among those with messages */
     bool stuffed;  /* not read from: its queue in is full */
     bool garbled;  /* not read from: what came has no meaning */
+    bool drops;    /* ROUTER: a message was dropped for want of room */
+    bool told;     /* of that */
     bool leaving;  /* disconnected from: only what waits is sent still */
     bool beating;  /* Python has a timer for its heartbeats */
     int broken;    /* an errno of sending: to be told of by the loop */
@@ -102,6 +105,7 @@ struct ZmtpPeerObject {
 
     /* out */
     azs_ring out;            /* owned, to be encoded: tuples of bytes; commands */
+    size_t out_octets;       /* of the messages there */
     Py_ssize_t out_frame;    /* of the first: how many frames are encoded */
     azs_native_batch *batch; /* owned or NULL: encoded, not yet sent */
     int batched;             /* messages in it */

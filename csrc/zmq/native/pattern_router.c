@@ -80,7 +80,14 @@ router_send(ZmtpSocketObject *self, PyObject *const *parts, Py_ssize_t nparts)
     if (nparts == 1)
         return 0; /* an id alone is no message */
     int err = azs_native_peer_send(peer, parts + 1, nparts - 1);
-    return err == EAGAIN && !mandatory ? 0 : err;
+    if (err != EAGAIN || mandatory)
+        return err;
+    if (!peer->drops && self->loop != NULL && peer->watcher.fd >= 0) {
+        /* Who watches the socket is told once. */
+        peer->drops = true;
+        return azs_watcher_post(self->loop, &peer->watcher, EPOLLOUT);
+    }
+    return 0;
 }
 
 static bool

@@ -485,6 +485,13 @@ azs_native_peer_on_ready(azs_watcher *watcher, uint32_t events)
         azs_unlikely(!peer->beating && peer->state == PEER_READY &&
                      azs_zmtp_heartbeat_due(&peer->heartbeat) != AZS_ZMTP_NEVER_NS))
         result = start_beating(peer);
+    if (azs_unlikely(peer->drops && !peer->told && result == 0)) {
+        peer->told = true;
+        PyObject *res =
+            PyObject_CallMethod((PyObject *)socket, "_peer_drops", "O", peer);
+        result = res == NULL ? -1 : 0;
+        Py_XDECREF(res);
+    }
     if (azs_unlikely((socket->closed || peer->leaving) &&
                      azs_native_peer_waiting(peer) == 0 && result == 0)) {
         PyObject *res =

@@ -62,6 +62,7 @@ azs_native_peer_drop_out(ZmtpPeerObject *peer, bool all)
         return;
     while (peer->out.count > 0)
         Py_DECREF((PyObject *)azs_ring_pop(&peer->out));
+    peer->out_octets = 0;
     azs_ring_free(&peer->out);
 }
 
@@ -153,7 +154,20 @@ bool
 azs_native_peer_has_room(const ZmtpPeerObject *peer)
 {
     int hwm = peer->socket->options.sndhwm;
-    return !peer->leaving && (hwm == 0 || azs_native_peer_waiting(peer) < (size_t)hwm);
+    size_t max_queued = peer->socket->options.max_queued;
+    return !peer->leaving &&
+           (hwm == 0 || azs_native_peer_waiting(peer) < (size_t)hwm) &&
+           (max_queued == 0 || peer->out_octets < max_queued);
+}
+
+/* What an item of the queue counts: a command is no message. */
+static size_t
+octets_of(PyObject *item)
+{
+    if (!PyTuple_CheckExact(item))
+        return 0;
+    return (size_t)azs_zmq_message_size(((PyTupleObject *)item)->ob_item,
+                                        PyTuple_GET_SIZE(item));
 }
 
 /* Queues a tuple, or the bytes of a command: the reference is stolen. 0 or -1. */
@@ -166,6 +180,7 @@ queue_add(ZmtpPeerObject *peer, PyObject *item)
         PyErr_NoMemory();
         return -1;
     }
+    peer->out_octets += octets_of(item);
     return 0;
 }
 
@@ -307,6 +322,7 @@ fill(ZmtpPeerObject *peer)
         }
         peer->out_frame = 0;
         azs_ring_pop(&peer->out);
+        peer->out_octets -= octets_of(message);
         Py_DECREF(message);
     }
     return 0;

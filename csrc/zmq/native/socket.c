@@ -458,6 +458,10 @@ ZmtpSocket__set(ZmtpSocketObject *self, PyObject *args)
         options->max_size = value;
         Py_RETURN_NONE;
     }
+    if (strcmp(name, "max_queued") == 0) {
+        options->max_queued = (size_t)value;
+        Py_RETURN_NONE;
+    }
     for (size_t i = 0; i < AZS_ARRAY_LEN(fields); i++) {
         if (strcmp(name, fields[i].name) != 0)
             continue;
