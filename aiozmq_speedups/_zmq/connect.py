@@ -11,6 +11,7 @@ import zmq
 
 from aiozmq_speedups._zmq import engine_libzmq, engine_native
 from aiozmq_speedups._zmq.accelerated import transport_class, transport_info
+from aiozmq_speedups._zmq.engine_auto import AutoSocket
 from aiozmq_speedups._zmq.linger import is_our_loop
 from aiozmq_speedups._zmq.native_auth import make_check
 from aiozmq_speedups._zmq.options import (
@@ -122,9 +123,14 @@ async def _create_zmq_connection(
             'authenticate is served by the native engine, engine="native": '
             "libzmq asks a ZAP authenticator of the socket's context"
         )
+    engine_name = _engine_name(engine, loop)
     try:
         if native:
-            zmq_sock = engine_native.NativeSocket(loop, zmq_type, check)
+            endpoints_decide = not bind and not connect and engine_name == "auto"
+            cls_of_socket = (
+                AutoSocket if endpoints_decide else engine_native.NativeSocket
+            )
+            zmq_sock = cls_of_socket(loop, zmq_type, check)
         elif zmq_sock is None:
             zmq_sock = engine_libzmq.new_socket(zmq_context, zmq_type)
         elif engine_libzmq.get_option(zmq_sock, zmq.TYPE) != zmq_type:
@@ -141,6 +147,8 @@ async def _create_zmq_connection(
         known = native or engine_libzmq.is_socket(zmq_sock)
         cls = transport_class if known else _PyZmqTransport
         transport = cls(loop, zmq_type, zmq_sock, protocol, waiter)
+        if isinstance(zmq_sock, AutoSocket):
+            zmq_sock.belongs_to(transport)
     except BaseException:
         if owned:
             engine_libzmq.drop(zmq_sock)
@@ -164,6 +172,15 @@ def _authenticate_check(how: Any, values: dict[int, Any]) -> Any:
     return make_check(how, plain, key_option)
 
 
+def _engine_name(engine: str | None, loop: Any) -> str:
+    if engine is None:
+        engine = getattr(loop, "_zmq_engine", None)
+    if engine is None:
+        engine = os.environ.get("AIOZMQ_SPEEDUPS_ENGINE") or "libzmq"
+    check_engine(engine)
+    return engine
+
+
 def _is_native(
     engine: str | None,
     loop: Any,
@@ -178,11 +195,7 @@ def _is_native(
     :raise ValueError: there is no such engine, or not here.
     """
     asked = engine
-    if engine is None:
-        engine = getattr(loop, "_zmq_engine", None)
-    if engine is None:
-        engine = os.environ.get("AIOZMQ_SPEEDUPS_ENGINE") or "libzmq"
-    check_engine(engine)
+    engine = _engine_name(engine, loop)
     if engine == "libzmq":
         return False
     missing = None
@@ -196,7 +209,6 @@ def _is_native(
         return (
             missing is None
             and zmq_type in _NATIVE_TYPES
-            and bool(endpoints)
             and engine_native.serves(endpoints, options)
         )
     if missing is not None:

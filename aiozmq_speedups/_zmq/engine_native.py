@@ -105,6 +105,20 @@ _IN_C: dict[int, str] = {
     zmq.XPUB_VERBOSE: "verbose",
     zmq.XPUB_VERBOSER: "verboser",
 }
+# What can be got or set, but has no value that is kept.
+_OTHERS = frozenset(
+    map(
+        int,
+        (
+            zmq.SUBSCRIBE,
+            zmq.UNSUBSCRIBE,
+            zmq.LAST_ENDPOINT,
+            zmq.TYPE,
+            zmq.EVENTS,
+            zmq.MECHANISM,
+        ),
+    )
+)
 _INT_MAX = 2**31 - 1
 # What numbers may be, where it is not a C int from 0 on.
 _RANGES: dict[int, tuple[int, int]] = {
@@ -387,7 +401,7 @@ class NativeSocket(_Base):  # type: ignore[misc]
         except BaseException:
             listening.close()
             raise
-        self._last_endpoint = real.encode() + b"\0"
+        self._last_endpoint = real.encode()
         self._emit(zmq.EVENT_LISTENING, listener._listening.fileno(), real)
 
     def _listen(self, address: _Address) -> socket.socket:
@@ -485,7 +499,7 @@ class NativeSocket(_Base):  # type: ignore[misc]
             return
         connector = _Connector(self, address)
         self._connectors.setdefault(endpoint, []).append(connector)
-        self._last_endpoint = endpoint.encode() + b"\0"
+        self._last_endpoint = endpoint.encode()
         connector.start()
 
     # -- Called by the C part --
@@ -703,12 +717,18 @@ def finish(loop: Any, deadline: float) -> tuple[int, int]:
 
 def serves(endpoints: list[str], options: dict[int, Any]) -> bool:
     """Would the native engine take these endpoints and options?"""
-    try:
-        for endpoint in endpoints:
+    for endpoint in endpoints:
+        try:
             _Address(endpoint)
-    except zmq.ZMQError:
-        return False
+        except zmq.ZMQError as exc:
+            # What is no endpoint at all is an error here as there.
+            if exc.errno == errno.EPROTONOSUPPORT:
+                return False
     return all(option in _DEFAULTS or option in _OF_TYPE for option in options)
 
 
-__all__ = ["NativeSocket", "finish", "send_rest", "serves"]
+def serves_option(option: int) -> bool:
+    return option in _DEFAULTS or option in _OF_TYPE or option in _OTHERS
+
+
+__all__ = ["NativeSocket", "finish", "send_rest", "serves", "serves_option"]

@@ -136,6 +136,7 @@ class _BaseTransport(ZmqTransport):
         def _maybe_pause_protocol(self) -> None: ...
         def _force_close(self, exc: BaseException | None) -> None: ...
         def _abandon(self) -> None: ...
+        def _replace_socket(self, zmq_sock: _Socket) -> None: ...
         def _take_queue(self) -> list[Any]: ...
 
     def _init_cold(self, zmq_sock: _Socket, zmq_type: int) -> None:
@@ -454,11 +455,16 @@ class _BaseTransport(ZmqTransport):
             native: Any = zmq_sock
             native._open_monitor(hub.native_event)
             return hub
+        return self._monitor_libzmq(_Hub(self))
+
+    def _monitor_libzmq(self, hub: _Hub) -> _Hub:
+        zmq_sock, loop = self._zmq_sock, self._loop
+        if zmq_sock is None or loop is None:
+            raise _not_a_socket()
         try:
             pair = engine_libzmq.open_monitor(zmq_sock)
         except zmq.ZMQError as exc:
             raise _os_error(exc) from exc
-        hub = _Hub(self)
         try:
             self._monitor = monitor = type(self)(loop, zmq.PAIR, pair, hub)
             monitor._receive_events(SocketEvent)
@@ -467,6 +473,22 @@ class _BaseTransport(ZmqTransport):
             engine_libzmq.drop(pair)
             raise
         return hub
+
+    def _use_libzmq(self, zmq_sock: _Socket) -> None:
+        """Goes on with a socket of libzmq in place of a native one."""
+        loop = self._loop
+        if loop is None:
+            raise _not_a_socket()
+        self._replace_socket(zmq_sock)
+        self._extra["zmq_socket"] = zmq_sock
+        _native.discard(self)
+        self._claim_fd(loop)
+        if self._zmq_type not in _RECEIVERS:
+            sockets_of(loop).add(self._zmq_fd)
+        if self._monitor is not None:
+            hub: _Hub = self._monitor._protocol
+            self._monitor = None
+            self._monitor_libzmq(hub)
 
     def _receive_events(self, event_type: type[SocketEvent]) -> None:
         """Of a monitor's own transport: the protocol takes its messages as events.

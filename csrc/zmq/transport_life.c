@@ -187,6 +187,30 @@ azs_zmq_transport_start(ZmqTransportObject *self)
         self, "Fatal error on zmq socket transport: it cannot be watched");
 }
 
+int
+azs_zmq_transport_replace(ZmqTransportObject *self, PyObject *object)
+{
+    if (self->loop == NULL || self->conn_lost > 0 || self->closing) {
+        azs_zmq_set_error(self->st, ENOTSOCK);
+        return -1;
+    }
+    azs_zmq_socket opened = {.st = self->st};
+    int found = azs_libzmq_engine.open(&opened, object, self->socket.type);
+    if (found <= 0) {
+        if (found == 0)
+            PyErr_SetString(PyExc_TypeError, "a socket of pyzmq is needed");
+        return -1;
+    }
+    bool watched = self->watched;
+    stop_watching(self);
+    opened.tells_source = self->socket.tells_source;
+    PyObject *before = self->socket.object;
+    self->socket = opened;
+    int err = watched ? start_watching(self) : 0;
+    Py_XDECREF(before);
+    return err;
+}
+
 /* ---- ending ---- */
 
 int

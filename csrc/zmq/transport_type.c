@@ -222,6 +222,16 @@ ZmqTransport__start(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
     return NONE_OR_NULL(azs_zmq_transport_start(self));
 }
 
+PyDoc_STRVAR(replace_socket_doc,
+             "_replace_socket($self, zmq_sock, /)\n--\n\n"
+             "Go on with a socket of pyzmq, with what waits to be sent.");
+
+static PyObject *
+ZmqTransport__replace_socket(ZmqTransportObject *self, PyObject *object)
+{
+    return NONE_OR_NULL(azs_zmq_transport_replace(self, object));
+}
+
 PyDoc_STRVAR(receive_events_doc,
              "_receive_events($self, event_type, /)\n--\n\n"
              "Give the protocol a monitor's messages as event_received(event_type).");
@@ -289,6 +299,8 @@ static PyMethodDef transport_methods[] = {
      call_connection_lost_doc},
     {"_arm", (PyCFunction)ZmqTransport__arm, METH_NOARGS, arm_doc},
     {"_start", (PyCFunction)ZmqTransport__start, METH_NOARGS, start_doc},
+    {"_replace_socket", (PyCFunction)ZmqTransport__replace_socket, METH_O,
+     replace_socket_doc},
     {"_receive_events", (PyCFunction)ZmqTransport__receive_events, METH_O,
      receive_events_doc},
     {"_on_fd", (PyCFunction)ZmqTransport__on_fd, METH_NOARGS, on_fd_doc},

@@ -110,6 +110,10 @@ extern PyType_Spec azs_zmq_transport_spec;
  * 0, or -1 with what the exception handler raised. */
 int azs_zmq_transport_start(ZmqTransportObject *self);
 
+/* Goes on with a socket of libzmq, with what waits to be sent. 0, or -1 with an
+ * exception and the socket that it had. */
+int azs_zmq_transport_replace(ZmqTransportObject *self, PyObject *object);
+
 /* Ends it once its queue is empty. 0, or -1 with an exception. */
 int azs_zmq_transport_close(ZmqTransportObject *self);
 
