@@ -8,8 +8,9 @@
 #include "py/errors.h"
 
 azs_fd *
-azs_fd_get(azs_poller *poller, int fd)
+azs_fd_get(LoopObject *loop, int fd)
 {
+    azs_poller *poller = &loop->poller;
     if (fd < 0) {
         PyErr_Format(PyExc_ValueError, "Invalid file descriptor: %d", fd);
         return NULL;
@@ -24,14 +25,19 @@ azs_fd_get(azs_poller *poller, int fd)
         int nfds = poller->nfds ? poller->nfds : 64;
         while (nfds <= fd)
             nfds *= 2;
+        azs_mutex_lock(&loop->inbox.mutex); /* another thread may count them */
         azs_fd *fds = realloc(poller->fds, (size_t)nfds * sizeof(azs_fd));
+        if (fds != NULL) {
+            memset(fds + poller->nfds, 0,
+                   (size_t)(nfds - poller->nfds) * sizeof(azs_fd));
+            poller->fds = fds;
+            poller->nfds = nfds;
+        }
+        azs_mutex_unlock(&loop->inbox.mutex);
         if (fds == NULL) {
             PyErr_NoMemory();
             return NULL;
         }
-        memset(fds + poller->nfds, 0, (size_t)(nfds - poller->nfds) * sizeof(azs_fd));
-        poller->fds = fds;
-        poller->nfds = nfds;
     }
     return &poller->fds[fd];
 }

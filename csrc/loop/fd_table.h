@@ -58,7 +58,7 @@ azs_fd_take_object(azs_fd *entry)
 }
 
 /* The fd's entry, made where needed; NULL with an exception. */
-azs_fd *azs_fd_get(azs_poller *poller, int fd);
+azs_fd *azs_fd_get(LoopObject *loop, int fd);
 
 /* Tells the kernel what is wanted of the fd. 0 or -errno. */
 int azs_fd_sync(azs_poller *poller, int fd, azs_fd *entry, bool verify);

@@ -63,19 +63,13 @@ azs_loop_drop_snapshot(LoopObject *loop)
     Py_CLEAR(loop->run_context);
 }
 
-/* A Context for a handle that has a snapshot: new reference. A finalizer may get here
- * after the collector has cleared the snapshot. */
-static PyObject *
-copy_snapshot(PyObject *snapshot)
-{
-    return azs_context_cleared(snapshot) ? PyContext_New() : PyContext_Copy(snapshot);
-}
-
 /* A copy of the current Context for a new handle: new reference, or NULL. Where it
  * would be the same as the latest, that one is shared. */
 static inline PyObject *
 copy_current_context(LoopObject *loop, bool *shared)
 {
+    if (!azs_loop_is_mine(loop))
+        return PyContext_CopyCurrent();
     /* `current` is NULL in a thread that had no Context yet. */
     PyObject *current = PyThreadState_Get()->context;
     if (azs_likely(loop->snapshot != NULL && current != NULL &&
@@ -112,7 +106,7 @@ handle_fill(HandleObject *self, LoopObject *loop, PyObject *callback,
     self->context = context;
     self->loop = (LoopObject *)Py_NewRef(loop);
     self->nargs = 0;
-    self->cancelled = self->scheduled = self->threadsafe = false;
+    self->cancelled = self->scheduled = self->counted = self->threadsafe = false;
     self->shared = shared;
     self->source_traceback = self->repr = self->weakrefs = NULL;
     if (azs_unlikely(context == NULL))
@@ -168,142 +162,6 @@ azs_timer_new(LoopObject *loop, double when, PyObject *callback, PyObject *const
     return self;
 }
 
-/* ---- running ---- */
-
-/* Reports the current exception as asyncio's Handle._run does; cold, so the
- * message is put together in Python. */
-static int
-handle_report(HandleObject *self)
-{
-    if (azs_exc_leaves_loop())
-        return -1;
-    PyObject *exc = azs_exc_take();
-    PyObject *args[] = {(PyObject *)self->loop, (PyObject *)self, exc};
-    PyObject *res =
-        PyObject_VectorcallMethod(self->loop->st->str__callback_failed, args, 3, NULL);
-    Py_DECREF(exc);
-    if (res == NULL) {
-        if (azs_exc_leaves_loop())
-            return -1;
-        PyErr_WriteUnraisable((PyObject *)self);
-        return 0;
-    }
-    Py_DECREF(res);
-    return 0;
-}
-
-/* Calls the callback. It may do anything to this handle, cancel() included, so
- * the callback and the arguments are held here. */
-static inline PyObject *
-handle_call(HandleObject *self)
-{
-    if (azs_unlikely(self->callback == NULL)) /* see handle_copy_snapshot */
-        Py_RETURN_NONE;
-    PyObject *callback = Py_NewRef(self->callback);
-    PyObject *res;
-    if (azs_likely(self->nargs >= 0)) {
-        /* A copy with a spare slot in front: a bound method may write there
-         * during the call (PY_VECTORCALL_ARGUMENTS_OFFSET), and the collector
-         * must not see that in the handle. */
-        PyObject *stack[1 + AZS_HANDLE_INLINE_ARGS];
-        Py_ssize_t nargs = self->nargs;
-        for (Py_ssize_t i = 0; i < nargs; i++)
-            stack[1 + i] = Py_NewRef(self->args[i]);
-        res = PyObject_Vectorcall(callback, stack + 1,
-                                  (size_t)nargs | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-        for (Py_ssize_t i = 0; i < nargs; i++)
-            Py_DECREF(stack[1 + i]);
-    } else {
-        PyObject *tuple = Py_NewRef(self->args[0]);
-        res = PyObject_CallObject(callback, tuple);
-        Py_DECREF(tuple);
-    }
-    Py_DECREF(callback);
-    return res;
-}
-
-/* A copy of the handle's snapshot: new reference, or NULL. Before Python 3.12 the
- * collector may run in here, and finalizers in it that cancel the handle, or ask for
- * its Context: then it is not shared any more, and the copy not needed. */
-static PyObject *
-handle_copy_snapshot(HandleObject *self)
-{
-    PyObject *snapshot = Py_NewRef(self->context);
-    PyObject *copy = copy_snapshot(snapshot);
-    Py_DECREF(snapshot);
-    return copy;
-}
-
-/* The Context to run a handle in whose own is a snapshot, as its own for the while:
- * the loop's, where that is a copy of the same values still. *snapshot is the handle's
- * reference to it, NULL where the handle has got a Context of its own meanwhile. 0, or
- * -1 with MemoryError. */
-static inline int
-handle_take_run_context(HandleObject *self, PyObject **snapshot)
-{
-    LoopObject *loop = self->loop;
-    PyObject *context = loop->run_context;
-    if (azs_likely(context != NULL && azs_context_same(context, self->context) &&
-                   !azs_context_cleared(context)))
-        loop->run_context = NULL;
-    else if ((context = handle_copy_snapshot(self)) == NULL)
-        return -1;
-    if (azs_unlikely(!self->shared)) {
-        Py_DECREF(context);
-        return 0;
-    }
-    *snapshot = self->context;
-    self->context = context;
-    self->shared = false;
-    return 0;
-}
-
-/* After the run: where the callback neither changed the Context nor left a reference
- * to it (a Token, get_context()), the handle gets its snapshot back and the loop a
- * Context for the next one. Otherwise it is the handle's. Steals `snapshot`. */
-static inline void
-handle_return_run_context(HandleObject *self, PyObject *snapshot)
-{
-    LoopObject *loop = self->loop;
-    PyObject *context = self->context;
-    if (azs_likely(azs_context_same(context, snapshot) && azs_is_unshared(context))) {
-        self->context = snapshot;
-        self->shared = true;
-        if (azs_likely(loop->run_context == NULL)) {
-            loop->run_context = context;
-            return;
-        }
-        snapshot = loop->run_context;
-        loop->run_context = context;
-    }
-    Py_DECREF(snapshot);
-}
-
-int
-azs_handle_run(HandleObject *self)
-{
-    if (self->callback == NULL)
-        return 0;
-    PyObject *snapshot = NULL;
-    if (self->shared && azs_unlikely(handle_take_run_context(self, &snapshot) < 0))
-        return handle_report(self);
-    /* It is not replaced while it is not a snapshot, and the caller's reference
-     * keeps it. */
-    PyObject *context = self->context;
-    PyObject *res = NULL;
-    if (azs_likely(PyContext_Enter(context) == 0)) {
-        res = handle_call(self);
-        if (azs_unlikely(PyContext_Exit(context) < 0))
-            Py_CLEAR(res);
-    }
-    if (snapshot != NULL)
-        handle_return_run_context(self, snapshot);
-    if (azs_unlikely(res == NULL))
-        return handle_report(self);
-    Py_DECREF(res);
-    return 0;
-}
-
 /* ---- cancel ---- */
 
 static PyObject *handle_repr(HandleObject *self);
@@ -311,38 +169,62 @@ static PyObject *handle_repr(HandleObject *self);
 static void
 handle_drop_call(HandleObject *self)
 {
-    PyObject *callback = self->callback;
-    PyObject *args[AZS_HANDLE_INLINE_ARGS];
-    int n = self->nargs < 0 ? 1 : self->nargs;
+    PyObject *callback, *args[AZS_HANDLE_INLINE_ARGS];
+    int n;
+    AZS_LOCKED(self);
+    callback = self->callback;
+    n = self->nargs < 0 ? 1 : self->nargs;
     for (int i = 0; i < n; i++)
         args[i] = self->args[i];
     self->callback = NULL;
     self->nargs = 0;
+    AZS_UNLOCKED(self);
     /* Finalizers run here and may look at this handle: it is consistent. */
     Py_XDECREF(callback);
     for (int i = 0; i < n; i++)
         Py_DECREF(args[i]);
 }
 
+static void
+handle_cancelled_elsewhere(HandleObject *self)
+{
+#ifdef Py_GIL_DISABLED
+    if (self->is_timer)
+        azs_inbox_count_cancelled(self);
+#else
+    (void)self;
+#endif
+}
+
 int
 azs_handle_cancel(HandleObject *self)
 {
-    if (self->cancelled)
-        return 0;
+    bool is_first;
+    AZS_LOCKED(self);
+    is_first = !self->cancelled;
     self->cancelled = true;
+    AZS_UNLOCKED(self);
+    if (!is_first)
+        return 0;
     /* At once: the heap is sound only while it knows how many are cancelled, and the
      * repr runs Python code, which may cancel other timers. */
-    if (self->scheduled)
+    if (!azs_loop_is_mine(self->loop)) {
+        handle_cancelled_elsewhere(self);
+    } else if (self->scheduled) {
+        self->counted = true;
         self->loop->timers_cancelled++;
+    }
     PyObject *exc = NULL;
     if (azs_unlikely(self->loop->debug)) {
         /* Keep what it looked like for the slow-callback warning. */
         PyObject *repr = handle_repr(self);
         if (repr == NULL)
             exc = azs_exc_take();
+        AZS_LOCKED(self);
         Py_XSETREF(self->repr, repr);
+        AZS_UNLOCKED(self);
     }
-    if (self->scheduled)
+    if (azs_loop_is_mine(self->loop) && self->scheduled)
         azs_timers_drop_cancelled(self->loop);
     handle_drop_call(self);
     if (exc != NULL) {
@@ -446,16 +328,30 @@ handle_dealloc(HandleObject *self)
 static PyObject *
 handle_args_tuple(HandleObject *self)
 {
-    if (self->callback == NULL)
-        Py_RETURN_NONE;
-    if (self->nargs < 0)
-        return Py_NewRef(self->args[0]);
-    PyObject *tuple = PyTuple_New(self->nargs);
-    if (tuple == NULL)
-        return NULL;
-    for (int i = 0; i < self->nargs; i++)
-        PyTuple_SET_ITEM(tuple, i, Py_NewRef(self->args[i]));
-    return tuple;
+    PyObject *res;
+    AZS_LOCKED(self);
+    if (self->callback == NULL) {
+        res = Py_NewRef(Py_None);
+    } else if (self->nargs < 0) {
+        res = Py_NewRef(self->args[0]);
+    } else {
+        res = PyTuple_New(self->nargs);
+        for (int i = 0; res != NULL && i < self->nargs; i++)
+            PyTuple_SET_ITEM(res, i, Py_NewRef(self->args[i]));
+    }
+    AZS_UNLOCKED(self);
+    return res;
+}
+
+/* New reference, or NULL without an exception. */
+static PyObject *
+handle_callback(HandleObject *self)
+{
+    PyObject *res;
+    AZS_LOCKED(self);
+    res = Py_XNewRef(self->callback);
+    AZS_UNLOCKED(self);
+    return res;
 }
 
 /* asyncio's own _repr_info works on anything with a Handle's attributes. */
@@ -484,8 +380,12 @@ handle_repr_info(HandleObject *self)
 static PyObject *
 handle_repr(HandleObject *self)
 {
-    if (self->repr != NULL)
-        return Py_NewRef(self->repr);
+    PyObject *kept;
+    AZS_LOCKED(self);
+    kept = Py_XNewRef(self->repr);
+    AZS_UNLOCKED(self);
+    if (kept != NULL)
+        return kept;
     PyObject *info = handle_repr_info(self);
     if (info == NULL)
         return NULL;
@@ -518,6 +418,11 @@ Handle_cancel(HandleObject *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     if (azs_handle_cancel(self) < 0)
         return NULL;
+#ifdef Py_GIL_DISABLED
+    /* It may have begun meanwhile. */
+    if (self->threadsafe && azs_wakeup_wait_for(self) < 0)
+        return NULL;
+#endif
     Py_RETURN_NONE;
 }
 
@@ -537,18 +442,20 @@ Handle_cancelled(HandleObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 handle_get_own_context(HandleObject *self, void *Py_UNUSED(closure))
 {
-    if (self->shared) {
-        PyObject *own = handle_copy_snapshot(self);
-        if (own == NULL)
-            return NULL;
-        if (azs_likely(self->shared)) {
-            self->shared = false;
-            Py_SETREF(self->context, own);
-        } else {
-            Py_DECREF(own);
-        }
+    PyObject *res, *old = NULL;
+    AZS_LOCKED(self);
+    res = self->shared ? azs_handle_copy_snapshot(self) : NULL;
+    if (res != NULL && self->shared) {
+        old = self->context;
+        self->context = res;
+        self->shared = false;
+    } else {
+        old = res;
     }
-    return Py_NewRef(self->context);
+    res = azs_unlikely(self->shared) ? NULL : Py_NewRef(self->context);
+    AZS_UNLOCKED(self);
+    Py_XDECREF(old);
+    return res;
 }
 
 PyDoc_STRVAR(get_context_doc,
@@ -580,6 +487,13 @@ static PyObject *
 TimerHandle_when(TimerHandleObject *self, PyObject *Py_UNUSED(ignored))
 {
     return PyFloat_FromDouble(self->when);
+}
+
+static PyObject *
+handle_get_callback(HandleObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *callback = handle_callback(self);
+    return callback != NULL ? callback : Py_NewRef(Py_None);
 }
 
 static PyObject *
@@ -617,8 +531,7 @@ static PyMethodDef timer_handle_methods[] = {
 };
 
 #define HANDLE_MEMBERS                                                                 \
-    {"_callback", T_OBJECT, offsetof(HandleObject, callback), READONLY},               \
-        {"_loop", T_OBJECT, offsetof(HandleObject, loop), READONLY},                   \
+    {"_loop", T_OBJECT, offsetof(HandleObject, loop), READONLY},                   \
         {"_cancelled", T_BOOL, offsetof(HandleObject, cancelled), READONLY},           \
         {"_source_traceback", T_OBJECT, offsetof(HandleObject, source_traceback),      \
          READONLY},                                                                    \
@@ -635,6 +548,7 @@ static PyMemberDef timer_handle_members[] = {
 };
 
 static PyGetSetDef handle_getset[] = {
+    {"_callback", (getter)handle_get_callback, NULL, NULL, NULL},
     {"_args", (getter)handle_get_args, NULL, NULL, NULL},
     {"_context", (getter)handle_get_own_context, NULL, NULL, NULL},
     {"__class__", (getter)handle_get_class, NULL, NULL, NULL},
@@ -660,10 +574,14 @@ timer_handle_equal(TimerHandleObject *a, TimerHandleObject *b)
         return 1;
     if (a->when != b->when || a->handle.cancelled != b->handle.cancelled)
         return 0;
-    if (a->handle.callback == NULL || b->handle.callback == NULL)
-        return a->handle.callback == b->handle.callback;
-    PyObject *a_cb = Py_NewRef(a->handle.callback);
-    PyObject *b_cb = Py_NewRef(b->handle.callback);
+    PyObject *a_cb = handle_callback(&a->handle);
+    PyObject *b_cb = handle_callback(&b->handle);
+    if (a_cb == NULL || b_cb == NULL) {
+        int both = a_cb == b_cb;
+        Py_XDECREF(a_cb);
+        Py_XDECREF(b_cb);
+        return both;
+    }
     PyObject *a_args = handle_args_tuple(&a->handle);
     PyObject *b_args = handle_args_tuple(&b->handle);
     int eq = -1;

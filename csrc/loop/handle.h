@@ -20,6 +20,7 @@ typedef struct {
     bool is_timer;
     bool threadsafe; /* of call_soon_threadsafe(), since Python 3.14: see wakeup.c */
     bool scheduled;  /* timers: in the loop's heap, which then owns a ref */
+    bool counted;    /* of those, in the loop's `timers_cancelled` */
     /* `context` is a snapshot that nobody enters, common to many handles: the
      * callback runs in a copy, and so does whoever asks for the Context. */
     bool shared;
@@ -52,6 +53,11 @@ TimerHandleObject *azs_timer_new(LoopObject *loop, double when, PyObject *callba
  * go to the loop's exception handler. 0, or -1 with SystemExit or
  * KeyboardInterrupt set. The caller holds a reference. */
 int azs_handle_run(HandleObject *handle);
+
+/* A copy of the handle's snapshot: new reference, or NULL. Before Python 3.12 the
+ * collector may run in here, and finalizers in it that cancel the handle, or ask for
+ * its Context: then it is not shared any more, and the copy not needed. */
+PyObject *azs_handle_copy_snapshot(HandleObject *handle);
 
 /* Cancels; harmless on a handle that is cancelled. 0, or -1 where the debug
  * mode's repr failed. */

@@ -150,6 +150,10 @@ loop_turn(LoopObject *self)
         return azs_loop_fail_forked();
     self->stats.turns++;
     azs_loop_run_deferred(self); /* where an exception ended the last turn */
+#ifdef Py_GIL_DISABLED
+    if (azs_inbox_take(self) < 0)
+        return -1;
+#endif
     bool block = self->ready.count == 0 && !self->stopping;
     int64_t now_ns = azs_clock_ns();
     azs_stats_turn_ends(&self->stats, now_ns);
@@ -171,6 +175,10 @@ loop_turn(LoopObject *self)
         }
         self->stats.asleep_since_ns = timeout_ns != 0 ? now_ns : 0;
         int res = azs_poller_poll(self, now_ns, timeout_ns);
+#ifdef Py_GIL_DISABLED
+        if (res == 0)
+            res = azs_inbox_take(self);
+#endif
         now_ns = azs_clock_ns();
         azs_stats_wakes(&self->stats, now_ns);
         if (res < 0) {
@@ -204,11 +212,16 @@ loop_turn(LoopObject *self)
 static int
 loop_enter(LoopObject *self)
 {
+    bool nested;
     if (azs_loop_check_usable(self) < 0)
         return -1;
-    if (self->turning) {
+    if (!azs_loop_claim(self, &nested) || nested || self->turning) {
         PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
         return -1;
+    }
+    if (azs_unlikely(self->closed)) { /* by another thread, just now */
+        azs_loop_unclaim(self);
+        return azs_loop_fail_closed();
     }
     self->turning = true;
     azs_stats_run_begins(&self->stats, azs_clock_ns());
@@ -221,6 +234,7 @@ loop_leave(LoopObject *self)
 {
     self->turning = false;
     azs_stats_run_ends(&self->stats, azs_clock_ns());
+    azs_loop_unclaim(self);
 }
 
 PyDoc_STRVAR(run_doc,
@@ -402,27 +416,39 @@ PyDoc_STRVAR(dispose_doc,
 static PyObject *
 Loop__dispose(LoopObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->turning) {
+    bool nested;
+    if (!azs_loop_claim(self, &nested) || self->turning) {
         PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
         return NULL;
     }
+    /* No other thread is on its way to wake it up after that. */
+    azs_mutex_lock(&self->inbox.mutex);
     self->closed = true;
-    loop_clear(self);
     azs_wakeup_close(&self->wakeup);
+    azs_mutex_unlock(&self->inbox.mutex);
+    loop_clear(self);
+    if (!nested)
+        azs_loop_unclaim(self);
     Py_RETURN_NONE;
 }
 
 static PyObject *
 loop_get_thread_id(LoopObject *self, void *Py_UNUSED(closure))
 {
-    return Py_NewRef(self->thread_id != NULL ? self->thread_id : Py_None);
+    PyObject *res;
+    AZS_LOCKED(self);
+    res = Py_NewRef(self->thread_id != NULL ? self->thread_id : Py_None);
+    AZS_UNLOCKED(self);
+    return res;
 }
 
 static int
 loop_set_thread_id(LoopObject *self, PyObject *value, void *Py_UNUSED(closure))
 {
+    AZS_LOCKED(self);
     Py_XSETREF(self->thread_id,
                value == NULL || value == Py_None ? NULL : Py_NewRef(value));
+    AZS_UNLOCKED(self);
     return 0;
 }
 
@@ -461,6 +487,8 @@ loop_set_debug(LoopObject *self, PyObject *value, void *Py_UNUSED(closure))
 static PyObject *
 loop_get_ready(LoopObject *self, void *Py_UNUSED(closure))
 {
+    if (azs_loop_check_thread(self) < 0)
+        return NULL;
     PyObject *list = PyList_New(0);
     for (size_t i = 0; list != NULL && i < self->ready.count; i++) {
         uintptr_t entry = azs_ring_at(&self->ready, i);
@@ -469,12 +497,23 @@ loop_get_ready(LoopObject *self, void *Py_UNUSED(closure))
         if (PyList_Append(list, item) < 0)
             Py_CLEAR(list);
     }
+#ifdef Py_GIL_DISABLED
+    /* Where no thread turns the loop, all that is queued. */
+    azs_mutex_lock(&self->inbox.mutex);
+    for (size_t i = 0; list != NULL && i < self->inbox.handles.count; i++) {
+        if (PyList_Append(list, (PyObject *)azs_ring_at(&self->inbox.handles, i)) < 0)
+            Py_CLEAR(list);
+    }
+    azs_mutex_unlock(&self->inbox.mutex);
+#endif
     return list;
 }
 
 static PyObject *
 loop_get_scheduled(LoopObject *self, void *Py_UNUSED(closure))
 {
+    if (azs_loop_check_thread(self) < 0)
+        return NULL;
     PyObject *list = PyList_New(0);
     for (size_t i = 0; list != NULL && i < self->timers.count; i++) {
         if (PyList_Append(list, self->timers.entries[i].item) < 0)
@@ -558,6 +597,8 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     if (err == 0)
         err = azs_ring_init(&self->ready, 1024);
     if (err == 0)
+        err = azs_inbox_init(&self->inbox);
+    if (err == 0)
         err = azs_poller_add_wakeup(&self->poller, self->wakeup.efd);
     if (err < 0) {
         self->closed = true;
@@ -581,6 +622,10 @@ loop_traverse(LoopObject *self, visitproc visit, void *arg)
         else
             Py_VISIT((PyObject *)entry);
     }
+#ifdef Py_GIL_DISABLED
+    for (size_t i = 0; i < self->inbox.handles.count; i++)
+        Py_VISIT((PyObject *)azs_ring_at(&self->inbox.handles, i));
+#endif
     for (size_t i = 0; i < self->timers.count; i++)
         Py_VISIT(self->timers.entries[i].item);
     Py_VISIT(self->task_factory);
@@ -609,6 +654,9 @@ loop_clear(LoopObject *self)
             Py_DECREF((PyObject *)entry);
         }
     }
+#ifdef Py_GIL_DISABLED
+    azs_inbox_clear(self);
+#endif
     azs_timers_clear(self);
     azs_poller_close(self);
     Py_CLEAR(self->task_factory);
@@ -628,6 +676,9 @@ loop_dealloc(LoopObject *self)
     azs_wakeup_close(&self->wakeup);
     azs_wakeup_free(&self->wakeup);
     azs_ring_free(&self->ready);
+#ifdef Py_GIL_DISABLED
+    azs_ring_free(&self->inbox.handles);
+#endif
     free(self->scratch);
     azs_spare_clear(&self->spare);
     Py_CLEAR(self->thread_id);

@@ -6,6 +6,7 @@
 #include "base/heap.h"
 #include "base/ring.h"
 #include "loop/handle.h"
+#include "loop/inbox.h"
 #include "loop/loop.h"
 #include "loop/poller.h"
 #include "loop/spare.h"
@@ -49,6 +50,7 @@ struct LoopObject {
 
     azs_poller poller;
     azs_wakeup wakeup;
+    azs_inbox inbox;        /* what other threads send, in free-threaded builds */
     azs_deferred *deferred; /* borrowed: see azs_loop_defer */
     int64_t deferred_ns;    /* since when there are any */
     char *scratch;          /* owned: see azs_loop_scratch */
@@ -60,6 +62,32 @@ struct LoopObject {
     PyObject *task_factory;   /* owned or NULL */
     PyObject *current_handle; /* owned: debug mode, else NULL */
 };
+
+/* ---- threads ---- */
+
+/* Is the calling thread in the loop's turn? With a GIL: may it do what that may? */
+static inline bool
+azs_loop_is_mine(const LoopObject *loop)
+{
+#ifdef Py_GIL_DISABLED
+    return __atomic_load_n(&loop->inbox.turner, __ATOMIC_RELAXED) == _Py_ThreadId();
+#else
+    return true;
+#endif
+}
+
+/* Free-threaded builds: no other thread is in the loop's turn. 0, or -1 with
+ * RuntimeError. */
+static inline int
+azs_loop_check_thread(const LoopObject *loop)
+{
+#ifdef Py_GIL_DISABLED
+    uintptr_t turner = __atomic_load_n(&loop->inbox.turner, __ATOMIC_RELAXED);
+    if (azs_unlikely(turner != _Py_ThreadId() && turner != 0))
+        return azs_loop_fail_thread();
+#endif
+    return 0;
+}
 
 /* ---- ready entries ---- */
 
@@ -77,10 +105,15 @@ azs_ready_watcher(uintptr_t entry)
     return (azs_watcher *)(entry & ~AZS_READY_WATCHER);
 }
 
-/* Appends a handle, taking a new reference. 0, or -1 with MemoryError. */
+/* Appends a handle, taking a new reference. Any thread may. 0, or -1 with MemoryError.
+ */
 static inline int
 azs_ready_push_handle(LoopObject *loop, HandleObject *handle)
 {
+#ifdef Py_GIL_DISABLED
+    if (!azs_loop_is_mine(loop))
+        return azs_inbox_push(loop, handle);
+#endif
     if (azs_unlikely(azs_ring_push(&loop->ready, (uintptr_t)handle) < 0)) {
         PyErr_NoMemory();
         return -1;
@@ -186,8 +219,13 @@ azs_timers_now(LoopObject *loop, int64_t *now_ns)
                                                      : 0;
 }
 
-/* Adds to the heap, which takes a reference. 0, or -1 with MemoryError. */
+/* Adds to the heap, which takes a reference. Any thread may. 0, or -1 with MemoryError.
+ */
 int azs_timers_add(LoopObject *loop, TimerHandleObject *timer);
+
+/* The same by the loop's own thread; steals the reference. 0, or -ENOMEM, and then it
+ * does not. */
+int azs_timers_push(LoopObject *loop, TimerHandleObject *timer);
 
 /* A handle in the heap was cancelled and counted in `timers_cancelled`: takes it out
  * now where that is cheap. */

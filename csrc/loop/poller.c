@@ -53,7 +53,9 @@ azs_poller_set_handle(LoopObject *loop, int fd, bool writer, HandleObject *handl
                       PyObject *object)
 {
     azs_poller *poller = &loop->poller;
-    azs_fd *entry = azs_fd_get(poller, fd);
+    if (azs_loop_check_thread(loop) < 0)
+        return -1;
+    azs_fd *entry = azs_fd_get(loop, fd);
     if (entry == NULL)
         return -1;
     if (entry->watcher != NULL) {
@@ -102,6 +104,8 @@ int
 azs_poller_remove_handle(LoopObject *loop, int fd, bool writer)
 {
     azs_poller *poller = &loop->poller;
+    if (azs_loop_check_thread(loop) < 0)
+        return -1;
     azs_fd *entry = azs_fd_lookup(poller, fd);
     if (entry == NULL)
         return 0;
@@ -131,9 +135,9 @@ int
 azs_watcher_start(LoopObject *loop, azs_watcher *watcher, int fd, uint32_t interest)
 {
     assert(watcher->fd == -1);
-    if (azs_loop_check_usable(loop) < 0)
+    if (azs_loop_check_usable(loop) < 0 || azs_loop_check_thread(loop) < 0)
         return -1;
-    azs_fd *entry = azs_fd_get(&loop->poller, fd);
+    azs_fd *entry = azs_fd_get(loop, fd);
     if (entry == NULL)
         return -1;
     if (entry->watcher != NULL || entry->reader != NULL || entry->writer != NULL) {
@@ -351,7 +355,12 @@ azs_poller_poll(LoopObject *loop, int64_t now_ns, int64_t timeout_ns)
         struct epoll_event *events = poller->events;
         /* With the GIL held nothing can have come in since the caller saw an empty
          * queue; what comes in from now on ends the wait. */
+#ifdef Py_GIL_DISABLED
+        if (timeout_ns != 0 && !azs_inbox_may_sleep(loop))
+            timeout_ns = spin_ns = 0;
+#else
         loop->wakeup.sleeping = timeout_ns != 0;
+#endif
         if (azs_unlikely(spin_ns > 0)) {
             uint64_t polls = 0;
             Py_BEGIN_ALLOW_THREADS
@@ -369,7 +378,7 @@ azs_poller_poll(LoopObject *loop, int64_t now_ns, int64_t timeout_ns)
             Py_END_ALLOW_THREADS
         }
         poller->gil_since_ns = 0;
-        loop->wakeup.sleeping = false;
+        AZS_ATOMIC_STORE(&loop->wakeup.sleeping, false);
     }
     azs_poller_note(loop, n, timeout_ns != 0);
     /* Waiting goes on in the next turn: after busy polling, too, where the signal
@@ -430,10 +439,12 @@ azs_poller_close(LoopObject *loop)
 {
     azs_poller *poller = &loop->poller;
     /* Detached first: finalizers below see a poller without fds. */
+    azs_mutex_lock(&loop->inbox.mutex);
     azs_fd *fds = poller->fds;
     int nfds = poller->nfds;
     poller->fds = NULL;
     poller->nfds = 0;
+    azs_mutex_unlock(&loop->inbox.mutex);
     poller->ndirty = poller->nunverified = 0;
     azs_sys_close(poller->epfd);
     poller->epfd = -1;

@@ -138,6 +138,8 @@ static PySendResult
 sock_coro_advance(CoroObject *coro, PyObject **result)
 {
     SockCoroObject *self = (SockCoroObject *)coro;
+    if (azs_loop_check_thread(self->loop) < 0)
+        return PYGEN_ERROR;
     if (azs_unlikely(coro->state == AZS_CORO_CREATED && self->loop->debug &&
                      self->sock != NULL) &&
         sock_coro_debug_check(self) < 0)

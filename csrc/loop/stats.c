@@ -47,9 +47,19 @@ Loop__stats(LoopObject *self, PyObject *reset)
     PyObject *counts = PyDict_New();
     if (counts == NULL)
         return NULL;
-    if (set_count(counts, "ready", self->ready.count) < 0 ||
-        set_count(counts, "timers", self->timers.count - self->timers_cancelled) < 0 ||
-        set_count(counts, "fds", azs_poller_count(&self->poller)) < 0 ||
+    size_t ready = self->ready.count, fds;
+#ifdef Py_GIL_DISABLED
+    ready += self->inbox.handles.count;
+    /* Another thread may be changing what its owners want watched. */
+    fds = azs_loop_is_mine(self) ? azs_poller_count(&self->poller)
+                                 : azs_inbox_count_fds(self);
+#else
+    fds = azs_poller_count(&self->poller);
+#endif
+    size_t timers = self->timers.count, cancelled = self->timers_cancelled;
+    timers = timers > cancelled ? timers - cancelled : 0; /* two looks: not atomic */
+    if (set_count(counts, "ready", ready) < 0 ||
+        set_count(counts, "timers", timers) < 0 || set_count(counts, "fds", fds) < 0 ||
         set_count(counts, "transports", stats->transports) < 0 ||
         set_times(counts, stats) < 0)
         goto fail;

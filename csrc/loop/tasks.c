@@ -6,7 +6,7 @@
 static PyObject *
 loop_call_with_loop(LoopObject *loop, PyObject *type, PyObject *args)
 {
-    PyObject *kwargs = loop->loop_kwargs;
+    PyObject *kwargs = azs_loop_is_mine(loop) ? loop->loop_kwargs : NULL;
     if (azs_likely(kwargs != NULL)) {
         Py_INCREF(kwargs); /* the callee may close the loop */
     } else {
@@ -18,7 +18,7 @@ loop_call_with_loop(LoopObject *loop, PyObject *type, PyObject *args)
         }
         /* A closed loop must not be in a cycle. Finalizers may have made another
          * meanwhile: the collector runs in allocations before Python 3.12. */
-        if (!loop->closed && loop->loop_kwargs == NULL)
+        if (azs_loop_is_mine(loop) && !loop->closed && loop->loop_kwargs == NULL)
             loop->loop_kwargs = Py_NewRef(kwargs);
     }
     PyObject *res = PyObject_Call(type, args, kwargs);

@@ -21,8 +21,10 @@ static void
 timer_release(LoopObject *loop, HandleObject *timer)
 {
     timer->scheduled = false;
-    if (timer->cancelled)
+    if (timer->counted) {
+        timer->counted = false;
         loop->timers_cancelled--;
+    }
     Py_DECREF(timer);
 }
 
@@ -72,14 +74,26 @@ ns_to_when(int64_t ns)
 }
 
 int
+azs_timers_push(LoopObject *loop, TimerHandleObject *timer)
+{
+    int err = azs_heap_push(&loop->timers, when_to_ns(timer->when), timer);
+    if (err == 0)
+        timer->handle.scheduled = true;
+    return err;
+}
+
+int
 azs_timers_add(LoopObject *loop, TimerHandleObject *timer)
 {
-    if (azs_heap_push(&loop->timers, when_to_ns(timer->when), timer) < 0) {
+#ifdef Py_GIL_DISABLED
+    if (!azs_loop_is_mine(loop))
+        return azs_inbox_push(loop, &timer->handle);
+#endif
+    if (azs_timers_push(loop, timer) < 0) {
         PyErr_NoMemory();
         return -1;
     }
     Py_INCREF(timer);
-    timer->handle.scheduled = true;
     return 0;
 }
 
@@ -94,7 +108,7 @@ timers_compact(LoopObject *loop)
     if (drop == NULL)
         return; /* they will go when they are due */
     for (size_t i = 0; i < heap->count; i++) {
-        if (timer_cancelled(&heap->entries[i]))
+        if (((HandleObject *)heap->entries[i].item)->counted)
             drop[dead++] = heap->entries[i].item;
         else
             heap->entries[live++] = heap->entries[i];
@@ -104,7 +118,7 @@ timers_compact(LoopObject *loop)
     azs_heap_rebuild(heap);
     loop->timers_cancelled = 0;
     for (size_t i = 0; i < dead; i++)
-        drop[i]->scheduled = false;
+        drop[i]->scheduled = drop[i]->counted = false;
     /* Callbacks of weak references may come back here. */
     for (size_t i = 0; i < dead; i++)
         Py_DECREF(drop[i]);

@@ -29,7 +29,7 @@ wait_start_registering(LoopObject *loop, azs_watcher *wait, int fd, uint32_t dir
     /* The allocation may have run finalizers, and one of them loop.close(). */
     azs_fd *entry = NULL;
     if (azs_loop_check_usable(loop) == 0)
-        entry = azs_fd_get(&loop->poller, fd);
+        entry = azs_fd_get(loop, fd);
     if (entry != NULL && entry->watcher != NULL) {
         PyErr_Format(PyExc_RuntimeError, "File descriptor %d is used by transport %R",
                      fd, entry->watcher->owner);
@@ -87,7 +87,7 @@ azs_wait_start(LoopObject *loop, azs_watcher *wait, int fd, uint32_t direction,
                PyObject *file)
 {
     assert(wait->fd == -1);
-    if (azs_loop_check_usable(loop) < 0)
+    if (azs_loop_check_usable(loop) < 0 || azs_loop_check_thread(loop) < 0)
         return -1;
     azs_poller *poller = &loop->poller;
     azs_fd *entry = azs_fd_lookup(poller, fd);

@@ -151,6 +151,8 @@ azs_waiter_resume(WaiterObject *self, PyObject **result)
 static int
 check_pending(WaiterObject *self)
 {
+    if (azs_loop_check_thread(self->loop) < 0)
+        return -1;
     if (self->state == AZS_WAITER_PENDING)
         return 0;
     PyErr_SetString(self->st->invalid_state_error, "invalid state");
@@ -179,6 +181,8 @@ Waiter_cancel(WaiterObject *self, PyObject *args, PyObject *kwargs)
     static char *keywords[] = {"msg", NULL};
     PyObject *message = NULL;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|O:cancel", keywords, &message))
+        return NULL;
+    if (azs_loop_check_thread(self->loop) < 0)
         return NULL;
     if (self->state != AZS_WAITER_PENDING)
         Py_RETURN_FALSE;
@@ -284,6 +288,8 @@ fail:
 static int
 waiter_add(WaiterObject *self, PyObject *callback, PyObject *context)
 {
+    if (azs_loop_check_thread(self->loop) < 0)
+        return -1;
     if (azs_likely(self->state == AZS_WAITER_PENDING && self->callback == NULL &&
                    self->more == NULL)) {
         self->callback = Py_NewRef(callback);
@@ -352,6 +358,8 @@ static PyObject *
 Waiter_remove_done_callback(WaiterObject *self, PyObject *fn)
 {
     Py_ssize_t count = 0;
+    if (azs_loop_check_thread(self->loop) < 0)
+        return NULL;
     PyObject *callback = Py_XNewRef(self->callback);
     if (callback != NULL) {
         int same = PyObject_RichCompareBool(callback, fn, Py_EQ);

@@ -12,6 +12,11 @@ azs_wakeup_init(azs_wakeup *wakeup)
     wakeup->running = NULL;
     wakeup->lock = NULL;
     wakeup->efd = azs_sys_eventfd();
+#ifdef Py_GIL_DISABLED
+    wakeup->lock = PyThread_allocate_lock();
+    if (wakeup->lock == NULL)
+        return -ENOMEM;
+#endif
     return wakeup->efd < 0 ? wakeup->efd : 0;
 }
 
@@ -37,10 +42,10 @@ azs_wakeup_run(LoopObject *loop, HandleObject *handle,
     azs_wakeup *wakeup = &loop->wakeup;
     /* Whoever waits holds it for a moment, and without the GIL. */
     PyThread_acquire_lock(wakeup->lock, WAIT_LOCK);
-    wakeup->running = handle;
-    wakeup->runner = PyThread_get_thread_ident();
+    AZS_ATOMIC_STORE(&wakeup->runner, PyThread_get_thread_ident());
+    AZS_ATOMIC_STORE(&wakeup->running, handle);
     int res = run(loop, handle);
-    wakeup->running = NULL;
+    AZS_ATOMIC_STORE(&wakeup->running, NULL);
     PyThread_release_lock(wakeup->lock);
     return res;
 }
@@ -49,7 +54,8 @@ int
 azs_wakeup_wait_for(HandleObject *handle)
 {
     azs_wakeup *wakeup = &handle->loop->wakeup;
-    while (wakeup->running == handle && wakeup->runner != PyThread_get_thread_ident()) {
+    while (AZS_ATOMIC_LOAD(&wakeup->running) == handle &&
+           AZS_ATOMIC_LOAD(&wakeup->runner) != PyThread_get_thread_ident()) {
         PyThread_type_lock lock = wakeup->lock;
         LoopObject *loop = (LoopObject *)Py_NewRef(handle->loop);
         PyLockStatus status;
@@ -96,7 +102,9 @@ Loop_call_soon_threadsafe(LoopObject *self, PyObject *const *args, Py_ssize_t na
     HandleObject *handle = azs_handle_new(self, args[0], args + 1, nargs - 1, context);
     if (handle == NULL)
         return NULL;
-#if PY_VERSION_HEX >= 0x030E0000
+#ifdef Py_GIL_DISABLED
+    handle->threadsafe = true;
+#elif PY_VERSION_HEX >= 0x030E0000
     if (azs_unlikely(self->wakeup.lock == NULL))
         self->wakeup.lock = PyThread_allocate_lock();
     handle->threadsafe = self->wakeup.lock != NULL;
@@ -105,6 +113,7 @@ Loop_call_soon_threadsafe(LoopObject *self, PyObject *const *args, Py_ssize_t na
         Py_DECREF(handle);
         return NULL;
     }
+#ifndef Py_GIL_DISABLED /* there the inbox sees to it */
     if (self->wakeup.sleeping) {
         self->wakeup.sleeping = false;
         int err = azs_sys_eventfd_signal(self->wakeup.efd);
@@ -114,6 +123,7 @@ Loop_call_soon_threadsafe(LoopObject *self, PyObject *const *args, Py_ssize_t na
             return NULL;
         }
     }
+#endif
     return (PyObject *)handle;
 }
 
@@ -124,12 +134,12 @@ static PyObject *
 Loop__write_to_self(LoopObject *self, PyObject *Py_UNUSED(ignored))
 {
     /* Closed while another thread was on its way here: nobody to wake. */
-    if (self->wakeup.efd >= 0) {
-        int err = azs_sys_eventfd_signal(self->wakeup.efd);
-        if (err < 0) {
-            azs_set_errno(err);
-            return NULL;
-        }
+    azs_mutex_lock(&self->inbox.mutex);
+    int err = self->wakeup.efd >= 0 ? azs_sys_eventfd_signal(self->wakeup.efd) : 0;
+    azs_mutex_unlock(&self->inbox.mutex);
+    if (err < 0) {
+        azs_set_errno(err);
+        return NULL;
     }
     Py_RETURN_NONE;
 }

@@ -24,12 +24,15 @@ azs_clients_attach(ClientsObject *self, TransportObject *transport)
             return;
         azs_clients_forget(transport);
     }
+    azs_enable_try_incref((PyObject *)transport);
+    AZS_LOCKED(self);
     transport->clients = (ClientsObject *)Py_NewRef(self);
     transport->next_client = self->first;
     if (self->first != NULL)
         self->first->previous_client = transport;
     self->first = transport;
     self->count++;
+    AZS_UNLOCKED(self);
 }
 
 void
@@ -38,6 +41,8 @@ azs_clients_forget(TransportObject *transport)
     ClientsObject *self = transport->clients;
     if (self == NULL)
         return;
+    /* The end of a transport may come in another thread. */
+    AZS_LOCKED(self);
     TransportObject *next = transport->next_client;
     TransportObject *previous = transport->previous_client;
     if (next != NULL)
@@ -46,6 +51,7 @@ azs_clients_forget(TransportObject *transport)
     transport->next_client = transport->previous_client = NULL;
     transport->clients = NULL;
     self->count--;
+    AZS_UNLOCKED(self);
     Py_DECREF(self);
 }
 
@@ -144,10 +150,21 @@ Clients_copy(ClientsObject *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *list = PySequence_List(self->others);
     /* Appending frees nothing: the list of transports stays as it is. */
-    for (TransportObject *one = self->first; list != NULL && one != NULL;
-         one = one->next_client) {
+    PyObject *failed = NULL;
+    AZS_LOCKED(self);
+    for (TransportObject *one = self->first;
+         list != NULL && failed == NULL && one != NULL; one = one->next_client) {
+        if (!azs_try_incref((PyObject *)one))
+            continue;
         if (PyList_Append(list, (PyObject *)one) < 0)
-            Py_CLEAR(list);
+            failed = (PyObject *)one;
+        else
+            Py_DECREF(one);
+    }
+    AZS_UNLOCKED(self);
+    if (failed != NULL) {
+        Py_DECREF(failed);
+        Py_CLEAR(list);
     }
     return list;
 }

@@ -53,6 +53,29 @@ typedef struct {
 
 #endif
 
+/* A reference to what another thread may be letting go of: false where it has. The
+ * object has been through azs_enable_try_incref(). */
+static inline bool
+azs_try_incref(PyObject *obj)
+{
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
+    return PyUnstable_TryIncRef(obj);
+#else
+    Py_INCREF(obj);
+    return true;
+#endif
+}
+
+static inline void
+azs_enable_try_incref(PyObject *obj)
+{
+#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
+    PyUnstable_EnableTryIncRef(obj);
+#else
+    (void)obj;
+#endif
+}
+
 /* The caller has the only reference, so that the object may be changed and used again:
  * no other thread can come by one. */
 static inline bool

@@ -105,11 +105,13 @@ def test_closed_while_threads_send(make_loop):
     for _ in range(20):
         loop = make_loop()
         refused = []
+        room = threading.Semaphore(100)  # without a GIL they outrun the loop
 
         def send():
             try:
                 while True:
-                    loop.call_soon_threadsafe(refused.append, 1)
+                    room.acquire(timeout=0.001)
+                    loop.call_soon_threadsafe(room.release)
             except RuntimeError as exc:
                 refused.append(str(exc))
 

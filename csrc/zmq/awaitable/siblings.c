@@ -26,18 +26,6 @@ unregister(AsyncSocketObject *self)
     self->handle = NULL;
 }
 
-/* A reference to what another thread may be letting go of: false where it has. */
-static inline bool
-try_incref(PyObject *obj)
-{
-#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
-    return PyUnstable_TryIncRef(obj);
-#else
-    Py_INCREF(obj);
-    return true;
-#endif
-}
-
 void
 azs_async_register(AsyncSocketObject *self, void *handle, bool is_new)
 {
@@ -55,9 +43,7 @@ azs_async_register(AsyncSocketObject *self, void *handle, bool is_new)
             other->has_siblings = self->has_siblings = true;
         }
     }
-#if defined(Py_GIL_DISABLED) && PY_VERSION_HEX >= 0x030E0000
-    PyUnstable_EnableTryIncRef((PyObject *)self);
-#endif
+    azs_enable_try_incref((PyObject *)self);
     self->handle = handle;
     self->next_listed = *list;
     *list = self;
@@ -83,7 +69,7 @@ azs_async_siblings(AsyncSocketObject *self)
     AsyncSocketObject *other = *list_of(self->st, self->handle), *failed = NULL;
     for (; failed == NULL && other != NULL; other = other->next_listed) {
         if (other == self || other->handle != self->handle ||
-            !try_incref((PyObject *)other))
+            !azs_try_incref((PyObject *)other))
             continue;
         if (PyList_Append(found, (PyObject *)other) < 0)
             failed = other;

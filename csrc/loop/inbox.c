@@ -1,0 +1,164 @@
+#include "loop/inbox.h"
+
+#include "base/sys.h"
+#include "loop/loop_object.h"
+#include "py/errors.h"
+
+#ifdef Py_GIL_DISABLED
+
+int
+azs_inbox_init(azs_inbox *inbox)
+{
+    return azs_ring_init(&inbox->handles, 16);
+}
+
+int
+azs_loop_fail_thread(void)
+{
+    PyErr_SetString(PyExc_RuntimeError,
+                    "Non-thread-safe operation invoked on an event loop other than "
+                    "the current one");
+    return -1;
+}
+
+/* A child's copy of its parent's loop: another thread of that may have held the mutex,
+ * and is not there to release it. */
+static inline bool
+is_forked(const LoopObject *loop)
+{
+    return loop->fork_generation != azs_fork_generation;
+}
+
+bool
+azs_loop_claim(LoopObject *loop, bool *nested)
+{
+    uintptr_t self = _Py_ThreadId();
+    if (azs_unlikely(is_forked(loop))) {
+        loop->inbox.mutex = (azs_mutex){0};
+        *nested = true;
+        return true;
+    }
+    azs_mutex_lock(&loop->inbox.mutex);
+    uintptr_t turner = loop->inbox.turner;
+    if (turner == 0)
+        __atomic_store_n(&loop->inbox.turner, self, __ATOMIC_RELAXED);
+    azs_mutex_unlock(&loop->inbox.mutex);
+    *nested = turner == self;
+    return turner == 0 || turner == self;
+}
+
+void
+azs_loop_unclaim(LoopObject *loop)
+{
+    azs_mutex_lock(&loop->inbox.mutex);
+    __atomic_store_n(&loop->inbox.turner, 0, __ATOMIC_RELAXED);
+    azs_mutex_unlock(&loop->inbox.mutex);
+}
+
+/* With the mutex: 0, or -errno. The eventfd is open as long as the loop is. */
+static int
+push_locked(LoopObject *loop, HandleObject *handle)
+{
+    azs_inbox *inbox = &loop->inbox;
+    if (handle->is_timer && inbox->turner == 0)
+        return azs_timers_push(loop, (TimerHandleObject *)handle);
+    int err = azs_ring_push(&inbox->handles, (uintptr_t)handle);
+    if (err == 0 && loop->wakeup.sleeping) {
+        loop->wakeup.sleeping = false;
+        (void)azs_sys_eventfd_signal(loop->wakeup.efd);
+    }
+    return err;
+}
+
+int
+azs_inbox_push(LoopObject *loop, HandleObject *handle)
+{
+    int err = 0;
+    Py_INCREF(handle);
+    azs_mutex_lock(&loop->inbox.mutex);
+    bool closed = loop->closed;
+    if (!closed)
+        err = push_locked(loop, handle);
+    azs_mutex_unlock(&loop->inbox.mutex);
+    if (azs_likely(!closed && err == 0))
+        return 0;
+    Py_DECREF(handle);
+    if (closed)
+        return azs_loop_fail_closed();
+    PyErr_NoMemory();
+    return -1;
+}
+
+int
+azs_inbox_take(LoopObject *loop)
+{
+    azs_inbox *inbox = &loop->inbox;
+    if (azs_likely(__atomic_load_n(&inbox->handles.count, __ATOMIC_RELAXED) == 0))
+        return 0;
+    int err = 0;
+    azs_mutex_lock(&inbox->mutex);
+    while (inbox->handles.count > 0) {
+        HandleObject *handle = (HandleObject *)azs_ring_at(&inbox->handles, 0);
+        err = handle->is_timer ? azs_timers_push(loop, (TimerHandleObject *)handle)
+                               : azs_ring_push(&loop->ready, (uintptr_t)handle);
+        if (err < 0)
+            break;
+        (void)azs_ring_pop(&inbox->handles);
+    }
+    azs_mutex_unlock(&inbox->mutex);
+    if (err < 0) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    return 0;
+}
+
+bool
+azs_inbox_may_sleep(LoopObject *loop)
+{
+    azs_mutex_lock(&loop->inbox.mutex);
+    bool empty = loop->inbox.handles.count == 0;
+    loop->wakeup.sleeping = empty;
+    azs_mutex_unlock(&loop->inbox.mutex);
+    return empty;
+}
+
+void
+azs_inbox_clear(LoopObject *loop)
+{
+    for (;;) {
+        HandleObject *handle = NULL;
+        azs_mutex_lock(&loop->inbox.mutex);
+        if (loop->inbox.handles.count > 0)
+            handle = (HandleObject *)azs_ring_pop(&loop->inbox.handles);
+        azs_mutex_unlock(&loop->inbox.mutex);
+        if (handle == NULL)
+            return;
+        Py_DECREF(handle); /* finalizers run */
+    }
+}
+
+void
+azs_inbox_count_cancelled(HandleObject *timer)
+{
+    LoopObject *loop = timer->loop;
+    azs_mutex_lock(&loop->inbox.mutex);
+    if (loop->inbox.turner == 0 && timer->scheduled) {
+        timer->counted = true;
+        loop->timers_cancelled++;
+    }
+    azs_mutex_unlock(&loop->inbox.mutex);
+}
+
+size_t
+azs_inbox_count_fds(LoopObject *loop)
+{
+    size_t count = 0;
+    azs_mutex_lock(&loop->inbox.mutex);
+    for (int fd = 0; fd < loop->poller.nfds; fd++)
+        count += loop->poller.fds[fd].registered != 0;
+    azs_mutex_unlock(&loop->inbox.mutex);
+    return count;
+}
+
+#endif

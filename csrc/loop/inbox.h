@@ -1,0 +1,73 @@
+/* What other threads may do to a loop in a free-threaded build.
+ *
+ * Everything of a loop belongs to the thread that is inside its turn, without a lock.
+ * Other threads leave handles in the inbox, which the loop takes over in each turn; and
+ * while no thread turns the loop, whoever holds the mutex may change its timers. With
+ * a GIL nothing of this is needed: other threads append to the ready queue.
+ */
+#ifndef AZS_LOOP_INBOX_H
+#define AZS_LOOP_INBOX_H
+
+#include "base/ring.h"
+#include "loop/handle.h"
+
+typedef struct {
+    azs_mutex mutex;
+#ifdef Py_GIL_DISABLED
+    uintptr_t turner; /* the thread in a turn, or that closes the loop; 0 for none */
+    azs_ring handles; /* owned references; a TimerHandle is one to be scheduled */
+#endif
+} azs_inbox;
+
+#ifdef Py_GIL_DISABLED
+
+/* 0 or -ENOMEM. */
+int azs_inbox_init(azs_inbox *inbox);
+
+/* The loop is the calling thread's until azs_loop_unclaim(): false where it is
+ * another's. `nested`: it was the caller's already. */
+bool azs_loop_claim(LoopObject *loop, bool *nested);
+void azs_loop_unclaim(LoopObject *loop);
+
+/* Another thread's call_soon() or call_later(): takes a new reference and wakes the
+ * loop up. 0, or -1 with an exception. */
+int azs_inbox_push(LoopObject *loop, HandleObject *handle);
+
+/* Takes over what came in. 0, or -1 with MemoryError. */
+int azs_inbox_take(LoopObject *loop);
+
+/* True, and senders wake the loop from now on, where nothing has come in. */
+bool azs_inbox_may_sleep(LoopObject *loop);
+
+/* Drops what came in; the loop is closed. */
+void azs_inbox_clear(LoopObject *loop);
+
+/* Counts a timer that is cancelled by another thread than that in the loop's turn, if
+ * no thread is in one. Else it stays in the heap until it is due. */
+void azs_inbox_count_cancelled(HandleObject *timer);
+
+/* The number of descriptors that the kernel was told of; any thread may ask. */
+size_t azs_inbox_count_fds(LoopObject *loop);
+
+/* -1 with RuntimeError. */
+int azs_loop_fail_thread(void);
+
+#else
+
+#define azs_inbox_init(inbox) 0
+
+static inline bool
+azs_loop_claim(LoopObject *Py_UNUSED(loop), bool *nested)
+{
+    *nested = false;
+    return true;
+}
+
+static inline void
+azs_loop_unclaim(LoopObject *Py_UNUSED(loop))
+{
+}
+
+#endif
+
+#endif
