@@ -4,6 +4,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "py/containers.h"
 #include "py/args.h"
 #include "py/errors.h"
 #include "py/type.h"
@@ -115,6 +116,8 @@ Datagram_sendto(DatagramObject *self, PyObject *const *args, Py_ssize_t nargs,
         return NULL;
     PyObject *data = given[0], *addr = given[1];
     TransportObject *base = &self->base;
+    if (azs_loop_check_thread(base->loop) < 0)
+        return NULL;
     if (!PyBytes_Check(data) && !PyByteArray_Check(data) && !PyMemoryView_Check(data)) {
         PyErr_Format(PyExc_TypeError,
                      "data argument must be a bytes-like object, not '%.200s'",
@@ -163,8 +166,10 @@ PyDoc_STRVAR(set_protocol_doc,
 static PyObject *
 Datagram_set_protocol(DatagramObject *self, PyObject *protocol)
 {
+    if (azs_loop_check_thread(self->base.loop) < 0)
+        return NULL;
     if (!self->base.gone)
-        Py_XSETREF(self->base.protocol, Py_NewRef(protocol));
+        azs_transport_set_protocol(&self->base, protocol);
     Py_RETURN_NONE;
 }
 
@@ -277,11 +282,11 @@ datagram_set_up(DatagramObject *self, PyObject *sock, PyObject *address,
         return 0;
     }
     PyObject *shown = NULL;
-    if (azs_transport_extra(base) != NULL)
-        shown = PyDict_GetItemWithError(base->extra, base->st->str_peername);
-    if (shown == NULL)
-        return PyErr_Occurred() ? -1 : 0;
-    Py_INCREF(shown);
+    if (azs_transport_extra(base) == NULL)
+        return -1;
+    int found = azs_dict_get(base->extra, base->st->str_peername, &shown);
+    if (found <= 0)
+        return found;
     int has_peer = PyObject_IsTrue(shown);
     Py_DECREF(shown);
     self->has_peer = has_peer > 0;

@@ -166,6 +166,8 @@ PyDoc_STRVAR(start_doc,
 static PyObject *
 Listener_start(ListenerObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_loop_check_thread(self->loop) < 0)
+        return NULL;
     if (self->sock != NULL && self->io.fd < 0 &&
         azs_watcher_start(self->loop, &self->io, self->fd, EPOLLIN) < 0)
         return NULL;
@@ -186,6 +188,8 @@ PyDoc_STRVAR(stop_doc,
 static PyObject *
 Listener_stop(ListenerObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_loop_check_thread(self->loop) < 0)
+        return NULL;
     listener_stop(self);
     Py_RETURN_NONE;
 }

@@ -55,6 +55,8 @@ static const azs_transport_ops write_pipe_ops = {
 static PyObject *
 WritePipe_write(StreamObject *self, PyObject *data)
 {
+    if (azs_loop_check_thread(self->base.loop) < 0)
+        return NULL;
     /* A closing pipe takes nothing more, unlike a socket: its close() is an EOF. */
     if (self->base.closing && !self->base.gone && PyObject_CheckBuffer(data)) {
         if (azs_transport_write_lost(&self->base) < 0)
@@ -72,7 +74,7 @@ PyDoc_STRVAR(write_eof_doc,
 static PyObject *
 WritePipe_write_eof(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (azs_transport_close(self) < 0)
+    if (azs_loop_check_thread(self->loop) < 0 || azs_transport_close(self) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

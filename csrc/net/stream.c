@@ -122,6 +122,8 @@ static const azs_transport_ops stream_ops = {
 static int
 check_writable(StreamObject *self, const char *method)
 {
+    if (azs_loop_check_thread(self->base.loop) < 0)
+        return -1;
     if (azs_unlikely(self->eof)) {
         PyErr_Format(PyExc_RuntimeError, "Cannot call %s() after write_eof()", method);
         return -1;
@@ -284,6 +286,8 @@ static PyObject *
 Stream_write_eof(StreamObject *self, PyObject *Py_UNUSED(ignored))
 {
     TransportObject *base = &self->base;
+    if (azs_loop_check_thread(base->loop) < 0)
+        return NULL;
     if (base->closing || self->eof)
         Py_RETURN_NONE;
     self->eof = true;
@@ -340,10 +344,11 @@ const char azs_stream_set_protocol_doc[] =
 PyObject *
 azs_stream_set_protocol(StreamObject *self, PyObject *protocol)
 {
-    if (azs_stream_adopt_protocol(self, protocol) < 0)
+    if (azs_loop_check_thread(self->base.loop) < 0 ||
+        azs_stream_adopt_protocol(self, protocol) < 0)
         return NULL;
     if (!self->base.gone)
-        Py_XSETREF(self->base.protocol, Py_NewRef(protocol));
+        azs_transport_set_protocol(&self->base, protocol);
     Py_RETURN_NONE;
 }
 

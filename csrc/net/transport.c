@@ -173,12 +173,12 @@ azs_transport_new(const azs_transport_args *args)
     else
         self->server = Py_XNewRef(server);
     self->gone = self->closing = false;
-    self->loop->stats.transports++;
+    (void)AZS_ATOMIC_ADD(&self->loop->stats.transports, 1);
     self->loop->stats.transports_made++;
     if (azs_watcher_post(self->loop, &self->later, AZS_LATER_MADE) < 0) {
         leave_server(self);
         self->gone = self->closing = true;
-        self->loop->stats.transports--;
+        (void)AZS_ATOMIC_ADD(&self->loop->stats.transports, -1);
         goto fail;
     }
     return self;
@@ -198,7 +198,7 @@ azs_transport_unmake(TransportObject *self)
     PyObject *exc = azs_exc_take();
     /* The protocol may have found it, closed it and run the loop. */
     if (!self->gone)
-        self->loop->stats.transports--;
+        (void)AZS_ATOMIC_ADD(&self->loop->stats.transports, -1);
     self->gone = self->closing = true;
     self->loop->stats.transports_made--;
     azs_watcher_stop(self->loop, &self->io);
@@ -458,8 +458,11 @@ transport_close_fd(TransportObject *self)
     self->fd = -1;
     azs_sys_close(self->dup_fd);
     self->dup_fd = -1;
-    PyObject *sock = self->sock;
+    PyObject *sock;
+    AZS_LOCKED(self);
+    sock = self->sock;
     self->sock = NULL;
+    AZS_UNLOCKED(self);
     if (sock != NULL) {
         PyObject *res = PyObject_CallMethod(sock, "close", NULL);
         if (res == NULL)
@@ -503,12 +506,16 @@ run_connection_lost(TransportObject *self)
     PyObject *raised = res < 0 ? azs_exc_take() : NULL;
     Py_DECREF(exc);
     self->gone = true;
-    self->loop->stats.transports--;
+    (void)AZS_ATOMIC_ADD(&self->loop->stats.transports, -1);
     /* sendfile() has a descriptor of its own, which hears nothing of it. */
     if (self->empty_waiter != NULL && sendfile_lost(self) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
     transport_close_fd(self);
-    Py_CLEAR(self->protocol);
+    AZS_LOCKED(self);
+    protocol = self->protocol;
+    self->protocol = NULL;
+    AZS_UNLOCKED(self);
+    Py_XDECREF(protocol);
     leave_server(self);
     if (raised != NULL)
         azs_exc_restore_steal(raised);
@@ -696,7 +703,7 @@ azs_transport_finalize(TransportObject *self)
     if (!self->gone) {
         azs_watcher_stop(self->loop, &self->io);
         self->gone = self->closing = true;
-        self->loop->stats.transports--;
+        (void)AZS_ATOMIC_ADD(&self->loop->stats.transports, -1);
         transport_close_fd(self);
         leave_server(self);
     }

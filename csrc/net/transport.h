@@ -124,6 +124,18 @@ int azs_transport_check_extra(PyObject *extra);
 PyObject *azs_transport_by_asyncio(LoopObject *loop, const char *method, PyObject *args,
                                    PyObject *kwargs);
 
+/* set_protocol(): get_protocol() may be called in another thread. */
+static inline void
+azs_transport_set_protocol(TransportObject *self, PyObject *protocol)
+{
+    PyObject *old;
+    AZS_LOCKED(self);
+    old = self->protocol;
+    self->protocol = Py_NewRef(protocol);
+    AZS_UNLOCKED(self);
+    Py_XDECREF(old);
+}
+
 /* Watches for input or stops, as `reading`, `paused` and `closing` say. */
 int azs_transport_update_reading(TransportObject *self);
 

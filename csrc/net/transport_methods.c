@@ -1,6 +1,7 @@
 /* What Python sees of every transport: methods, attributes, repr. How transports live
  * and close is transport.c. */
 #include "net/server_clients.h"
+#include "py/containers.h"
 
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
@@ -10,7 +11,7 @@ PyDoc_STRVAR(close_doc,
 static PyObject *
 Transport_close(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (azs_transport_close(self) < 0)
+    if (azs_loop_check_thread(self->loop) < 0 || azs_transport_close(self) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -23,7 +24,8 @@ PyDoc_STRVAR(abort_doc,
 static PyObject *
 Transport_abort(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (azs_transport_force_close(self, NULL) < 0)
+    if (azs_loop_check_thread(self->loop) < 0 ||
+        azs_transport_force_close(self, NULL) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -35,7 +37,8 @@ PyDoc_STRVAR(force_close_doc,
 static PyObject *
 Transport__force_close(TransportObject *self, PyObject *exc)
 {
-    if (azs_transport_force_close(self, exc == Py_None ? NULL : exc) < 0)
+    if (azs_loop_check_thread(self->loop) < 0 ||
+        azs_transport_force_close(self, exc == Py_None ? NULL : exc) < 0)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -55,7 +58,8 @@ Transport__fatal_error(TransportObject *self, PyObject *const *args, Py_ssize_t 
     if (nargs == 2 && (message = PyUnicode_AsUTF8(args[1])) == NULL)
         return NULL;
     PyObject *exc = args[0];
-    if (azs_transport_report(self, exc, message, true) < 0 ||
+    if (azs_loop_check_thread(self->loop) < 0 ||
+        azs_transport_report(self, exc, message, true) < 0 ||
         azs_transport_force_close(self, exc) < 0)
         return NULL;
     Py_RETURN_NONE;
@@ -89,6 +93,8 @@ PyDoc_STRVAR(pause_reading_doc,
 static PyObject *
 Transport_pause_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_loop_check_thread(self->loop) < 0)
+        return NULL;
     if (!self->closing && !self->paused) {
         self->paused = true;
         if (azs_transport_update_reading(self) < 0)
@@ -112,6 +118,8 @@ PyDoc_STRVAR(resume_reading_doc,
 static PyObject *
 Transport_resume_reading(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_loop_check_thread(self->loop) < 0)
+        return NULL;
     if (!self->closing && self->paused) {
         self->paused = false;
         if (azs_transport_update_reading(self) < 0)
@@ -135,7 +143,11 @@ PyDoc_STRVAR(get_protocol_doc,
 static PyObject *
 Transport_get_protocol(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return Py_NewRef(self->protocol != NULL ? self->protocol : Py_None);
+    PyObject *protocol;
+    AZS_LOCKED(self);
+    protocol = Py_NewRef(self->protocol != NULL ? self->protocol : Py_None);
+    AZS_UNLOCKED(self);
+    return protocol;
 }
 
 /* An address kept raw, as Python shows it. New reference. */
@@ -188,12 +200,6 @@ shown_sock(TransportObject *self)
                                family, datagram ? SOCK_DGRAM : SOCK_STREAM);
 }
 
-PyDoc_STRVAR(get_extra_info_doc,
-"get_extra_info($self, name, default=None)\n--\n\n"
-"Information on the transport: 'socket', 'sockname', 'peername' for sockets, 'pipe'\n"
-"for pipes, and what was put in when it was made (asyncio\n"
-"BaseTransport.get_extra_info).");
-
 static PyObject *
 call_patched_steal(PyObject *patch, TransportObject *self, PyObject *args,
                    PyObject *kwargs)
@@ -208,24 +214,15 @@ call_patched_steal(PyObject *patch, TransportObject *self, PyObject *args,
     return res;
 }
 
+/* What get_extra_info() gives; any thread may ask. */
 static PyObject *
-Transport_get_extra_info(TransportObject *self, PyObject *args, PyObject *kwargs)
+get_extra_info(TransportObject *self, PyObject *name, PyObject *fallback)
 {
-    static char *keywords[] = {"name", "default", NULL};
-    PyObject *name, *value, *fallback = Py_None;
-    PyObject *patch = azs_transport_patched_extra(self);
-    if (azs_unlikely(patch != NULL))
-        return call_patched_steal(Py_NewRef(patch), self, args, kwargs);
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords,
-                                     &name, &fallback))
-        return NULL;
+    PyObject *value;
     if (azs_transport_extra(self) == NULL)
         return NULL;
-    value = PyDict_GetItemWithError(self->extra, name);
-    if (value != NULL)
-        return Py_NewRef(value);
-    if (PyErr_Occurred())
-        return NULL;
+    if (azs_dict_get(self->extra, name, &value) != 0)
+        return value;
     if (!PyUnicode_Check(name))
         return Py_NewRef(fallback);
     if (self->peername.len > 0 && PyUnicode_Compare(name, self->st->str_peername) == 0)
@@ -248,6 +245,29 @@ Transport_get_extra_info(TransportObject *self, PyObject *args, PyObject *kwargs
     PyObject *kept = Py_XNewRef(PyDict_SetDefault(self->extra, name, value));
     Py_DECREF(value);
     return kept;
+}
+
+PyDoc_STRVAR(get_extra_info_doc,
+"get_extra_info($self, name, default=None)\n--\n\n"
+"Information on the transport: 'socket', 'sockname', 'peername' for sockets, 'pipe'\n"
+"for pipes, and what was put in when it was made (asyncio\n"
+"BaseTransport.get_extra_info).");
+
+static PyObject *
+Transport_get_extra_info(TransportObject *self, PyObject *args, PyObject *kwargs)
+{
+    static char *keywords[] = {"name", "default", NULL};
+    PyObject *name, *value, *fallback = Py_None;
+    PyObject *patch = azs_transport_patched_extra(self);
+    if (azs_unlikely(patch != NULL))
+        return call_patched_steal(Py_NewRef(patch), self, args, kwargs);
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|O:get_extra_info", keywords,
+                                     &name, &fallback))
+        return NULL;
+    AZS_LOCKED(self);
+    value = get_extra_info(self, name, fallback);
+    AZS_UNLOCKED(self);
+    return value;
 }
 
 /* ---- water marks ---- */
@@ -322,7 +342,7 @@ Transport_set_write_buffer_limits(TransportObject *self, PyObject *args,
     PyObject *high = Py_None, *low = Py_None;
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:set_write_buffer_limits",
                                      keywords, &high, &low) ||
-        set_limits(self, high, low) < 0)
+        azs_loop_check_thread(self->loop) < 0 || set_limits(self, high, low) < 0)
         return NULL;
     if (azs_transport_grew(self) < 0)
         return NULL;
@@ -340,6 +360,8 @@ static PyObject *
 Transport__make_empty_waiter(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
     PyObject *waiter = NULL;
+    if (azs_loop_check_thread(self->loop) < 0)
+        return NULL;
     if (self->empty_waiter == NULL) {
         waiter = PyObject_CallMethod((PyObject *)self->loop, "create_future", NULL);
         if (waiter == NULL)
@@ -369,6 +391,8 @@ PyDoc_STRVAR(reset_empty_waiter_doc,
 static PyObject *
 Transport__reset_empty_waiter(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_loop_check_thread(self->loop) < 0)
+        return NULL;
     Py_CLEAR(self->empty_waiter);
     Py_RETURN_NONE;
 }
@@ -414,13 +438,21 @@ PyMethodDef azs_transport_write_methods[] = {
 static PyObject *
 transport_get_sock(TransportObject *self, void *Py_UNUSED(closure))
 {
-    return transport_sock(self);
+    PyObject *sock;
+    AZS_LOCKED(self);
+    sock = transport_sock(self);
+    AZS_UNLOCKED(self);
+    return sock;
 }
 
 static PyObject *
 transport_get_extra(TransportObject *self, void *Py_UNUSED(closure))
 {
-    return Py_XNewRef(azs_transport_extra(self));
+    PyObject *extra;
+    AZS_LOCKED(self);
+    extra = Py_XNewRef(azs_transport_extra(self));
+    AZS_UNLOCKED(self);
+    return extra;
 }
 
 static PyObject *

@@ -81,6 +81,11 @@ measure(PyObject *value, int depth)
     }
     if (depth >= MAX_DEPTH)
         return -1;
+#ifdef Py_GIL_DISABLED
+    /* Another thread may change it before it is packed. */
+    if (PyList_CheckExact(value) || PyDict_CheckExact(value))
+        return -1;
+#endif
     if (PyTuple_CheckExact(value) || PyList_CheckExact(value)) {
         length = PySequence_Fast_GET_SIZE(value);
         if (length > UINT32_MAX)

@@ -4,6 +4,7 @@
 
 #include <structmember.h>
 
+#include "py/containers.h"
 #include "py/errors.h"
 #include "py/type.h"
 #include "rpc/codec.h"
@@ -196,14 +197,11 @@ client_take_call(PyObject *calls, uint32_t req_id, PyObject **call)
     PyObject *key = PyLong_FromUnsignedLong(req_id);
     if (key == NULL)
         return -1;
-    int found = -1;
-    *call = Py_XNewRef(PyDict_GetItemWithError(calls, key));
-    if (*call == NULL)
-        found = PyErr_Occurred() ? -1 : 0;
-    else if (PyDict_DelItem(calls, key) == 0)
-        found = 1;
-    else
+    int found = azs_dict_get(calls, key, call);
+    if (found > 0 && PyDict_DelItem(calls, key) < 0) {
         Py_CLEAR(*call);
+        found = -1;
+    }
     Py_DECREF(key);
     return found;
 }

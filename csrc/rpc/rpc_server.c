@@ -4,6 +4,7 @@
 
 #include <structmember.h>
 
+#include "py/containers.h"
 #include "py/errors.h"
 #include "py/type.h"
 #include "rpc/codec.h"
@@ -106,7 +107,8 @@ look_up(RpcServerObject *self, PyObject *name)
         return NULL;
     /* A key may compare in Python, and drop the handler. */
     PyObject *handler = Py_NewRef(self->handler);
-    PyObject *func = Py_XNewRef(PyDict_GetItemWithError(handler, name));
+    PyObject *func;
+    (void)azs_dict_get(handler, name, &func);
     Py_DECREF(handler);
     return func;
 }
@@ -390,9 +392,7 @@ server_serve(RpcServerObject *self, PyObject *data, PyObject *const *frames)
 {
     request req = {NULL};
     PyObject *res = NULL, *known = NULL;
-    if (self->known != NULL)
-        known = Py_XNewRef(PyDict_GetItemWithError(self->known, frames[1]));
-    if (known == NULL && PyErr_Occurred())
+    if (self->known != NULL && azs_dict_get(self->known, frames[1], &known) < 0)
         return NULL;
     int everyday = read_request(self, data, frames, known, &req);
     if (azs_unlikely(everyday <= 0)) {

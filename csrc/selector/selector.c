@@ -513,10 +513,12 @@ PyDoc_STRVAR(selector_close_doc,
 static PyObject *
 Selector_close(SelectorObject *self, PyObject *Py_UNUSED(ignored))
 {
+    AZS_LOCKED(self->map);
     int epfd = self->epfd;
     self->epfd = -1;
     azs_sys_close(epfd);
     azs_selector_map_clear(self->map);
+    AZS_UNLOCKED(self->map);
     Py_RETURN_NONE;
 }
 
@@ -587,9 +589,34 @@ Selector_exit(SelectorObject *self, PyObject *Py_UNUSED(args))
     Py_RETURN_NONE;
 }
 
+/* One thread at a time, but for waiting and calls of Python code: there another thread
+ * may come in, as where the GIL is released. */
+#define LOCKED_KEYWORDS(name)                                                          \
+    static PyObject *Selector_##name##_locked(                                         \
+        SelectorObject *self, PyObject *const *args, Py_ssize_t nargs,                 \
+        PyObject *kwnames)                                                             \
+    {                                                                                  \
+        PyObject *result;                                                              \
+        AZS_LOCKED(self->map);                                                         \
+        result = Selector_##name(self, args, nargs, kwnames);                          \
+        AZS_UNLOCKED(self->map);                                                       \
+        return result;                                                                 \
+    }
+
+#ifdef Py_GIL_DISABLED
+LOCKED_KEYWORDS(register)
+LOCKED_KEYWORDS(unregister)
+LOCKED_KEYWORDS(modify)
+LOCKED_KEYWORDS(select)
+LOCKED_KEYWORDS(get_key)
+#define METHOD(name) Selector_##name##_locked
+#else
+#define METHOD(name) Selector_##name
+#endif
+
 #define FAST_KEYWORDS(name)                                                            \
-    #name, (PyCFunction)(void (*)(void))Selector_##name,                               \
-        METH_FASTCALL | METH_KEYWORDS, selector_##name##_doc
+    #name, (PyCFunction)(void (*)(void))METHOD(name), METH_FASTCALL | METH_KEYWORDS,   \
+        selector_##name##_doc
 
 static PyMethodDef selector_methods[] = {
     {FAST_KEYWORDS(register)},

@@ -233,25 +233,40 @@ selector_map_length(SelectorMapObject *self)
     return PyDict_GET_SIZE(self->keys);
 }
 
+/* The key of a file object: 1 with a new reference; 0 with NULL; or -1. */
+static int
+selector_map_find(SelectorMapObject *self, PyObject *fileobj, PyObject **key)
+{
+    long fd;
+    int found;
+    *key = NULL;
+    AZS_LOCKED(self);
+    found = azs_selector_map_lookup(self, fileobj, &fd, NULL);
+    if (found == 0) {
+        azs_selector_slot *slot = azs_selector_map_slot(self, fd);
+        found = slot != NULL;
+        *key = slot == NULL ? NULL : Py_NewRef(slot->key);
+    }
+    AZS_UNLOCKED(self);
+    return found;
+}
+
 static PyObject *
 selector_map_subscript(SelectorMapObject *self, PyObject *fileobj)
 {
-    long fd;
-    if (azs_selector_map_lookup(self, fileobj, &fd, NULL) < 0)
-        return NULL;
-    azs_selector_slot *slot = azs_selector_map_slot(self, fd);
-    if (slot == NULL)
+    PyObject *key;
+    if (selector_map_find(self, fileobj, &key) == 0)
         return azs_selector_map_not_registered(fileobj);
-    return Py_NewRef(slot->key);
+    return key;
 }
 
 static int
 selector_map_contains(SelectorMapObject *self, PyObject *fileobj)
 {
-    long fd;
-    if (azs_selector_map_lookup(self, fileobj, &fd, NULL) < 0)
-        return -1;
-    return azs_selector_map_slot(self, fd) != NULL;
+    PyObject *key;
+    int found = selector_map_find(self, fileobj, &key);
+    Py_XDECREF(key);
+    return found;
 }
 
 static PyObject *
@@ -272,11 +287,8 @@ SelectorMap_get(SelectorMapObject *self, PyObject *const *args, Py_ssize_t nargs
     PyObject *argv[2] = {NULL, Py_None};
     if (azs_args_parse("get", args, nargs, kwnames, names, 1, 2, argv) < 0)
         return NULL;
-    long fd;
-    if (azs_selector_map_lookup(self, argv[0], &fd, NULL) < 0)
-        return NULL;
-    azs_selector_slot *slot = azs_selector_map_slot(self, fd);
-    return Py_NewRef(slot == NULL ? argv[1] : slot->key);
+    PyObject *key;
+    return selector_map_find(self, argv[0], &key) == 0 ? Py_NewRef(argv[1]) : key;
 }
 
 static PyMethodDef selector_map_methods[] = {

@@ -336,6 +336,8 @@ read_coro_advance(CoroObject *coro, PyObject **result)
 {
     ReadCoroObject *self = (ReadCoroObject *)coro;
     PySendResult outcome = PYGEN_ERROR;
+    if (azs_loop_check_thread(self->stream->base.loop) < 0)
+        return outcome;
     PyObject *dict = azs_reader_dict(self->reader);
     if (dict == NULL)
         return outcome;

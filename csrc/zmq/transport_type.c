@@ -11,12 +11,22 @@
 
 #define NONE_OR_NULL(result) ((result) < 0 ? NULL : Py_NewRef(Py_None))
 
+/* Free-threaded builds: its loop runs in no other thread. 0, or -1 with RuntimeError.
+ */
+static inline int
+check_thread(const ZmqTransportObject *self)
+{
+    return self->own_loop == NULL ? 0 : azs_loop_check_thread(self->own_loop);
+}
+
 PyDoc_STRVAR(write_doc, "write($self, data, /)\n--\n\n"
                         "Send one message: see ZmqTransport.write.");
 
 static PyObject *
 ZmqTransport_write(ZmqTransportObject *self, PyObject *data)
 {
+    if (check_thread(self) < 0)
+        return NULL;
     return NONE_OR_NULL(azs_zmq_transport_write(self, data));
 }
 
@@ -26,6 +36,8 @@ PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
 static PyObject *
 ZmqTransport_close(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (check_thread(self) < 0)
+        return NULL;
     return NONE_OR_NULL(azs_zmq_transport_close(self));
 }
 
@@ -35,6 +47,8 @@ PyDoc_STRVAR(abort_doc, "abort($self, /)\n--\n\n"
 static PyObject *
 ZmqTransport_abort(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (check_thread(self) < 0)
+        return NULL;
     return NONE_OR_NULL(azs_zmq_transport_force_close(self, NULL));
 }
 
@@ -45,6 +59,8 @@ PyDoc_STRVAR(force_close_doc,
 static PyObject *
 ZmqTransport__force_close(ZmqTransportObject *self, PyObject *exc)
 {
+    if (check_thread(self) < 0)
+        return NULL;
     return NONE_OR_NULL(azs_zmq_transport_force_close(self, exc));
 }
 
@@ -128,6 +144,8 @@ static PyObject *
 ZmqTransport_pause_reading(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
     const char *error = NULL;
+    if (check_thread(self) < 0)
+        return NULL;
     if (self->closing)
         error = "Cannot pause_reading() when closing";
     else if (self->paused)
@@ -146,6 +164,8 @@ PyDoc_STRVAR(resume_reading_doc, "resume_reading($self, /)\n--\n\n"
 static PyObject *
 ZmqTransport_resume_reading(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (check_thread(self) < 0)
+        return NULL;
     if (!self->paused) {
         PyErr_SetString(PyExc_RuntimeError, "Not paused");
         return NULL;
@@ -171,6 +191,8 @@ PyDoc_STRVAR(set_protocol_doc, "set_protocol($self, protocol, /)\n--\n\n"
 static PyObject *
 ZmqTransport_set_protocol(ZmqTransportObject *self, PyObject *protocol)
 {
+    if (check_thread(self) < 0)
+        return NULL;
     if (self->protocol != NULL) /* not on a dead transport */
         Py_SETREF(self->protocol, Py_NewRef(protocol));
     Py_RETURN_NONE;

@@ -159,6 +159,10 @@ static inline bool
 is_in_own_loop(const AsyncSocketObject *self)
 {
     const LoopObject *loop = self->own_loop;
+#ifdef Py_GIL_DISABLED
+    if (loop == NULL || !azs_loop_is_mine(loop))
+        return false;
+#endif
     return loop != NULL && loop->turning && loop->thread_id != NULL &&
            PyLong_AsUnsignedLong(loop->thread_id) == PyThread_get_thread_ident();
 }
@@ -199,6 +203,9 @@ azs_async_enter_loop(AsyncSocketObject *self)
                             "before it is used here");
             goto fail;
         }
+        /* It runs in another thread, and is to be left in that. */
+        if (self->own_loop != NULL && azs_loop_check_thread(self->own_loop) < 0)
+            goto fail;
         leave_loop(self);
     }
     if (self->handle == NULL) {
