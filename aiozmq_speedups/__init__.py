@@ -19,7 +19,14 @@ if TYPE_CHECKING:
         create_zmq_connection,
     )
     from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
-    from aiozmq_speedups.loop import Loop, ZmqEventLoop, install, new_event_loop, run
+    from aiozmq_speedups.loop import (
+        Loop,
+        ZmqEventLoop,
+        install,
+        new_event_loop,
+        run,
+        run_workers,
+    )
     from aiozmq_speedups.selector import ZmqSelector
     from aiozmq_speedups.stream import (
         ZmqStream,
@@ -50,6 +57,7 @@ __all__ = (
     "install",
     "new_event_loop",
     "run",
+    "run_workers",
     "version",
     "version_info",
 )
@@ -78,6 +86,7 @@ _MODULE_OF = {
     "install": "loop",
     "new_event_loop": "loop",
     "run": "loop",
+    "run_workers": "loop",
     "version": "_version",
     "version_info": "_version",
 }

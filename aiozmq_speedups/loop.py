@@ -5,10 +5,13 @@ The code is in ``_loop/``: these are its public names.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiozmq_speedups._loop.api import Loop, new_event_loop, run
 from aiozmq_speedups._loop.install import install
+
+if TYPE_CHECKING:
+    from aiozmq_speedups._loop.workers import run_workers
 
 __all__ = (
     "EventLoopPolicy",
@@ -18,6 +21,7 @@ __all__ = (
     "install",
     "new_event_loop",
     "run",
+    "run_workers",
 )
 
 #: aiozmq's name for it.
@@ -25,7 +29,11 @@ ZmqEventLoop = Loop
 
 
 def __getattr__(name: str) -> Any:
-    # Policies are deprecated in 3.14 and gone in 3.16: only who asks pays.
+    # Only who asks pays. Policies are deprecated in 3.14 and gone in 3.16.
+    if name == "run_workers":
+        from aiozmq_speedups._loop.workers import run_workers
+
+        return run_workers
     if name in ("EventLoopPolicy", "ZmqEventLoopPolicy"):
         from aiozmq_speedups._loop import policy
 
