@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import ssl
 import subprocess
 import sys
 
@@ -29,6 +28,14 @@ def _zmq_versions() -> dict[str, str]:
     return {"pyzmq": zmq.pyzmq_version(), "libzmq": zmq.zmq_version()}
 
 
+def _openssl_version() -> str:
+    try:
+        import ssl
+    except ImportError as exc:
+        return f"none: {exc}"
+    return ssl.OPENSSL_VERSION
+
+
 def collect() -> dict[str, str]:
     """Return name: value, in the order to print them."""
     # Not above: main() is to import asyncio as a program does, before this package's
@@ -41,7 +48,7 @@ def collect() -> dict[str, str]:
         f" ({sys.executable})",
         "platform": platform.platform(),
         **_zmq_versions(),
-        "openssl": ssl.OPENSSL_VERSION,
+        "openssl": _openssl_version(),
     }
     core = _ext.core
     if core is None:

@@ -38,6 +38,39 @@ def python(code, **env):
     return done.stdout
 
 
+def test_a_python_without_openssl():
+    """asyncio's loop works there, but for TLS."""
+    out = python(
+        """
+        import sys
+        sys.modules["_ssl"] = sys.modules["ssl"] = None
+        import asyncio, aiozmq_speedups
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+            where = server.sockets[0].getsockname()
+            transport, protocol = await loop.create_connection(asyncio.Protocol, *where)
+            for tls in (
+                loop.create_connection(asyncio.Protocol, *where, ssl=True),
+                loop.start_tls(transport, protocol, None),
+            ):
+                try:
+                    await tls
+                except RuntimeError as exc:
+                    print(exc)
+            transport.close()
+            server.close()
+
+        aiozmq_speedups.run(main())
+        """
+    )
+    assert out.splitlines() == [
+        "stdlib ssl module not available",
+        "Python ssl module is not available",
+    ]
+
+
 WHAT_A_LOOP_DOES = """
     import sys
     import aiozmq_speedups

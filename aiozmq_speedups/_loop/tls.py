@@ -6,15 +6,19 @@ place where the loop meets either of the two.
 
 from __future__ import annotations
 
-import _ssl
 import asyncio
 import functools
 import os
-import ssl
 import sys
 import weakref
 from asyncio import constants, sslproto
 from typing import TYPE_CHECKING, Any
+
+try:
+    import _ssl
+    import ssl
+except ImportError:  # a Python without OpenSSL: asyncio says so where TLS is asked for
+    ssl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     import socket
@@ -194,7 +198,7 @@ class Tls(_Loop):
         context: Context | None = None,  # since Python 3.15
     ) -> Any:
         """All of asyncio calls it: connecting and accepting, TCP and Unix sockets."""
-        if not sslcontext:
+        if not sslcontext and ssl is not None:
             sslcontext = _default_context(server_side, server_hostname)
         fast = self._fast_tls()
         if fast is not None and context is None and is_plain(sslcontext):
@@ -241,6 +245,8 @@ class Tls(_Loop):
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
         """Upgrade a transport to TLS (asyncio loop.start_tls)."""
+        if ssl is None:
+            raise RuntimeError("Python ssl module is not available")
         if not isinstance(sslcontext, ssl.SSLContext):
             raise TypeError(
                 "sslcontext is expected to be an instance of ssl.SSLContext, "
