@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
     from aiozmq_speedups.loop import (
         Loop,
+        SlowCallback,
         ZmqEventLoop,
         install,
         new_event_loop,
@@ -40,6 +41,7 @@ __all__ = (
     "EventLoopPolicy",
     "Loop",
     "PeerCredentials",
+    "SlowCallback",
     "SocketEvent",
     "ZmqEventLoop",
     "ZmqEventLoopPolicy",
@@ -69,6 +71,7 @@ _MODULE_OF = {
     "EventLoopPolicy": "loop",
     "Loop": "loop",
     "PeerCredentials": "core",
+    "SlowCallback": "loop",
     "SocketEvent": "core",
     "ZmqEventLoop": "loop",
     "ZmqEventLoopPolicy": "loop",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiozmq_speedups._loop.api import Loop, new_event_loop, run
 from aiozmq_speedups._loop.install import install
+from aiozmq_speedups._loop.slow import SlowCallback
 
 if TYPE_CHECKING:
     from aiozmq_speedups._loop.workers import run_workers
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = (
     "EventLoopPolicy",
     "Loop",
+    "SlowCallback",
     "ZmqEventLoop",
     "ZmqEventLoopPolicy",
     "install",

@@ -30,6 +30,7 @@ from aiozmq_speedups._loop.processes import Processes
 from aiozmq_speedups._loop.sendfile import Sendfile
 from aiozmq_speedups._loop.servers import Servers
 from aiozmq_speedups._loop.signals import Signals
+from aiozmq_speedups._loop.slow import Slow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -93,6 +94,7 @@ class _CorePoller:
 
 
 class AcceleratedLoop(
+    Slow,
     Signals,
     Servers,
     _core.Loop,  # type: ignore[misc, name-defined]
@@ -117,6 +119,8 @@ class AcceleratedLoop(
         """Run until stop() is called (asyncio loop.run_forever)."""
         self._run_forever_setup()
         try:
+            if self._watchdog_wanted:
+                self._start_watchdog()
             try:
                 self._outer_wakeup_fd = self._take_wakeup_fd()
                 self._run()
@@ -151,6 +155,7 @@ class AcceleratedLoop(
         if self.is_closed():
             return
         super().close()
+        self._end_watchdog()
         self._listeners.clear()
         self._dispose()
 
@@ -273,33 +278,3 @@ class AcceleratedLoop(
     def _run_foreign(self, handle: asyncio.Handle) -> None:
         if not handle.cancelled():  # since _add_callback()
             handle._run()
-
-    def _callback_slow(self, handle: Any, seconds: float) -> bool:
-        if seconds < self.slow_callback_duration:
-            return False
-        if handle._callback == self._run_foreign:  # a signal's handler, say
-            (handle,) = handle._args
-        base_events.logger.warning(
-            "Executing %s took %.3f seconds",
-            base_events._format_handle(handle),
-            seconds,
-        )
-        return True
-
-    def _protocol_slow(self, what: object, method: str | None, seconds: float) -> bool:
-        """A call of the protocol `what`, or of a protocol factory, has ended."""
-        if seconds < self.slow_callback_duration:
-            return False
-        if method is None:
-            base_events.logger.warning(
-                "Executing the protocol factory %r took %.3f seconds", what, seconds
-            )
-        else:
-            base_events.logger.warning(
-                "Executing %s.%s() of %r took %.3f seconds",
-                type(what).__qualname__,
-                method,
-                what,
-                seconds,
-            )
-        return True

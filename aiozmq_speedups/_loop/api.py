@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     import zmq
 
+    from aiozmq_speedups._loop.slow import SlowCallback
+
     _T = TypeVar("_T")
 
     _Base = asyncio.SelectorEventLoop
@@ -38,7 +40,10 @@ class Loop(ZmqPart, Tls, _Base):
     linger times. ``zmq_engine`` is what serves its ZeroMQ sockets if they are not
     given an ``engine``: see :ref:`engines`. ``tls`` is ``"auto"``, ``"asyncio"`` or
     ``"aiofastnet"``: see :ref:`tls`; ValueError if it is another, ImportError if
-    aiofastnet is asked for and no tested version is installed. Every method of
+    aiofastnet is asked for and no tested version is installed. ``slow_callback_ms``
+    has callbacks that take longer logged and ``on_slow_callback`` called, and
+    ``watchdog`` a thread log where one is stuck: see :ref:`slow-callbacks`; TypeError
+    if it is no number, ValueError if it is not from 1 to a day. Every method of
     :class:`asyncio.AbstractEventLoop` of the running Python version is there. A
     loop belongs to the thread that runs it; only call_soon_threadsafe() may be
     called from others.
@@ -56,6 +61,9 @@ class Loop(ZmqPart, Tls, _Base):
             close_timeout: float = 1.0,
             zmq_engine: str | None = None,
             tls: Literal["auto", "asyncio", "aiofastnet"] = "auto",
+            slow_callback_ms: float | None = None,
+            on_slow_callback: Callable[[SlowCallback], object] | None = None,
+            watchdog: bool | None = None,
         ) -> None: ...
 
 
@@ -69,6 +77,9 @@ def new_event_loop(
     close_timeout: float = 1.0,
     zmq_engine: str | None = None,
     tls: Literal["auto", "asyncio", "aiofastnet"] = "auto",
+    slow_callback_ms: float | None = None,
+    on_slow_callback: Callable[[SlowCallback], object] | None = None,
+    watchdog: bool | None = None,
 ) -> Loop:
     """A new loop; give it as ``loop_factory`` to :class:`asyncio.Runner`.
 
@@ -80,6 +91,9 @@ def new_event_loop(
         close_timeout=close_timeout,
         zmq_engine=zmq_engine,
         tls=tls,
+        slow_callback_ms=slow_callback_ms,
+        on_slow_callback=on_slow_callback,
+        watchdog=watchdog,
     )
 
 
@@ -93,17 +107,26 @@ def run(
     loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     close_timeout: float | None = None,
     tls: Literal["auto", "asyncio", "aiofastnet"] | None = None,
+    slow_callback_ms: float | None = None,
+    on_slow_callback: Callable[[SlowCallback], object] | None = None,
+    watchdog: bool | None = None,
 ) -> _T:
     """Run a coroutine on a new loop and close it: :func:`asyncio.run`.
 
     ``loop_factory`` makes the loop, :func:`new_event_loop` if it is None.
-    ``close_timeout`` and ``tls`` are those of :class:`Loop`; ValueError if
-    ``loop_factory`` is given, too.
+    The other arguments are those of :class:`Loop`; ValueError if ``loop_factory`` is
+    given, too.
     """
     if events._get_running_loop() is not None:
         raise RuntimeError("run() cannot be called from a running event loop")
     factory = loop_factory or new_event_loop
-    options: dict[str, Any] = {"close_timeout": close_timeout, "tls": tls}
+    options: dict[str, Any] = {
+        "close_timeout": close_timeout,
+        "tls": tls,
+        "slow_callback_ms": slow_callback_ms,
+        "on_slow_callback": on_slow_callback,
+        "watchdog": watchdog,
+    }
     options = {name: value for name, value in options.items() if value is not None}
     if options:
         if loop_factory is not None:

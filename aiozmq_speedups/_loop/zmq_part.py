@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from aiozmq_speedups import _ext
+from aiozmq_speedups._loop.slow import check_slow_ms, check_watchdog
 from aiozmq_speedups._loop.tls import check_choice as check_tls
 from aiozmq_speedups.util import check_engine
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     import zmq
 
+    from aiozmq_speedups._loop.slow import SlowCallback
     from aiozmq_speedups._zmq.watch import ZmqWatches
     from aiozmq_speedups.interface import ZmqTransport
 
@@ -46,6 +48,9 @@ class ZmqPart:
         close_timeout: float = 1.0,
         zmq_engine: str | None = None,
         tls: str = "auto",
+        slow_callback_ms: float | None = None,
+        on_slow_callback: Callable[[SlowCallback], object] | None = None,
+        watchdog: bool | None = None,
     ) -> None:
         super().__init__()
         self._zmq_context = zmq_context
@@ -60,6 +65,10 @@ class ZmqPart:
             self._close_timeout = _check_close_timeout(close_timeout)
             check_engine(zmq_engine)
             self._tls_choice = check_tls(tls)
+            slow_ns = check_slow_ms(slow_callback_ms)
+            watchdog = check_watchdog(watchdog, slow_ns)
+            if _ext.core is not None:
+                self._set_slow(slow_ns, on_slow_callback, watchdog)  # type: ignore[attr-defined]
         except BaseException:
             self.close()  # or __del__ warns that nobody did
             raise
@@ -71,6 +80,15 @@ class ZmqPart:
             )
         if _ext.core is not None:
             self._busy_poll_ns = us * 1000
+
+    @property
+    def slow_callback_ms(self) -> float | None:
+        """From how many milliseconds on a callback is slow: see :ref:`slow-callbacks`.
+
+        None if nobody looks, and always without the C extension.
+        """
+        slow_ns: int = getattr(self, "_slow_ns", 0)
+        return slow_ns / 1e6 if slow_ns else None
 
     @property
     def busy_poll_us(self) -> int:
@@ -159,8 +177,9 @@ class ZmqPart:
             one turn's callbacks together, which new events waited for; the turn that
             runs counts with what it has taken so far;
         ``longest_callback_ns``
-            one callback or call of a protocol. Only debug mode times them, so far;
-            else it is 0, and the longest turn is no shorter;
+            one callback or call of a protocol, of those that take longer than a quarter
+            of ``slow_callback_ms``, or in debug mode of all. Else it is 0; the longest
+            turn is no shorter;
         ``lag_ns``
             how late the loop noticed that a timer was due.
 

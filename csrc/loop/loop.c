@@ -88,8 +88,8 @@ run_watcher(LoopObject *self, azs_watcher *watcher)
 static inline int
 run_handle(LoopObject *self, HandleObject *handle)
 {
-    return azs_unlikely(self->debug && !handle->cancelled)
-               ? azs_loop_run_handle_debug(self, handle)
+    return azs_unlikely(self->timed && !handle->cancelled)
+               ? azs_slow_run_handle(self, handle)
                : azs_handle_run(handle);
 }
 
@@ -101,7 +101,9 @@ run_entry(LoopObject *self, uintptr_t entry)
     if (azs_unlikely(azs_ready_is_watcher(entry))) {
         azs_watcher *watcher = azs_ready_watcher(entry);
         PyObject *owner = watcher->owner;
-        res = run_watcher(self, watcher);
+        res = azs_unlikely(self->timed)
+                  ? azs_slow_run_watcher(self, watcher, run_watcher)
+                  : run_watcher(self, watcher);
         Py_DECREF(owner);
         return res;
     }
@@ -189,6 +191,8 @@ loop_turn(LoopObject *self)
     if (self->timers.count > 0 && move_due_timers(self, now_ns) < 0)
         return -1;
     self->stats.turn_began_ns = now_ns;
+    if (azs_unlikely(self->timed))
+        azs_slow_turn_begins(self, now_ns);
     /* Callbacks may add entries and, by way of another loop's run in the same
      * thread or a nested clear, take some away: the count is read again. */
     for (size_t left = self->ready.count; left > 0 && self->ready.count > 0; left--) {
@@ -222,6 +226,10 @@ loop_enter(LoopObject *self)
     if (azs_unlikely(self->closed)) { /* by another thread, just now */
         azs_loop_unclaim(self);
         return azs_loop_fail_closed();
+    }
+    if (azs_unlikely(self->timed) && azs_slow_run_begins(self) < 0) {
+        azs_loop_unclaim(self);
+        return -1;
     }
     self->turning = true;
     azs_stats_run_begins(&self->stats, azs_clock_ns());
@@ -427,6 +435,7 @@ Loop__dispose(LoopObject *self, PyObject *Py_UNUSED(ignored))
     azs_wakeup_close(&self->wakeup);
     azs_mutex_unlock(&self->inbox.mutex);
     loop_clear(self);
+    azs_slow_end(self);
     if (!nested)
         azs_loop_unclaim(self);
     Py_RETURN_NONE;
@@ -480,6 +489,7 @@ loop_set_debug(LoopObject *self, PyObject *value, void *Py_UNUSED(closure))
     if (truth < 0)
         return -1;
     self->debug = truth;
+    self->timed = truth || self->slow_ns > 0;
     return 0;
 }
 
@@ -673,6 +683,7 @@ loop_dealloc(LoopObject *self)
     AZS_DEALLOC_BEGIN(self, loop_dealloc);
     self->closed = true;
     loop_clear(self);
+    azs_slow_end(self);
     azs_wakeup_close(&self->wakeup);
     azs_wakeup_free(&self->wakeup);
     azs_ring_free(&self->ready);
@@ -762,6 +773,7 @@ azs_loop_init(PyObject *mod, azs_state *st)
         azs_type_add_methods(st->loop_type, azs_add_reader_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_wakeup_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_stats_methods) < 0 ||
+        azs_type_add_methods(st->loop_type, azs_slow_methods) < 0 ||
         azs_sock_init(mod, st) < 0 || azs_waiter_init(mod, st) < 0 ||
         azs_type_add_methods(st->loop_type, azs_sock_stream_methods) < 0 ||
         azs_type_add_methods(st->loop_type, azs_sock_connect_methods) < 0 ||

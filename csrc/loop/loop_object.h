@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/heap.h"
 #include "base/ring.h"
+#include "base/ticker.h"
 #include "loop/handle.h"
 #include "loop/inbox.h"
 #include "loop/loop.h"
@@ -34,12 +35,20 @@ struct LoopObject {
     bool closed;
     bool stopping;
     bool debug;
-    bool slow_reported; /* debug mode: the slow part of what runs has been told of */
-    bool turning;       /* inside a turn: no re-entry */
-    bool time_set;      /* the instance has an attribute `time` */
+    bool timed;               /* debug mode, or slow callbacks are looked for: slow.c */
+    bool slow_reported;       /* the slow part of what runs has been told of */
+    bool turning;             /* inside a turn: no re-entry */
+    bool time_set;            /* the instance has an attribute `time` */
     unsigned fork_generation; /* of the process that made the loop */
 
     azs_stats stats;
+    /* Slow callbacks. What is timed began at the mark, or not more than a tick after.
+     */
+    int64_t slow_ns;     /* what is slow, 0 for none; not of debug mode */
+    int64_t mark_ns;     /* when the clock was last read for them */
+    unsigned mark_ticks; /* the ticker's count then */
+    azs_ticker *ticker;  /* owned: NULL before the first run with slow_ns */
+
     /* What spares most handles a Context of their own; kept no longer than a
      * handle needs them, for the sake of the values in them. */
     PyObject *snapshot;    /* owned or NULL: the latest Context that handles share */
@@ -155,26 +164,60 @@ int azs_loop_ensure_free_fd(LoopObject *loop, int fd, PyObject *shown);
  * file that was closed under them, and go. 0 or -1. May run Python code. */
 int azs_loop_fresh_fd(LoopObject *loop, int fd);
 
-/* ---- slow.c ---- */
+/* ---- slow.c: only where `timed` ---- */
 
-/* As azs_handle_run, timed, with asyncio's names for the details. */
-int azs_loop_run_handle_debug(LoopObject *loop, HandleObject *handle);
+/* A run, a turn's callbacks begin. The first: 0, or -1 with OSError. */
+int azs_slow_run_begins(LoopObject *loop);
+void azs_slow_turn_begins(LoopObject *loop, int64_t now_ns);
 
-/* Calls the method `name` of the protocol args[0] and times it: see below. */
-PyObject *azs_loop_call_protocol_debug(LoopObject *loop, PyObject *name,
-                                       PyObject *const *args, size_t nargs);
+/* The loop runs no more; harmless at any time. */
+void azs_slow_end(LoopObject *loop);
+
+/* Time has passed since the mark. */
+static inline bool
+azs_slow_ticked(const LoopObject *loop)
+{
+    return loop->ticker != NULL && azs_ticker_now(loop->ticker) != loop->mark_ticks;
+}
+
+/* The handle has run, and takes the time since the mark: tells of it if need be. 0, or
+ * -1 with what must leave the loop. */
+int azs_slow_handle_ran(LoopObject *loop, HandleObject *handle, bool debug);
+
+/* As azs_handle_run, timed; with asyncio's names for the details. */
+int azs_slow_run_handle_debug(LoopObject *loop, HandleObject *handle);
+
+static inline int
+azs_slow_run_handle(LoopObject *loop, HandleObject *handle)
+{
+    if (azs_unlikely(loop->debug))
+        return azs_slow_run_handle_debug(loop, handle);
+    loop->slow_reported = false;
+    int res = azs_handle_run(handle);
+    if (azs_unlikely(azs_slow_ticked(loop)) && res == 0)
+        res = azs_slow_handle_ran(loop, handle, false);
+    return res;
+}
+
+/* As `run`, timed. */
+int azs_slow_run_watcher(LoopObject *loop, azs_watcher *watcher,
+                         int (*run)(LoopObject *, azs_watcher *));
+
+/* Calls the method `name` of the protocol args[0], timed: see below. */
+PyObject *azs_slow_call_protocol(LoopObject *loop, PyObject *name,
+                                 PyObject *const *args, size_t nargs);
 
 /* The same for its factory. */
-PyObject *azs_loop_call_factory_debug(LoopObject *loop, PyObject *factory);
+PyObject *azs_slow_call_factory(LoopObject *loop, PyObject *factory);
 
-/* PyObject_VectorcallMethod for a method of a protocol, args[0]: debug mode tells of a
- * slow one by its name. */
+/* PyObject_VectorcallMethod for a method of a protocol, args[0]: a slow one is told of
+ * by its name. */
 static inline PyObject *
 azs_loop_call_protocol(LoopObject *loop, PyObject *name, PyObject *const *args,
                        size_t nargs)
 {
-    if (azs_unlikely(loop->debug))
-        return azs_loop_call_protocol_debug(loop, name, args, nargs);
+    if (azs_unlikely(loop->timed))
+        return azs_slow_call_protocol(loop, name, args, nargs);
     return PyObject_VectorcallMethod(name, args, nargs, NULL);
 }
 
@@ -246,6 +289,7 @@ extern PyMethodDef azs_timer_methods[]; /* call_later, call_at, time */
 extern PyMethodDef azs_add_reader_methods[];
 extern PyMethodDef azs_wakeup_methods[];
 extern PyMethodDef azs_stats_methods[];
+extern PyMethodDef azs_slow_methods[];
 extern PyMethodDef azs_sock_stream_methods[]; /* sock_recv and its like */
 extern PyMethodDef azs_sock_connect_methods[];
 extern PyMethodDef azs_sock_datagram_methods[];

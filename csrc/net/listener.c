@@ -61,8 +61,8 @@ listener_serve(ListenerObject *self, int fd, const azs_addr *peer)
         azs_sys_close(fd);
         return -1;
     }
-    PyObject *protocol = azs_unlikely(self->loop->debug)
-                             ? azs_loop_call_factory_debug(self->loop, self->factory)
+    PyObject *protocol = azs_unlikely(self->loop->timed)
+                             ? azs_slow_call_factory(self->loop, self->factory)
                              : PyObject_CallNoArgs(self->factory);
     TransportObject *transport = NULL;
     /* As Server._attach(): who waited for the end of all connections has gone on. */
