@@ -82,6 +82,11 @@ class _AsyncioLoader:
 
 
 def _take_asyncio() -> None:
+    ext = sys.modules.get("aiozmq_speedups._ext")
+    if ext is not None and ext.when_loaded is not None:
+        # Its import has imported asyncio: a loop made now would have no core.
+        ext.when_loaded.append(_take_asyncio)
+        return
     import aiozmq_speedups
 
     aiozmq_speedups.install()

@@ -12,6 +12,7 @@ import pytest
 import zmq
 
 import aiozmq_speedups
+from aiozmq_speedups import _ext
 
 INSTALLED = "site-packages" in aiozmq_speedups.__file__
 RUN = [sys.executable, "-m", "aiozmq_speedups", "run"]
@@ -73,6 +74,27 @@ def test_info():
     ours = "aiozmq_speedups.loop.Loop; uvloop: this package\n"
     assert f"loop of run           {ours}" in done.stdout
     assert (f"loop of its children  {ours}" in done.stdout) == INSTALLED
+
+
+@pytest.mark.skipif(_ext.core is None, reason="no extension")
+def test_run_gives_the_loop_in_c_whatever_is_imported_first(tmp_path):
+    """Importing the extension imports asyncio, which brings the loop."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from aiozmq_speedups import EpollSelector, _core\n"
+        "import asyncio\n"
+        "loop = asyncio.new_event_loop()\n"
+        "print(isinstance(loop, _core.Loop))\n"
+        "loop.close()\n"
+    )
+    for argv, env in (
+        ([*RUN, program], {}),
+        ([sys.executable, program], {"AIOZMQ_SPEEDUPS_RUN": "1"}),
+    ):
+        done = call(argv, **env)
+        # Python knows of the variable by a .pth file, which a checkout has not.
+        ours = INSTALLED or not env
+        assert done.stdout.strip() == str(ours), done.stderr
 
 
 def test_info_says_why_nothing_is_accelerated():
