@@ -6,6 +6,7 @@ request and reply (:func:`serve_rpc`, :func:`connect_rpc`), notifications
 (:func:`serve_pubsub`, :func:`connect_pubsub`).
 """
 
+from ._observe import ObservedCall, Observer
 from .base import (
     AbstractHandler,
     AttrHandler,
@@ -29,6 +30,8 @@ __all__ = [
     "Error",
     "GenericError",
     "NotFoundError",
+    "ObservedCall",
+    "Observer",
     "ParametersError",
     "Service",
     "ServiceClosedError",

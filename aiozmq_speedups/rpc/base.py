@@ -325,7 +325,7 @@ class _BaseServerProtocol(_BaseProtocol):
         except TypeError as exc:
             raise ParametersError(repr(exc)) from exc
 
-    def spawn(self, coro: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Runs a coroutine in a task that lives no longer than the connection."""
         loop = self.loop
         if _eager_task is not None and loop.get_task_factory() is None:
@@ -335,7 +335,7 @@ class _BaseServerProtocol(_BaseProtocol):
             self.unstarted += 1
             loop.call_soon(self._one_started)
         if task.done():
-            return
+            return task
         self.pending_waiters.add(task)
         if self.max_concurrency is None:
             task.add_done_callback(self.pending_waiters.discard)
@@ -343,6 +343,7 @@ class _BaseServerProtocol(_BaseProtocol):
             task.add_done_callback(self._one_finished)
             if len(self.pending_waiters) >= self.max_concurrency:
                 self._hold()
+        return task
 
     def raised_by_handler(self) -> bool:
         """Of GeneratorExit, in the coroutine at hand: did its handler raise it?

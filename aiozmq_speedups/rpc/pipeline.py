@@ -9,6 +9,7 @@ from typing import Any, Unpack
 import zmq
 
 from ..core import ZmqOptions, create_zmq_connection
+from ._observe import Observer, observed
 from ._oneway import OneWayClientProtocol, OneWayServerProtocol
 from .base import AbstractHandler, Service, check_limit
 from .packer import TranslationTable
@@ -23,6 +24,7 @@ async def connect_pipeline(
     bind: str | Iterable[str] | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
     translation_table: TranslationTable | None = None,
+    observer: Observer | None = None,
     **options: Unpack[ZmqOptions],
 ) -> PipelineClient:
     """Makes a pipeline client.
@@ -36,7 +38,9 @@ async def connect_pipeline(
         loop = asyncio.get_running_loop()
     used_loop = loop
     _, proto = await create_zmq_connection(
-        lambda: _ClientProtocol(used_loop, translation_table=translation_table),
+        lambda: observed(_ClientProtocol, observer)(
+            used_loop, translation_table=translation_table
+        ),
         zmq.PUSH,
         connect=connect,
         bind=bind,
@@ -57,6 +61,7 @@ async def serve_pipeline(
     exclude_log_exceptions: Iterable[type[BaseException]] = (),
     timeout: float | None = None,
     max_concurrency: int | None = None,
+    observer: Observer | None = None,
     **options: Unpack[ZmqOptions],
 ) -> Service:
     """Makes a pipeline server.
@@ -74,7 +79,7 @@ async def serve_pipeline(
         loop = asyncio.get_running_loop()
     used_loop = loop
     _, proto = await create_zmq_connection(
-        lambda: _ServerProtocol(
+        lambda: observed(_ServerProtocol, observer)(
             used_loop,
             handler,
             translation_table=translation_table,

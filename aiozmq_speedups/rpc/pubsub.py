@@ -12,6 +12,7 @@ import zmq
 
 from .._zmq import engine_libzmq
 from ..core import ZmqOptions, create_zmq_connection
+from ._observe import Observer, observed
 from ._oneway import OneWayClientProtocol, OneWayServerProtocol
 from .base import (
     NO_KWARGS,
@@ -44,6 +45,7 @@ async def connect_pubsub(
     bind: str | Iterable[str] | None = None,
     loop: asyncio.AbstractEventLoop | None = None,
     translation_table: TranslationTable | None = None,
+    observer: Observer | None = None,
     **options: Unpack[ZmqOptions],
 ) -> PubSubClient:
     """Makes a publisher.
@@ -57,7 +59,9 @@ async def connect_pubsub(
         loop = asyncio.get_running_loop()
     used_loop = loop
     _, proto = await create_zmq_connection(
-        lambda: _ClientProtocol(used_loop, translation_table=translation_table),
+        lambda: observed(_ClientProtocol, observer)(
+            used_loop, translation_table=translation_table
+        ),
         zmq.XPUB,  # as PUB, but it tells of subscriptions
         connect=connect,
         bind=bind,
@@ -79,6 +83,7 @@ async def serve_pubsub(
     exclude_log_exceptions: Iterable[type[BaseException]] = (),
     timeout: float | None = None,
     max_concurrency: int | None = None,
+    observer: Observer | None = None,
     **options: Unpack[ZmqOptions],
 ) -> PubSubService:
     """Makes a subscriber.
@@ -99,7 +104,7 @@ async def serve_pubsub(
         loop = asyncio.get_running_loop()
     used_loop = loop
     _, proto = await create_zmq_connection(
-        lambda: _ServerProtocol(
+        lambda: observed(_ServerProtocol, observer)(
             used_loop,
             handler,
             translation_table=translation_table,

@@ -13,6 +13,7 @@ from ..core import ZmqOptions, create_zmq_connection
 from . import _fast
 from ._client import _ClientProtocol
 from ._errors import ErrorTable
+from ._observe import Observer, observed
 from ._server import bound_answers
 from .base import AbstractHandler, Service, check_limit
 from .packer import TranslationTable
@@ -33,6 +34,7 @@ async def connect_rpc(
     translation_table: TranslationTable | None = None,
     timeout: float | None = None,
     max_pending: int | None = None,
+    observer: Observer | None = None,
     **options: Unpack[ZmqOptions],
 ) -> RPCClient:
     """Makes an rpc client.
@@ -49,6 +51,7 @@ async def connect_rpc(
     :param max_pending: so many calls may wait for their answers: one more raises
         :exc:`TooManyCallsError` and is not sent; None for no limit. ``await
         client.drain()`` waits until there is room.
+    :param observer: is told of each call: see :ref:`observed-calls`.
     :param options: options of the socket: see :class:`~aiozmq_speedups.ZmqOptions`.
     :raises OSError: the endpoint cannot be used.
     :raises ValueError: ``max_pending`` is less than 1.
@@ -60,7 +63,7 @@ async def connect_rpc(
         loop = asyncio.get_running_loop()
     used_loop = loop
     _, proto = await create_zmq_connection(
-        lambda: _fast.client_protocol(
+        lambda: observed(_fast.client_protocol, observer)(
             used_loop,
             error_table=error_table,
             translation_table=translation_table,
@@ -86,6 +89,7 @@ async def serve_rpc(
     exclude_log_exceptions: Iterable[type[BaseException]] = (),
     timeout: float | None = None,
     max_concurrency: int | None = None,
+    observer: Observer | None = None,
     **options: Unpack[ZmqOptions],
 ) -> Service:
     """Makes an rpc server.
@@ -104,6 +108,7 @@ async def serve_rpc(
         caller gets TimeoutError; None for no limit.
     :param max_concurrency: while so many coroutine handlers run, nothing more is
         received: requests wait in ZeroMQ's queues; None for no limit.
+    :param observer: is told of each call: see :ref:`observed-calls`.
     :raises TypeError: ``handler`` has no ``__getitem__``.
     :raises ValueError: ``max_concurrency`` is less than 1.
     :param options: options of the socket: see :class:`~aiozmq_speedups.ZmqOptions`.
@@ -118,7 +123,7 @@ async def serve_rpc(
         loop = asyncio.get_running_loop()
     used_loop = loop
     transport, proto = await create_zmq_connection(
-        lambda: _fast.server_protocol(
+        lambda: observed(_fast.server_protocol, observer)(
             used_loop,
             handler,
             translation_table=translation_table,
