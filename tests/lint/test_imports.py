@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).parents[2] / "aiozmq_speedups"
 ROOMS = ("small", "_zmq", "_loop", "public", "rpc", "programs")
 SMALL = {"_alias", "_core", "_ext", "_version", "interface", "log", "util"}
 PROGRAMS = {"", "__main__", "_info", "_startup", "_uvloop", "cli", "zmq_asyncio"}
+PROGRAMS |= {"otel"}
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 if not FILES:
