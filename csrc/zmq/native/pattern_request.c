@@ -31,6 +31,11 @@ req_send(ZmtpSocketObject *self, PyObject *const *parts, Py_ssize_t nparts)
 {
     if (self->waits && !self->options.relaxed)
         return AZS_ZMQ_EFSM;
+    /* As libzmq: an answer that nobody has taken is not the next request's. */
+    PyObject *stale;
+    while (azs_unlikely(self->active.count > 0) &&
+           azs_native_socket_take(self, &stale, NULL) == 0)
+        Py_DECREF(stale);
     PyObject *id = NULL, *few[FEW];
     PyObject *empty = PyBytes_FromStringAndSize(NULL, 0);
     int err = -1;
