@@ -87,6 +87,7 @@ struct ZmtpPeerObject {
     bool told;     /* of that */
     bool leaving;  /* disconnected from: only what waits is sent still */
     bool beating;  /* Python has a timer for its heartbeats */
+    bool deaf;     /* takes nothing any more */
     int broken;    /* an errno of sending: to be told of by the loop */
     int minor;     /* of its ZMTP version */
 

@@ -50,7 +50,7 @@ drop_connection(ZmtpPeerObject *peer)
     }
     azs_native_peer_drop_out(peer, false);
     peer->broken = 0;
-    peer->stuffed = peer->garbled = peer->drops = peer->told = false;
+    peer->stuffed = peer->garbled = peer->drops = peer->told = peer->deaf = false;
     azs_zmtp_heartbeat_start(&peer->heartbeat, 0, 0, 0);
 }
 

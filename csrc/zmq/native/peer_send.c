@@ -226,7 +226,7 @@ azs_native_peer_send(ZmtpPeerObject *peer, PyObject *const *parts, Py_ssize_t np
             return EAGAIN;
     }
     Py_ssize_t next = 0;
-    if (azs_likely(peer->out.count == 0 && peer->state == PEER_READY)) {
+    if (azs_likely(peer->out.count == 0 && peer->state == PEER_READY && !peer->deaf)) {
         int err = encode(peer, parts, nparts, &next);
         if (azs_likely(err == 0))
             return mark_dirty(peer);
@@ -250,6 +250,8 @@ azs_native_peer_send(ZmtpPeerObject *peer, PyObject *const *parts, Py_ssize_t np
 static int
 put_command(ZmtpPeerObject *peer, unsigned flags, PyObject *frame)
 {
+    if (azs_unlikely(peer->deaf))
+        return 0; /* in vain */
     for (int tries = 0; tries < 2; tries++) {
         if (peer->out_frame != 0)
             break; /* not into the middle of a message that is encoded in part */
@@ -364,7 +366,7 @@ void
 azs_native_peer_flush(ZmtpPeerObject *peer)
 {
     ZmtpSocketObject *socket = peer->socket;
-    if (peer->fd < 0 || socket == NULL ||
+    if (peer->fd < 0 || socket == NULL || peer->deaf ||
         (peer->state != PEER_READY && peer->state != PEER_SHAKING))
         return;
     if (socket->loop != NULL && socket->loop->fork_generation != azs_fork_generation)
@@ -377,10 +379,20 @@ azs_native_peer_flush(ZmtpPeerObject *peer)
             break;
         ssize_t n = send_batch(peer->fd, &peer->batch->batch);
         if (n < 0) {
-            if (n == -EAGAIN)
+            if (n == -EAGAIN) {
                 blocked = true;
-            else
+                break;
+            }
+            if (n != -EPIPE && n != -ECONNRESET) {
                 peer->broken = (int)-n;
+                break;
+            }
+            /* What it sent before it went is read first: reading comes to the end. */
+            azs_native_peer_drop_out(peer, false);
+            peer->deaf = true;
+            if (socket->loop != NULL &&
+                azs_watcher_post(socket->loop, &peer->watcher, EPOLLIN) < 0)
+                PyErr_Clear(); /* epoll tells of it, too */
             break;
         }
         if (socket->loop != NULL)
