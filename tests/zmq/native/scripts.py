@@ -597,7 +597,8 @@ class Player:
         await self.bind(self.subject, self.endpoints[-1])
 
     async def bind(self, end, endpoint):
-        while True:
+        deadline = asyncio.get_running_loop().time() + self.patience
+        while asyncio.get_running_loop().time() < deadline:
             try:
                 return await end.transport.bind(endpoint)
             except OSError as exc:
@@ -606,6 +607,7 @@ class Player:
                 if exc.errno not in (errno.EADDRINUSE, errno.EAGAIN):
                     raise
             await asyncio.sleep(0.001)
+        self.history.append(("not", "bound"))
 
     async def do_unbind(self):
         await self.subject.transport.unbind(self.endpoints[-1])

@@ -26,6 +26,8 @@ def play(model, engines, folder, patience):
     try:
         player = scripts.Player(model, engines, folder, patience)
         return loop.run_until_complete(asyncio.wait_for(player.play(), 60))
+    except TimeoutError:
+        return [*player.history, "never ends"]
     finally:
         loop.close()
 
