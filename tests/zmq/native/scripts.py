@@ -105,7 +105,8 @@ class Model:
             if slot.binds:
                 if not slot.attached:
                     found += [("attach", slot)] * 2
-                elif not slot.pending:
+                elif not slot.pending and self.kind != zmq.PAIR:
+                    # A PAIR of libzmq's turns away who comes while the last one goes.
                     found.append(("detach", slot))
             if slot.open and slot.kind in SPEAKS.get(self.kind, ()):
                 if not (slot.haunted or (slot.kind == zmq.REQ and slot.waiting)):
