@@ -295,12 +295,14 @@ def test_the_pongs_of_who_does_not_read_take_no_memory(run):
 def test_a_peer_of_libzmq_with_heartbeats(run):
     async def go():
         transport, protocol, endpoint = await bound(zmq.PULL)
-        with raw_socket(zmq.PUSH, heartbeat_ivl=50, heartbeat_ttl=200) as sock:
+        # A busy machine may take its time to answer.
+        beats = {"heartbeat_ivl": 50, "heartbeat_timeout": 500, "heartbeat_ttl": 2000}
+        with raw_socket(zmq.PUSH, **beats) as sock:
             sock.connect(endpoint)
             with sock.get_monitor_socket(zmq.EVENT_DISCONNECTED) as monitor:
                 sock.send(b"first")
                 await protocol.received(1)
-                await asyncio.sleep(0.4)
+                await asyncio.sleep(0.8)
                 sock.send(b"second")
                 await protocol.received(2)
                 assert not monitor.poll(0)
