@@ -7,6 +7,10 @@ VENV ?= .venv
 T ?= tests
 # What needs the packages of the extra `integration`.
 INTEGRATION = tests/integration tests/compat/apps/test_jupyter.py tests/compat/pyzmq
+# What the native engine may serve in place of libzmq.
+NATIVE = tests/zmq/test_transport.py tests/zmq/test_stream.py \
+    tests/zmq/test_security.py tests/rpc/test_rpc.py tests/rpc/test_calls.py \
+    tests/rpc/test_pipeline.py tests/rpc/test_pubsub.py tests/rpc/test_limits.py
 # Interpreters to make wheels for: those that are here, unless it names some.
 WHEELS ?=
 RESULTS = benchmarks/results
@@ -24,7 +28,7 @@ ASAN_ENV = PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
     LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libstdc++.so)"
 
 .DEFAULT_GOAL := help
-.PHONY: help bench test dev integration asan leaks fuzz lint docs wheels \
+.PHONY: help bench test dev native integration asan leaks fuzz lint docs wheels \
     pythons clean
 
 help: ## list the commands
@@ -45,6 +49,10 @@ test: ## set everything up and run the tests on the release build
 dev: ## the tests on the debug build: asserts and live-object counters
 	@.ci/venv $(VENV)-debug debug test $(PYTHON)
 	$(VENV)-debug/bin/pytest $(T)
+
+native: ## transports, streams and rpc over the native engine, on the release build
+	@.ci/venv $(VENV)-release release bench,test $(PYTHON)
+	AIOZMQ_SPEEDUPS_ENGINE=native $(VENV)-release/bin/pytest -m "not slow" $(NATIVE)
 
 integration: ## real programs on this loop, PostgreSQL and Redis among them
 	@.ci/venv $(VENV)-integration release integration,test $(PYTHON)

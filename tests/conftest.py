@@ -216,7 +216,32 @@ def _warm_up():
         loop.close()
 
 
+#: `make native`: what can be served by the native engine is, in the tests given.
+NATIVE = os.environ.get("AIOZMQ_SPEEDUPS_ENGINE") == "native"
+
+
+def pytest_collection_modifyitems(config, items):
+    """With the native engine: on its loop, what needs no socket of libzmq's."""
+    if not NATIVE:
+        return
+    left = []
+    for item in items:
+        params = item.callspec.params if hasattr(item, "callspec") else {}
+        if (
+            params.get("loop_kind", "speedups") != "speedups"
+            or params.get("transport_kind") == "pure"
+            or item.get_closest_marker("libzmq")
+        ):
+            left.append(item)
+    config.hook.pytest_deselected(items=left)
+    chosen = set(items) - set(left)
+    items[:] = [item for item in items if item in chosen]
+
+
 def pytest_configure(config):
+    config.addinivalue_line(
+        "markers", "libzmq(reason): not with the native engine: see `make native`"
+    )
     config.addinivalue_line(
         "markers",
         "loops(*kinds, closed_at_once=False): the loops to run on, in place of all; "

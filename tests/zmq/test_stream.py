@@ -84,6 +84,7 @@ async def test_close(impl, router, dealer):
         await router.drain()
 
 
+@pytest.mark.libzmq("the socket is pyzmq's")
 @stream_test()
 async def test_information(impl, stream):
     assert isinstance(stream.transport, impl.interface.ZmqTransport)
@@ -346,6 +347,7 @@ async def test_monitor(impl, router, dealer):
 # -- Cancelling --
 
 
+@pytest.mark.libzmq("inproc://")
 def test_cancelled_reads_lose_nothing(impl, run):
     """20,000 messages, none lost and in order, under reads cancelled at random."""
     count = 20_000
@@ -399,6 +401,7 @@ def test_cancelled_reads_lose_nothing(impl, run):
 # -- What aiozmq does not do --
 
 
+@pytest.mark.libzmq("inproc://")
 def test_empty_messages(ours, run):
     """aiozmq's read() does not see a message whose frames are all empty."""
 
@@ -422,6 +425,7 @@ def test_empty_messages(ours, run):
     run(go())
 
 
+@pytest.mark.libzmq("inproc://")
 def test_read_after_the_user_resumed_the_transport(ours, run):
     """The stream cannot resume it again; in aiozmq read() raises, losing a message."""
 

@@ -22,7 +22,12 @@ pytestmark = pytest.mark.usefixtures("errors", "transport_kind")
 # -- Messages --
 
 
-@pytest.mark.parametrize("address", ["tcp", "ipc", "inproc://aiozmq_speedups-test"])
+INPROC = pytest.param(
+    "inproc://aiozmq_speedups-test", marks=pytest.mark.libzmq("inproc://")
+)
+
+
+@pytest.mark.parametrize("address", ["tcp", "ipc", INPROC])
 def test_dealer_router(run, address):
     async def go():
         async with pair(zmq.ROUTER, zmq.DEALER, transport=address) as (r, rp, d, dp):
@@ -768,6 +773,7 @@ def test_subscriptions(run):
     run(go())
 
 
+@pytest.mark.libzmq("the socket is pyzmq's")
 def test_extra_info_and_repr(run, loop):
     async def go():
         tr, pr = await open_transport(zmq.ROUTER)
@@ -804,6 +810,7 @@ def test_set_protocol(run):
     run(go())
 
 
+@pytest.mark.libzmq("the socket is polled")
 def test_reading_the_events_does_not_lose_the_wake_up(run):
     """ZMQ_FD is silent once somebody has read ZMQ_EVENTS."""
 
@@ -820,6 +827,7 @@ def test_reading_the_events_does_not_lose_the_wake_up(run):
     run(go())
 
 
+@pytest.mark.libzmq("the socket's events change while the loop stands still")
 def test_reading_the_events_of_the_socket_itself(run):
     async def go():
         async with pair(zmq.PAIR, zmq.PAIR) as (a, ap, b, _):
