@@ -20,8 +20,8 @@ def run():
     loop = new_event_loop(zmq_engine="native")
     loop.close_timeout = 1
 
-    def run(coroutine):
-        return loop.run_until_complete(asyncio.wait_for(coroutine, 30))
+    def run(coroutine, seconds=30):
+        return loop.run_until_complete(asyncio.wait_for(coroutine, seconds))
 
     yield run
     loop.close()
