@@ -73,3 +73,17 @@ def check_engine(engine: str | None) -> None:
         raise ValueError(
             f"the engine should be 'libzmq', 'native' or 'auto', not {engine!r}"
         )
+
+
+def water_marks(high: int | None, low: int | None) -> tuple[int, int]:
+    """(high, low), each from the other where it is not given.
+
+    :raises ValueError: not ``high >= low >= 0``.
+    """
+    if high is None:
+        high = 64 * 1024 if low is None else 4 * low
+    if low is None:
+        low = high // 4
+    if not high >= low >= 0:
+        raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
+    return high, low

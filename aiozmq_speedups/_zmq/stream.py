@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from aiozmq_speedups._zmq.connect import create_zmq_connection
 from aiozmq_speedups._zmq.engine_libzmq import message_size
 from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
+from aiozmq_speedups.util import water_marks
 
 if TYPE_CHECKING:
     import zmq
@@ -266,14 +267,7 @@ class ZmqStream:
         self._maybe_resume_transport()
 
     def _set_read_buffer_limits(self, high: int | None, low: int | None) -> None:
-        if high is None:
-            high = 64 * 1024 if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self._high_water = high
-        self._low_water = low
+        self._high_water, self._low_water = water_marks(high, low)
 
     def _maybe_resume_transport(self) -> None:
         if (

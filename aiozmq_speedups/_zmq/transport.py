@@ -36,7 +36,7 @@ from aiozmq_speedups._zmq.monitor import (
 )
 from aiozmq_speedups.interface import ZmqTransport
 from aiozmq_speedups.log import logger
-from aiozmq_speedups.util import _EndpointsSet, find_endpoint
+from aiozmq_speedups.util import _EndpointsSet, find_endpoint, water_marks
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -320,14 +320,7 @@ class _BaseTransport(ZmqTransport):
     def _set_write_buffer_limits(
         self, high: int | None = None, low: int | None = None
     ) -> None:
-        if high is None:
-            high = 64 * 1024 if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self._high_water = high
-        self._low_water = low
+        self._high_water, self._low_water = water_marks(high, low)
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
         return (self._low_water, self._high_water)

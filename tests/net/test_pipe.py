@@ -7,6 +7,7 @@ import socket
 import tty
 
 import pytest
+from recorder import Recorder
 from waiting import until
 
 from aiozmq_speedups.loop import Loop
@@ -14,30 +15,10 @@ from aiozmq_speedups.loop import Loop
 pytestmark = pytest.mark.loops("speedups", "asyncio")
 
 
-class Reader(asyncio.Protocol):
-    def __init__(self):
-        self.events, self.data = [], b""
-        self.lost = asyncio.get_running_loop().create_future()
-
+class Reader(Recorder):
     def connection_made(self, transport):
-        self.transport = transport
+        super().connection_made(transport)
         self.events.append("made")
-
-    def data_received(self, data):
-        self.data += data
-
-    def eof_received(self):
-        self.events.append("eof")
-
-    def pause_writing(self):
-        self.events.append("pause")
-
-    def resume_writing(self):
-        self.events.append("resume")
-
-    def connection_lost(self, exc):
-        self.events.append("lost")
-        self.lost.set_result(exc)
 
 
 def ends(kind):

@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 from certificate import tls  # noqa: F401
-from tls_recorder import Recorder
+from recorder import Recorder
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import resource
 import ssl
 
 import pytest
-from tls_recorder import Recorder
+from recorder import Recorder
 
 HANDSHAKES = int(os.environ.get("AIOZMQ_SPEEDUPS_HANDSHAKES", 6000))
 

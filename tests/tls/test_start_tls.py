@@ -5,7 +5,7 @@ import socket
 import ssl
 
 import pytest
-from tls_recorder import Recorder
+from recorder import Recorder
 from waiting import until
 
 

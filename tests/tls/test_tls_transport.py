@@ -9,7 +9,7 @@ import sys
 import weakref
 
 import pytest
-from tls_recorder import Recorder
+from recorder import Recorder
 from waiting import until
 
 from aiozmq_speedups._loop import tls as _tls

@@ -1,4 +1,4 @@
-"""A protocol for the tests of TLS."""
+"""A protocol that notes what it is told."""
 
 import asyncio
 
