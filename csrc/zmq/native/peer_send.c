@@ -13,7 +13,8 @@ release_bytes(void *owner)
 
 /* ---- batches ---- */
 
-enum { SPARE_BATCHES = 4 };
+/* As many peers as are sent to within 100 us, and some more. */
+enum { SPARE_BATCHES = 64 };
 
 static azs_native_batch *
 take_batch(ZmtpSocketObject *socket)
