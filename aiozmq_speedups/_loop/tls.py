@@ -284,6 +284,8 @@ class Tls(_Loop):
             transport.close()
             begin.cancel()
             resume.cancel()
+            # The exception holds this frame; they hold the exception.
+            del waiter, ssl_protocol, ssl_transport
             raise
         return ssl_transport
 
