@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 
 from aiozmq_speedups import _ext
 from aiozmq_speedups._startup import VARIABLE
@@ -55,6 +56,7 @@ def collect() -> dict[str, str]:
         facts["extension"] = f"none: {_ext.reason}"
     else:
         facts["extension"] = f"{core.BUILD_FLAVOUR} build ({core.__file__})"
+    facts["gil"] = _gil()
     for what, name in _ACCELERATED.items():
         facts[what] = "C" if hasattr(core, name) else "Python"
     facts["tls"] = _tls.describe()
@@ -62,6 +64,14 @@ def collect() -> dict[str, str]:
     facts["loop of run"] = _what_it_gets("aiozmq_speedups", "run", "-m")
     facts["loop of its children"] = _what_it_gets(started_by_run=True)
     return facts
+
+
+def _gil() -> str:
+    """Whether threads run Python code at once, with this package imported."""
+    if not sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "on: this Python cannot do without"
+    is_enabled: bool = sys._is_gil_enabled()  # type: ignore[attr-defined]
+    return "on: by PYTHON_GIL, or by an extension module" if is_enabled else "off"
 
 
 def _what_it_gets(*argv: str, started_by_run: bool = False) -> str:

@@ -146,6 +146,10 @@ module_exec(PyObject *mod)
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030E0000
+    /* Not on 3.13, which lacks what py/threads.h needs. */
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
     {0, NULL},
 };
 

@@ -69,6 +69,8 @@ def test_info():
     facts = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
     assert facts["pyzmq"] == zmq.pyzmq_version()
     assert facts["libzmq"].startswith(zmq.zmq_version())
+    gil_is_on = getattr(sys, "_is_gil_enabled", lambda: True)()
+    assert facts["gil"].startswith("on: " if gil_is_on else "off")
     # What each kind of process gets.
     assert "loop of python        asyncio.unix_events" in done.stdout
     ours = "aiozmq_speedups.loop.Loop; uvloop: this package\n"

@@ -165,29 +165,31 @@ def test_an_abandoned_transport_leaves(loop):
         def connection_made(self, transport):
             transport.pause_reading()
 
+    def show(message, category, *args, **kwargs):
+        seen.append(category)
+        if hasattr(server, "close_clients"):
+            server.close_clients()
+
     async def main():
+        nonlocal server
         server = await loop.create_server(Careless, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
-        with warnings.catch_warnings():
-            warnings.simplefilter("always")
-
-            def show(message, category, *args, **kwargs):
-                seen.append(category)
-                if hasattr(server, "close_clients"):
-                    server.close_clients()
-
-            warnings.showwarning = show
-            with socket.create_connection(address) as client:
-                client.settimeout(10)
-                await asyncio.sleep(0.05)
-                gc.collect()
-                await asyncio.sleep(0.01)
-                gc.collect()
-                assert client.recv(1) == b""
+        with socket.create_connection(address) as client:
+            client.settimeout(10)
+            await asyncio.sleep(0.05)
+            gc.collect()
+            await asyncio.sleep(0.01)
+            gc.collect()
+            assert client.recv(1) == b""
         server.close()
         await asyncio.wait_for(server.wait_closed(), 10)
 
-    loop.run_until_complete(main())
+    server = None
+    # Around the loop: filters may be a Context's.
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = show
+        loop.run_until_complete(main())
     assert seen == [ResourceWarning]
 
 
