@@ -146,6 +146,9 @@ module_exec(PyObject *mod)
 
 static PyModuleDef_Slot module_slots[] = {
     {Py_mod_exec, module_exec},
+#if PY_VERSION_HEX >= 0x030C0000
+    {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
+#endif
 #if PY_VERSION_HEX >= 0x030E0000
     /* Not on 3.13, which lacks what py/threads.h needs. */
     {Py_mod_gil, Py_MOD_GIL_NOT_USED},

@@ -123,3 +123,82 @@ def test_copies_of_the_module_are_collected():
     )
     assert process.returncode == 0, process.stderr
     assert process.stdout.endswith("done\n")
+
+
+ISOLATED = """
+import asyncio
+import aiozmq_speedups
+
+async def echo(reader, writer):
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+    writer.close()
+
+async def client(address):
+    reader, writer = await asyncio.open_connection(*address)
+    for _ in range(50):
+        writer.write(b"x" * 1000)
+        assert await reader.readexactly(1000) == b"x" * 1000
+    writer.close()
+    await writer.wait_closed()
+
+async def main():
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    address = server.sockets[0].getsockname()
+    loop = asyncio.get_running_loop()
+    loop.call_later(0, loop.call_soon_threadsafe, int)
+    await asyncio.gather(*(client(address) for _ in range(4)))
+    server.close()
+    await server.wait_closed()
+    return type(loop).__module__
+
+for _ in range(3):
+    assert aiozmq_speedups.run(main()) == "aiozmq_speedups.loop"
+"""
+
+SEVERAL = """
+import sys, threading
+if sys.version_info >= (3, 13):
+    import _interpreters as interpreters
+    make = lambda: interpreters.create("isolated")
+    def run(i, code):
+        failure = interpreters.run_string(i, code)
+        assert failure is None, failure
+else:
+    import _xxsubinterpreters as interpreters
+    make = lambda: interpreters.create(isolated=True)
+    run = interpreters.run_string
+code = {code!r}
+exec(code)  # the main one has one, too
+failures = []
+
+def work():
+    one = make()
+    try:
+        run(one, code)
+    except BaseException as exc:
+        failures.append(exc)
+    finally:
+        interpreters.destroy(one)
+
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+print(failures or "done")
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="since Python 3.12")
+def test_interpreters_with_a_gil_of_their_own():
+    process = subprocess.run(
+        [sys.executable, "-c", SEVERAL.format(code=ISOLATED)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout == "done\n"

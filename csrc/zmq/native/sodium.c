@@ -1,5 +1,7 @@
 /* libsodium, found through an image that the process has loaded. */
 #include <dlfcn.h>
+#include <pthread.h>
+#include <stdatomic.h>
 
 #include "zmq/native/native.h"
 
@@ -9,8 +11,9 @@ azs_native_sodium(const char *path)
     /* The addresses are good as long as the process lives: the image is never
      * unloaded. */
     static azs_zmtp_crypto crypto;
-    static bool found;
-    if (found)
+    static atomic_bool found;
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER; /* of several finders */
+    if (atomic_load_explicit(&found, memory_order_acquire))
         return &crypto;
     /* dlsym(3) also searches what the image depends on; without a path, the program. */
     void *image =
@@ -43,7 +46,10 @@ azs_native_sodium(const char *path)
                         "libsodium does not give what is known of it");
         return NULL;
     }
-    crypto = bound;
-    found = true;
+    pthread_mutex_lock(&mutex);
+    if (!atomic_load_explicit(&found, memory_order_relaxed))
+        crypto = bound;
+    atomic_store_explicit(&found, true, memory_order_release);
+    pthread_mutex_unlock(&mutex);
     return &crypto;
 }
