@@ -185,17 +185,6 @@ handle_drop_call(HandleObject *self)
         Py_DECREF(args[i]);
 }
 
-static void
-handle_cancelled_elsewhere(HandleObject *self)
-{
-#ifdef Py_GIL_DISABLED
-    if (self->is_timer)
-        azs_inbox_count_cancelled(self);
-#else
-    (void)self;
-#endif
-}
-
 int
 azs_handle_cancel(HandleObject *self)
 {
@@ -208,9 +197,13 @@ azs_handle_cancel(HandleObject *self)
         return 0;
     /* At once: the heap is sound only while it knows how many are cancelled, and the
      * repr runs Python code, which may cancel other timers. */
-    if (!azs_loop_is_mine(self->loop)) {
-        handle_cancelled_elsewhere(self);
-    } else if (self->scheduled) {
+#ifdef Py_GIL_DISABLED
+    /* While another thread is in the turn it stays in the heap until it is due. */
+    bool nested = true;
+    if (self->is_timer && !azs_loop_is_mine(self->loop))
+        (void)azs_loop_claim(self->loop, &nested);
+#endif
+    if (azs_loop_is_mine(self->loop) && self->scheduled) {
         self->counted = true;
         self->loop->timers_cancelled++;
     }
@@ -226,6 +219,10 @@ azs_handle_cancel(HandleObject *self)
     }
     if (azs_loop_is_mine(self->loop) && self->scheduled)
         azs_timers_drop_cancelled(self->loop);
+#ifdef Py_GIL_DISABLED
+    if (!nested)
+        azs_loop_unclaim(self->loop);
+#endif
     handle_drop_call(self);
     if (exc != NULL) {
         azs_exc_restore_steal(exc);

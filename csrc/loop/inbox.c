@@ -43,7 +43,7 @@ azs_loop_claim(LoopObject *loop, bool *nested)
     if (turner == 0)
         __atomic_store_n(&loop->inbox.turner, self, __ATOMIC_RELAXED);
     azs_mutex_unlock(&loop->inbox.mutex);
-    *nested = turner == self;
+    *nested = turner != 0;
     return turner == 0 || turner == self;
 }
 
@@ -136,18 +136,6 @@ azs_inbox_clear(LoopObject *loop)
             return;
         Py_DECREF(handle); /* finalizers run */
     }
-}
-
-void
-azs_inbox_count_cancelled(HandleObject *timer)
-{
-    LoopObject *loop = timer->loop;
-    azs_mutex_lock(&loop->inbox.mutex);
-    if (loop->inbox.turner == 0 && timer->scheduled) {
-        timer->counted = true;
-        loop->timers_cancelled++;
-    }
-    azs_mutex_unlock(&loop->inbox.mutex);
 }
 
 size_t

@@ -42,10 +42,6 @@ bool azs_inbox_may_sleep(LoopObject *loop);
 /* Drops what came in; the loop is closed. */
 void azs_inbox_clear(LoopObject *loop);
 
-/* Counts a timer that is cancelled by another thread than that in the loop's turn, if
- * no thread is in one. Else it stays in the heap until it is due. */
-void azs_inbox_count_cancelled(HandleObject *timer);
-
 /* The number of descriptors that the kernel was told of; any thread may ask. */
 size_t azs_inbox_count_fds(LoopObject *loop);
 

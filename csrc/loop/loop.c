@@ -2,6 +2,7 @@
 #include "loop/loop.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <structmember.h>
 
@@ -213,13 +214,27 @@ loop_turn(LoopObject *self)
     return 0;
 }
 
+/* As azs_loop_claim(), but waits for a thread that cancels a timer just now. */
+static bool
+loop_claim(LoopObject *self, bool *nested)
+{
+    while (!azs_loop_claim(self, nested)) {
+        if (AZS_ATOMIC_LOAD(&self->turning))
+            return false;
+        Py_BEGIN_ALLOW_THREADS
+        sched_yield();
+        Py_END_ALLOW_THREADS
+    }
+    return true;
+}
+
 static int
 loop_enter(LoopObject *self)
 {
     bool nested;
     if (azs_loop_check_usable(self) < 0)
         return -1;
-    if (!azs_loop_claim(self, &nested) || nested || self->turning) {
+    if (!loop_claim(self, &nested) || nested || self->turning) {
         PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
         return -1;
     }
@@ -425,7 +440,7 @@ static PyObject *
 Loop__dispose(LoopObject *self, PyObject *Py_UNUSED(ignored))
 {
     bool nested;
-    if (!azs_loop_claim(self, &nested) || self->turning) {
+    if (!loop_claim(self, &nested) || self->turning) {
         PyErr_SetString(PyExc_RuntimeError, "Cannot close a running event loop");
         return NULL;
     }
