@@ -13,6 +13,7 @@ from aiozmq_speedups._zmq import engine_libzmq, engine_native
 from aiozmq_speedups._zmq.accelerated import transport_class, transport_info
 from aiozmq_speedups._zmq.engine_auto import AutoSocket
 from aiozmq_speedups._zmq.linger import is_our_loop
+from aiozmq_speedups._zmq.monitor import log_events
 from aiozmq_speedups._zmq.native_auth import make_check
 from aiozmq_speedups._zmq.options import (
     ZmqOptions,
@@ -110,6 +111,12 @@ async def _create_zmq_connection(
     connect = _endpoints(connect, "connect")
     engine = options.pop("engine", None)
     authenticate = options.pop("authenticate", None)
+    logs = options.pop("log_events", None)
+    if logs is None:
+        variable = os.environ.get("AIOZMQ_SPEEDUPS_LOG_ZMQ", "")
+        logs = variable not in ("", "0") and zmq_sock is None
+    elif not isinstance(logs, bool):
+        raise TypeError(f"log_events must be a bool, not {logs!r}")
     values = check_options(options)
     check = None
     if authenticate is not None:
@@ -155,6 +162,9 @@ async def _create_zmq_connection(
         raise
     try:
         await waiter
+        if logs:
+            engine_libzmq.check_monitor()
+            log_events(transport)
         for endpoint in bind:
             await transport.bind(endpoint)
         for endpoint in connect:

@@ -7,7 +7,9 @@ a high water mark, that always reads every event; masks and bounds are kept here
 
 from __future__ import annotations
 
+import logging
 import operator
+import os
 import struct
 import weakref
 from collections import deque
@@ -17,6 +19,7 @@ import zmq
 
 from aiozmq_speedups._zmq import engine_libzmq
 from aiozmq_speedups.interface import ZmqProtocol
+from aiozmq_speedups.log import logger as package_logger
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -48,6 +51,15 @@ _EVENT_NAMES = {
     0x4000: "HANDSHAKE_FAILED_AUTH",
     0x10000: "PIPES_STATS",
 }
+
+
+_LOGGED_AS_INFO = {
+    *("LISTENING", "HANDSHAKE_SUCCEEDED", "DISCONNECTED", "BIND_FAILED"),
+    *("ACCEPT_FAILED", "HANDSHAKE_FAILED_NO_DETAIL", "HANDSHAKE_FAILED_PROTOCOL"),
+    "HANDSHAKE_FAILED_AUTH",
+}
+
+logger = package_logger.getChild("zmq")
 
 
 class SocketEvent(NamedTuple):
@@ -174,6 +186,7 @@ class _Hub(ZmqProtocol):
         self.monitored = monitored
         # What event_received() of the monitored protocol gets; None: nothing.
         self.protocol_events: int | None = None
+        self.logs = False
         # An iterator that is dropped leaves by itself; what that makes superfluous
         # is found at the next event, since any thread may collect garbage.
         self.iterators: weakref.WeakSet[ZmqMonitor] = weakref.WeakSet()
@@ -186,6 +199,8 @@ class _Hub(ZmqProtocol):
 
     def event_received(self, event: SocketEvent) -> None:
         kind = event.event
+        if self.logs:
+            _log(self.monitored, event)
         for iterator in list(self.iterators):
             iterator._feed(event)
         # The monitored socket's protocol, which may have been replaced.
@@ -207,7 +222,7 @@ class _Hub(ZmqProtocol):
         self.stop()
 
     def stop_unless_used(self) -> None:
-        if self.protocol_events is None and not self.iterators:
+        if self.protocol_events is None and not self.iterators and not self.logs:
             self.stop()
 
     def stop(self) -> None:
@@ -229,6 +244,30 @@ class _Hub(ZmqProtocol):
             pass  # the user closed the socket, and libzmq the monitor with it
         finally:
             pair.abort()
+
+
+def log_events(transport: _BaseTransport) -> None:
+    """Logs what happens to its connections, until it closes."""
+    transport._monitor_hub().logs = True
+
+
+def _log(transport: _BaseTransport, event: SocketEvent) -> None:
+    name, value = event.name, event.value
+    level = logging.INFO if name in _LOGGED_AS_INFO else logging.DEBUG
+    if not logger.isEnabledFor(level):
+        return
+    detail = ""
+    if name == "CONNECT_RETRIED":
+        detail = f" in {value} ms"
+    elif name == "HANDSHAKE_FAILED_PROTOCOL":
+        detail = f" (error {value:#x})"
+    elif name == "HANDSHAKE_FAILED_AUTH":
+        detail = f" (status {value})"
+    elif "FAILED" in name and value > 0:
+        detail = f" ({os.strerror(value)})"
+    kind = transport.ZMQ_TYPES.get(transport._zmq_type, transport._zmq_type)
+    what = name.lower().replace("_", " ").removesuffix(" no detail")
+    logger.log(level, "%s %s: %s%s", kind, event.endpoint, what, detail)
 
 
 def decode_event(data: list[bytes]) -> SocketEvent:

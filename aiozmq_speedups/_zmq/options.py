@@ -36,6 +36,9 @@ class ZmqOptions(TypedDict, total=False):
     #: What serves the socket: ``"libzmq"``, ``"native"`` or ``"auto"``; that of the
     #: loop if it is not given: see :ref:`engines`.
     engine: str
+    #: True: what happens to its connections is logged, by ``aiozmq_speedups.zmq``: see
+    #: :ref:`zmq-events`.
+    log_events: bool
     #: How long messages are still sent after the socket was closed: what libzmq has
     #: taken, and what waits in the transport's buffer for libzmq to take it. 0 drops
     #: them, ``math.inf`` waits until the peer has them or the process ends. The

@@ -154,7 +154,7 @@ def test_wrong_options(run, options, error, text):
 
 def test_all_are_typed():
     # These are no options of a socket.
-    others = {"engine", "authenticate"}
+    others = {"engine", "authenticate", "log_events"}
     assert ZmqOptions.__annotations__.keys() == _OPTIONS.keys() | others
     assert ZmqOptions.__total__ is False
 
