@@ -123,6 +123,13 @@ else:
                 not self._shadow,
             )
 
+        def __repr__(self) -> str:
+            start = super().__repr__()
+            if self._io is None or self._closed or self._io.handle_closed:
+                return start
+            receives, sends = self._io.waiting
+            return f"{start[:-1]} receives={receives} sends={sends}>"
+
         def close(self, linger: int | None = None) -> None:
             io = self._io
             if io is not None and not self._closed:

@@ -195,6 +195,15 @@ class ZmqStream:
         self._paused = False
         self._set_read_buffer_limits(high, low)
 
+    def __repr__(self) -> str:
+        info = [type(self).__name__, f"messages={len(self._queue)}"]
+        if self._paused:
+            info.append("paused")
+        if self._exception is not None:
+            info.append(f"exception={self._exception!r}")
+        info.append("closed" if self._transport is None else repr(self._transport))
+        return "<{}>".format(" ".join(info))
+
     @property
     def transport(self) -> ZmqTransport | None:
         """The transport; None once the connection is closed."""

@@ -206,8 +206,20 @@ class _BaseTransport(ZmqTransport):
                 state = "polling" if events & zmq.POLLOUT else "idle"
                 size = self.get_write_buffer_size()
                 info.append(f"write=<{state}, bufsize={size}>")
+                for what, endpoints in (
+                    ("bindings", self._bindings),
+                    ("connections", self._connections),
+                ):
+                    if endpoints:
+                        some = ", ".join(sorted(endpoints)[:3])
+                        more = ", ..." if len(endpoints) > 3 else ""
+                        info.append(f"{what}={{{some}{more}}}")
         except zmq.ZMQError:
             pass
+        if zmq_sock is None:
+            info.append("closed")
+        elif self._closing:
+            info.append("closing")
         return "<{}>".format(" ".join(info))
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:

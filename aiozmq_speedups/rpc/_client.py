@@ -104,6 +104,10 @@ class _ClientProtocol(_BaseProtocol):
             call.cancel()
         self._wake_all()
 
+    def state_info(self) -> list[str]:
+        waiting = sum(not call.done() for call in self._calls.values())
+        return [f"pending={waiting}", *(["paused"] if self._paused else [])]
+
     # -- sending --
 
     def call(self, name: str, args: Any, kwargs: Any) -> asyncio.Future[Any]:

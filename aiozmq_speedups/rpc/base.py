@@ -142,6 +142,17 @@ class Service(asyncio.AbstractServer):
         self._loop = loop
         self._proto = proto
 
+    def __repr__(self) -> str:
+        proto = self._proto
+        info = [type(self).__name__, *proto.state_info()]
+        if proto.transport is None:
+            info.append("closed")
+        else:
+            if proto.closing:
+                info.append("closing")
+            info.append(repr(proto.transport))
+        return "<{}>".format(" ".join(info))
+
     @property
     def transport(self) -> interface.ZmqTransport:
         """The transport, for binding and connecting while the service runs.
@@ -233,6 +244,10 @@ class _BaseProtocol(interface.ZmqProtocol):
         for waiter in waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+    def state_info(self) -> list[str]:
+        """For the repr of the service."""
+        return []
 
     def begin_shutdown(self) -> None:
         """Takes nothing new from now on."""
@@ -378,6 +393,14 @@ class _BaseServerProtocol(_BaseProtocol):
         if self.transport is not None:
             with contextlib.suppress(RuntimeError):
                 self.transport.resume_reading()
+
+    def state_info(self) -> list[str]:
+        info = [f"running={len(self.pending_waiters)}"]
+        if self.held:
+            info.append("held")
+        if self.refusing:
+            info.append("refusing")
+        return info
 
     def begin_shutdown(self) -> None:
         self.refusing = True

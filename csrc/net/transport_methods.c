@@ -487,6 +487,39 @@ PyMemberDef azs_transport_members[] = {
     {NULL},
 };
 
+/* An address that is known already: new reference, NULL without an exception if it is
+ * not, or NULL with one. */
+static PyObject *
+known_address(TransportObject *self, const azs_inet_addr *addr, PyObject *name)
+{
+    if (addr->len > 0)
+        return inet_addr_object(addr);
+    if (self->extra == NULL)
+        return NULL;
+    PyObject *value = PyDict_GetItemWithError(self->extra, name);
+    bool is_address =
+        value != NULL && (PyTuple_CheckExact(value) || PyUnicode_CheckExact(value) ||
+                          PyBytes_CheckExact(value));
+    return is_address ? Py_NewRef(value) : NULL;
+}
+
+/* " peer=..." or, without one, " local=...", or an empty str; new reference. */
+static PyObject *
+shown_address(TransportObject *self)
+{
+    const char *format = " peer=%R";
+    PyObject *address = known_address(self, &self->peername, self->st->str_peername);
+    if (address == NULL && !PyErr_Occurred()) {
+        format = " local=%R";
+        address = known_address(self, &self->sockname, self->st->str_sockname);
+    }
+    if (address == NULL)
+        return PyErr_Occurred() ? NULL : PyUnicode_FromString("");
+    PyObject *shown = PyUnicode_FromFormat(format, address);
+    Py_DECREF(address);
+    return shown;
+}
+
 PyObject *
 azs_transport_repr(TransportObject *self)
 {
@@ -496,8 +529,13 @@ azs_transport_repr(TransportObject *self)
     if (self->loop->closed)
         return PyUnicode_FromFormat("<%s%s open fd=%d>", self->ops->name, state,
                                     self->fd);
-    return PyUnicode_FromFormat(
-        "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>>", self->ops->name, state,
+    PyObject *address = shown_address(self);
+    if (address == NULL)
+        return NULL;
+    PyObject *repr = PyUnicode_FromFormat(
+        "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>%U>", self->ops->name, state,
         self->fd, self->io.interest & self->input ? "polling" : "idle",
-        self->io.interest & EPOLLOUT ? "polling" : "idle", self->queued);
+        self->io.interest & EPOLLOUT ? "polling" : "idle", self->queued, address);
+    Py_DECREF(address);
+    return repr;
 }

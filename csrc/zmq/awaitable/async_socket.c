@@ -603,11 +603,20 @@ static PyMethodDef asyncsocket_methods[] = {
     {NULL},
 };
 
+static PyObject *
+asyncsocket_get_waiting(AsyncSocketObject *self, void *Py_UNUSED(closure))
+{
+    return Py_BuildValue("(nn)", (Py_ssize_t)self->receives.count,
+                         (Py_ssize_t)self->sends.count);
+}
+
 static PyGetSetDef asyncsocket_getset[] = {
     {"more", (getter)asyncsocket_get_more, NULL,
      "RCVMORE of the frame that came last: 0, 1, or -1 where libzmq knows.", NULL},
     {"handle_closed", (getter)asyncsocket_get_handle_closed, NULL,
      "True where another socket of the same handle was closed.", NULL},
+    {"waiting", (getter)asyncsocket_get_waiting, NULL,
+     "How many receives and sends wait.", NULL},
     {NULL},
 };
 
