@@ -207,6 +207,12 @@ class ZmtpPeer:
     @property
     def waiting(self) -> int: ...
 
+class RpcCall:
+    __proto__: Any
+    __option__: Any
+    __bname__: Any
+    def __call__(self, /, *args: Any, **kwargs: Any) -> asyncio.Future[Any]: ...
+
 class RpcClient:
     counter: int
     max_pending: int | None

@@ -124,10 +124,10 @@ static PyMethodDef module_methods[] = {
 
 /* In the order of the layers: a part may use the types of those before it. */
 static int (*const parts[])(PyObject *mod, azs_state *st) = {
-    azs_loop_init,       azs_selector_init, azs_transport_init, azs_stream_init,
-    azs_pipe_init,       azs_listener_init, azs_connect_init,   azs_datagram_init,
-    azs_streams_init,    azs_zmq_init,      azs_async_init,     azs_rpc_client_init,
-    azs_rpc_server_init,
+    azs_loop_init,       azs_selector_init,   azs_transport_init, azs_stream_init,
+    azs_pipe_init,       azs_listener_init,   azs_connect_init,   azs_datagram_init,
+    azs_streams_init,    azs_zmq_init,        azs_async_init,     azs_rpc_call_init,
+    azs_rpc_client_init, azs_rpc_server_init,
 };
 
 static int

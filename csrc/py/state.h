@@ -31,6 +31,7 @@
     X(zmq_async_methods_type)                                                          \
     X(operation_type)                                                                  \
     X(operation_wait_type)                                                             \
+    X(rpc_call_type)                                                                   \
     X(rpc_client_type)                                                                 \
     X(rpc_server_type)                                                                 \
     X(read_pipe_type)                                                                  \
@@ -42,6 +43,7 @@
 
 /* X(name): interned strings, reached as st->str_<name>. */
 #define AZS_STATE_NAMES(X)                                                             \
+    X(__make_name__)                                                                   \
     X(__rpc__)                                                                         \
     X(_answered)                                                                       \
     X(_asyncio_future_blocking)                                                        \
@@ -133,6 +135,7 @@
     X(recvfrom_into)                                                                   \
     X(resume_reading)                                                                  \
     X(resume_writing)                                                                  \
+    X(send)                                                                            \
     X(sendto)                                                                          \
     X(set_result)                                                                      \
     X(sock_accept)                                                                     \

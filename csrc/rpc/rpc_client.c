@@ -124,11 +124,17 @@ static PyObject *
 send_slowly(RpcClientObject *self, PyObject *bname, PyObject *args, PyObject *kwargs,
             PyObject *option)
 {
-    PyObject *stack[] = {(PyObject *)self, bname, args, kwargs, option};
-    return PyObject_VectorcallMethod(self->st->str__send, stack, 5, NULL);
+    PyObject *given = kwargs == NULL ? PyDict_New() : Py_NewRef(kwargs);
+    if (given == NULL)
+        return NULL;
+    PyObject *stack[] = {(PyObject *)self, bname, args, given, option};
+    PyObject *call = PyObject_VectorcallMethod(self->st->str__send, stack, 5, NULL);
+    Py_DECREF(given);
+    return call;
 }
 
-/* The future of the answer. `args` is a tuple, `kwargs` a dict, the rest anything. */
+/* The future of the answer. `args` is a tuple, `kwargs` a dict or NULL, the rest
+ * anything. */
 static PyObject *
 client_send_call(RpcClientObject *self, PyObject *bname, PyObject *args,
                  PyObject *kwargs, PyObject *option)
@@ -150,7 +156,7 @@ client_send_call(RpcClientObject *self, PyObject *bname, PyObject *args,
     bargs = azs_rpc_pack(self->st, self->packer, args);
     if (bargs == NULL)
         goto done;
-    if (azs_likely(PyDict_GET_SIZE(kwargs) == 0))
+    if (azs_likely(kwargs == NULL || PyDict_GET_SIZE(kwargs) == 0))
         bkwargs = Py_NewRef(self->st->rpc_no_kwargs);
     else
         bkwargs = azs_rpc_pack(self->st, self->packer, kwargs);
@@ -163,6 +169,13 @@ done:
     Py_XDECREF(bargs);
     Py_XDECREF(bkwargs);
     return call;
+}
+
+PyObject *
+azs_rpc_client_send(PyObject *client, PyObject *bname, PyObject *args, PyObject *kwargs,
+                    PyObject *option)
+{
+    return client_send_call((RpcClientObject *)client, bname, args, kwargs, option);
 }
 
 PyDoc_STRVAR(send_doc,
@@ -197,11 +210,15 @@ client_take_call(PyObject *calls, uint32_t req_id, PyObject **call)
     PyObject *key = PyLong_FromUnsignedLong(req_id);
     if (key == NULL)
         return -1;
+#if PY_VERSION_HEX >= 0x030D0000
+    int found = PyDict_Pop(calls, key, call);
+#else
     int found = azs_dict_get(calls, key, call);
     if (found > 0 && PyDict_DelItem(calls, key) < 0) {
         Py_CLEAR(*call);
         found = -1;
     }
+#endif
     Py_DECREF(key);
     return found;
 }
