@@ -58,6 +58,8 @@ class _Line(ZmqProtocol):
         """Is the handler at the other end still?"""
         if self._transport is None:
             return True  # it was, a moment ago
+        if self._transport.is_closing():
+            return False
         sock = self._transport.get_extra_info("zmq_socket")
         return sock is not None and bool(engine_libzmq.get_events(sock) & zmq.POLLOUT)
 
