@@ -36,6 +36,8 @@ async def bound(kind, **options):
 
 
 def resident():
+    if "libasan" in os.environ.get("LD_PRELOAD", ""):
+        return 0  # it keeps what is freed
     with open("/proc/self/statm") as f:
         return int(f.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
