@@ -287,6 +287,10 @@ class Tls(_Loop):
             # The exception holds this frame; they hold the exception.
             del waiter, ssl_protocol, ssl_transport
             raise
+        finally:
+            # Its exception's traceback has this frame: a cycle, which would keep the
+            # transport until a collection. As asyncio since 3.14.10.
+            del waiter
         return ssl_transport
 
     def _expect_aiofastnet(self) -> None:

@@ -1,15 +1,21 @@
 """What is wrong in asyncio's sslproto, and is mended on this loop."""
 
 import asyncio
+import contextlib
+import gc
 import os
 import socket
+import ssl
 import sys
+import weakref
 
 import pytest
+from waiting import until
 
 mended_since = {
     "is_closing": (3, 14, 4),
     "shutdown timeout": (3, 14, 10),
+    "no cycle": (3, 14, 10),
 }
 
 
@@ -66,5 +72,37 @@ def test_data_that_crosses_the_end(run, connected):
             server.transport.resume_reading()
             assert await client.lost is None
             assert client.data == b""
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="sslproto has one of its own")
+@pytest.mark.loops("speedups-asyncio", "asyncio")
+def test_a_failed_start_tls_leaves_no_cycle(loop_kind, loop, run, tls):
+    """The transport is gone with the exception, not with a collection."""
+    skip_old_asyncio(loop_kind, "no cycle")
+
+    async def failed(where):
+        transport, protocol = await loop.create_connection(asyncio.Protocol, *where)
+        gone = weakref.ref(transport)
+        distrusting = ssl.create_default_context()
+        with contextlib.suppress(ssl.SSLCertVerificationError):
+            await loop.start_tls(
+                transport, protocol, distrusting, server_hostname="localhost"
+            )
+        return gone
+
+    async def main():
+        server = await loop.create_server(
+            asyncio.Protocol, "127.0.0.1", 0, ssl=tls.server
+        )
+        gc.disable()
+        try:
+            gone = await failed(server.sockets[0].getsockname())
+            await until(lambda: gone() is None)
+        finally:
+            gc.enable()
+        server.close()
+        await server.wait_closed()
 
     run(main())
