@@ -134,7 +134,7 @@ def observe_loop(
     attributes: dict[str, str] | None = None,
     meter_provider: metrics.MeterProvider | None = None,
 ) -> None:
-    """Report what :meth:`Loop.stats` says as ``aiozmq_speedups.loop.*``.
+    """Report what ``Loop.stats()`` says as ``aiozmq_speedups.loop.*``.
 
     The totals are observable counters, the rest observable gauges, times in seconds.
     ``attributes`` tell several loops apart. Each collection calls
