@@ -31,22 +31,26 @@ else:
 class Loop(ZmqPart, Tls, _Base):
     """The event loop: asyncio's interface, plus ZeroMQ.
 
-    ``zmq_context`` is the zmq.Context that create_zmq_connection() makes sockets
-    in; None means ``zmq.Context.instance()``. With ``busy_poll_us`` an idle loop
-    polls for that many microseconds before it sleeps: see :ref:`busy-polling`;
-    TypeError if it is no int, ValueError if it is not from 0, the default
-    and off, to a day. ``close_timeout`` is how many seconds :meth:`close` waits for
-    messages of ZeroMQ sockets to be sent, ``math.inf`` for as long as the sockets'
-    linger times. ``zmq_engine`` is what serves its ZeroMQ sockets if they are not
-    given an ``engine``: see :ref:`engines`. ``tls`` is ``"auto"``, ``"asyncio"`` or
-    ``"aiofastnet"``: see :ref:`tls`; ValueError if it is another, ImportError if
-    aiofastnet is asked for and no tested version is installed. ``slow_callback_ms``
-    has callbacks that take longer logged and ``on_slow_callback`` called, and
-    ``watchdog`` a thread log where one is stuck: see :ref:`slow-callbacks`; TypeError
-    if it is no number, ValueError if it is not from 1 to a day. Every method of
-    :class:`asyncio.AbstractEventLoop` of the running Python version is there. A
-    loop belongs to the thread that runs it; only call_soon_threadsafe() may be
-    called from others.
+    Every method of :class:`asyncio.AbstractEventLoop` of the running Python version
+    is there. A loop belongs to the thread that runs it; only call_soon_threadsafe()
+    may be called from others.
+
+    :param zmq_context: the ``zmq.Context`` that create_zmq_connection() makes sockets
+        in; None is ``zmq.Context.instance()``.
+    :param busy_poll_us: for how many microseconds an idle loop polls before it sleeps,
+        an int from 0, which is off, to a day: see :ref:`busy-polling`.
+    :param close_timeout: how many seconds :meth:`close` waits for messages of ZeroMQ
+        sockets to be sent; ``math.inf`` for as long as the sockets' linger times.
+    :param zmq_engine: what serves ZeroMQ sockets that are not given an ``engine``: see
+        :ref:`engines`.
+    :param tls: ``"auto"``, ``"asyncio"`` or ``"aiofastnet"``: see :ref:`tls`.
+    :param slow_callback_ms: callbacks that take longer are logged, a number of
+        milliseconds from 1 to a day: see :ref:`slow-callbacks`.
+    :param on_slow_callback: is called with a :class:`SlowCallback` for each of those.
+    :param watchdog: True has a thread log where a callback is stuck.
+    :raises TypeError: a number is of another type.
+    :raises ValueError: a number is out of range, or ``tls`` is another word.
+    :raises ImportError: aiofastnet is asked for, and no tested version is installed.
     """
 
     __module__ = "aiozmq_speedups.loop"
