@@ -284,13 +284,10 @@ class Tls(_Loop):
             transport.close()
             begin.cancel()
             resume.cancel()
-            # The exception holds this frame; they hold the exception.
-            del waiter, ssl_protocol, ssl_transport
-            raise
-        finally:
             # Its exception's traceback has this frame: a cycle, which would keep the
             # transport until a collection. As asyncio since 3.14.10.
-            del waiter
+            del waiter, ssl_protocol, ssl_transport
+            raise
         return ssl_transport
 
     def _expect_aiofastnet(self) -> None:

@@ -1,10 +1,8 @@
 """A connection that becomes TLS, and TLS in TLS."""
 
 import asyncio
-import gc
 import socket
 import ssl
-import weakref
 
 import pytest
 from recorder import Recorder
@@ -224,25 +222,3 @@ def test_a_context_that_only_asyncio_may_take(loop, run, tls):
         await b.lost
 
     run(main())
-
-
-@pytest.mark.loops("speedups-asyncio", "speedups-aiofastnet")
-def test_a_failed_handshake_leaves_no_cycle(loop, run, tls):
-    """As asyncio's since 3.14.9: the transport goes without the garbage collector."""
-
-    async def main():
-        x, y = socket.socketpair()
-        with y:
-            transport, a = await loop.create_connection(asyncio.Protocol, sock=x)
-            y.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            with pytest.raises(ssl.SSLError):
-                await loop.start_tls(transport, a, tls.client, server_hostname="a")
-            return weakref.ref(transport)
-
-    gc.disable()
-    try:
-        ref = run(main())
-        run(asyncio.sleep(0))
-        assert ref() is None
-    finally:
-        gc.enable()
