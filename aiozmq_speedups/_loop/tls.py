@@ -126,7 +126,7 @@ def _timeouts(handshake: float | None, shutdown: float | None) -> tuple[float, f
     return handshake, shutdown
 
 
-class _Transport(sslproto._SSLProtocolTransport):  # type: ignore[name-defined, misc]
+class _SSLTransport(sslproto._SSLProtocolTransport):  # type: ignore[name-defined, misc]
     """asyncio's, which knows at once that its connection has ended, as since 3.14.4:
     else who asks before it writes goes on writing."""
 
@@ -144,7 +144,7 @@ class _Protocol(sslproto.SSLProtocol):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         # It has made one, and refuses to make another.
-        self._app_transport.__class__ = _Transport  # type: ignore[attr-defined]
+        self._app_transport.__class__ = _SSLTransport  # type: ignore[attr-defined]
 
     def _on_shutdown_complete(self, shutdown_exc: BaseException | None) -> None:
         # What the peer still sends after it was told of the end: it is dropped, as it

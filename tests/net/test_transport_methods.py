@@ -104,10 +104,11 @@ def test_patched_get_extra_info(loop, kind, cls):
         return self, name, default
 
     with peer:
-        with mock.patch.object(cls, "get_extra_info", patch):
-            assert transport.get_extra_info("x", 1) == (transport, "x", 1)
-        with mock.patch.object(cls, "get_extra_info", return_value="mocked"):
-            assert transport.get_extra_info("x") == "mocked"
+        if isinstance(transport, cls):  # asyncio's was no DatagramTransport in 3.11
+            with mock.patch.object(cls, "get_extra_info", patch):
+                assert transport.get_extra_info("x", 1) == (transport, "x", 1)
+            with mock.patch.object(cls, "get_extra_info", return_value="mocked"):
+                assert transport.get_extra_info("x") == "mocked"
         with mock.patch.object(transports.SubprocessTransport, "get_extra_info"):
             assert transport.get_extra_info("x", 2) == 2
         transport.close()
