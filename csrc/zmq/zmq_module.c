@@ -53,6 +53,8 @@ azs_zmq_init(PyObject *mod, azs_state *st)
         err = azs_type_add(mod, &st->zmtp_socket_type, &azs_native_socket_spec, NULL,
                            true);
     if (err == 0)
+        err = azs_type_add_methods(st->zmtp_socket_type, azs_native_config_methods);
+    if (err == 0)
         err = azs_type_add(mod, &st->zmtp_peer_type, &azs_native_peer_spec, NULL, true);
     return err < 0 ? -1 : PyModule_AddFunctions(mod, azs_libzmq_functions);
 }

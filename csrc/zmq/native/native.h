@@ -211,6 +211,8 @@ int azs_native_socket_tell(ZmtpSocketObject *self);
 
 void azs_native_config_release(azs_native_config *config);
 
+extern PyMethodDef azs_native_config_methods[]; /* of the socket: socket_config.c */
+
 /* ---- peer.c ---- */
 
 /* Events of zmq_socket_monitor(3). */
