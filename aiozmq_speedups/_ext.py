@@ -13,15 +13,8 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 core: Any = None
 reason: str | None = None
-
-#: What must wait until `core` is known, for importing it imports asyncio, and that may
-#: put asyncio on our loop: see _startup.py. None once it is known.
-when_loaded: list[Callable[[], None]] | None = []
 
 if os.environ.get("AIOZMQ_SPEEDUPS_PURE", "") not in ("", "0"):
     reason = "switched off by AIOZMQ_SPEEDUPS_PURE"
@@ -46,7 +39,3 @@ if TYPE_CHECKING or core is None:
     from selectors import EpollSelector as EpollSelector
 else:
     EpollSelector = core.EpollSelector
-
-_waiting, when_loaded = when_loaded, None
-for _call in _waiting or ():
-    _call()

@@ -47,7 +47,16 @@ def start_by_environment() -> None:
 
 
 class _AsyncioFinder:
-    """Sees asyncio's import, and puts our loop there when it has been executed."""
+    """Sees asyncio's import, and puts our loop there when it has been executed.
+
+    If it is a module of this package that imports asyncio first, that one is half made
+    then: asyncio is taken when it is whole.
+    """
+
+    def __init__(self) -> None:
+        self.executing = 0  # modules of ours
+        self.waits = False  # asyncio is there, and not taken
+        self.taken = False
 
     def find_spec(
         self,
@@ -55,21 +64,32 @@ class _AsyncioFinder:
         path: Sequence[str] | None,
         target: ModuleType | None = None,
     ) -> ModuleSpec | None:
-        if fullname != "asyncio":
+        ours = fullname.startswith("aiozmq_speedups.")
+        if self.taken or not (ours or fullname == "asyncio"):
             return None
         for finder in sys.meta_path:
             if finder is not self:
                 spec = finder.find_spec(fullname, path, target)
                 if spec is not None and spec.loader is not None:
-                    loader: Any = _AsyncioLoader(spec.loader)
+                    loader: Any = _Loader(spec.loader, self, ours)
                     spec.loader = loader
                     return spec
         return None
 
+    def executed(self) -> None:
+        if self.waits and not self.executing:
+            self.waits, self.taken = False, True
+            _take_asyncio()
 
-class _AsyncioLoader:
-    def __init__(self, own: Loader) -> None:
+
+class _Loader:
+    def __init__(self, own: Loader, finder: _AsyncioFinder, ours: bool) -> None:
         self._own = own
+        self._finder = finder
+        self._ours = ours
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)  # runpy wants get_code()
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._own.create_module(spec)
@@ -77,16 +97,18 @@ class _AsyncioLoader:
     def exec_module(self, module: ModuleType) -> None:
         assert module.__spec__ is not None  # the import system has set it
         module.__spec__.loader = module.__loader__ = self._own
-        self._own.exec_module(module)
-        _take_asyncio()
+        finder = self._finder
+        finder.executing += self._ours
+        try:
+            self._own.exec_module(module)
+        finally:
+            finder.executing -= self._ours
+        if not self._ours:
+            finder.waits = True
+        finder.executed()
 
 
 def _take_asyncio() -> None:
-    ext = sys.modules.get("aiozmq_speedups._ext")
-    if ext is not None and ext.when_loaded is not None:
-        # Its import has imported asyncio: a loop made now would have no core.
-        ext.when_loaded.append(_take_asyncio)
-        return
     import aiozmq_speedups
 
     aiozmq_speedups.install()

@@ -99,6 +99,39 @@ def test_run_gives_the_loop_in_c_whatever_is_imported_first(tmp_path):
         assert done.stdout.strip() == str(ours), done.stderr
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        "import uvloop",
+        "from uvloop import run",
+        "import aiozmq_speedups; aiozmq_speedups.run",
+        "import aiozmq_speedups.loop",
+        "from aiozmq_speedups import Loop, run",
+        "from aiozmq_speedups import rpc",
+        "import aiozmq_speedups._core",
+        "import aiozmq_speedups; aiozmq_speedups.install(uvloop=True); import uvloop",
+        "import aiozmq.rpc",
+        "import zmq.asyncio",
+        "import asyncio.events",
+    ],
+)
+@pytest.mark.parametrize("pure", ["", "1"])
+def test_run_with_any_first_import(tmp_path, first, pure):
+    """A module of ours that imports asyncio is half made when that has come."""
+    if _ext.core is None and "_core" in first:
+        pytest.skip("no extension")
+    program = tmp_path / "program.py"
+    program.write_text(
+        f"{first}\n"
+        "import asyncio, aiozmq_speedups\n"
+        "loop = asyncio.new_event_loop()\n"
+        "print(isinstance(loop, aiozmq_speedups.Loop))\n"
+        "loop.close()\n"
+    )
+    done = call([*RUN, program], AIOZMQ_SPEEDUPS_PURE=pure)
+    assert done.stdout.strip() == "True", done.stderr
+
+
 def test_info_says_why_nothing_is_accelerated():
     done = call(
         [sys.executable, "-m", "aiozmq_speedups", "info"], AIOZMQ_SPEEDUPS_PURE="1"
