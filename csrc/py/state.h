@@ -204,6 +204,7 @@
     X(asyncio_get_extra_info)      /* of them all */                                   \
     X(minus_one)                                                                       \
     X(rpc_no_kwargs)                                                                   \
+    X(rpc_client_send)             /* RpcClient.send */                                \
     X(kwnames_resolve)             /* ("family", "type", "proto", "loop") */
 
 #ifdef AZS_DEBUG

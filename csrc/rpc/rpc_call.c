@@ -58,10 +58,11 @@ call_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf,
         PyErr_SetString(PyExc_RuntimeError, "__init__() was not called");
         goto done;
     }
-    /* What packing runs may set them. */
+    /* What packing runs may set them. An observer's client has a send() of its own. */
     PyObject *proto = Py_NewRef(self->proto), *option = Py_NewRef(self->option);
     if (azs_likely(kwnames == NULL &&
-                   PyObject_TypeCheck(proto, self->st->rpc_client_type))) {
+                   _PyType_Lookup(Py_TYPE(proto), self->st->str_send) ==
+                       self->st->rpc_client_send)) {
         result = azs_rpc_client_send(proto, bname, positional, NULL, option);
     } else {
         kwargs = dict_of(kwnames, args + nargs);

@@ -378,5 +378,8 @@ azs_rpc_client_init(PyObject *mod, azs_state *st)
     st->rpc_no_kwargs = PyBytes_FromStringAndSize("\x80", 1);
     if (st->rpc_no_kwargs == NULL)
         return -1;
-    return azs_type_add(mod, &st->rpc_client_type, &client_spec, NULL, true);
+    if (azs_type_add(mod, &st->rpc_client_type, &client_spec, NULL, true) < 0)
+        return -1;
+    st->rpc_client_send = Py_XNewRef(_PyType_Lookup(st->rpc_client_type, st->str_send));
+    return st->rpc_client_send == NULL ? -1 : 0;
 }
