@@ -155,7 +155,7 @@ class _BaseTransport(ZmqTransport):
         if self._zmq_fd < 0:
             _native.add(self)
         else:
-            self._claim_fd(loop)
+            self._claim_fd(loop, self._zmq_fd)
             hub = isinstance(self._protocol, _Hub)
             if not hub and self._zmq_type not in _RECEIVERS:
                 sockets_of(loop).add(self._zmq_fd)
@@ -168,19 +168,19 @@ class _BaseTransport(ZmqTransport):
         if transports is not None:
             transports.add(self)
 
-    def _claim_fd(self, loop: AbstractEventLoop) -> None:
+    def _claim_fd(self, loop: AbstractEventLoop, fd: int) -> None:
         """Ends the transport that watches a descriptor of the same number still: its
         user has closed its zmq socket, and libzmq has given the number to this one.
 
         Else this one could not be watched, or it would be the other's end, later on,
         that takes its reader away.
         """
-        other = _by_fd.get(self._zmq_fd)
+        other = _by_fd.get(fd)
         if other is not None and other._loop is loop:
             zmq_sock = other._zmq_sock
             if zmq_sock is not None and engine_libzmq.is_closed(zmq_sock):
                 other._force_close(_not_a_socket())
-        _by_fd[self._zmq_fd] = self
+        _by_fd[fd] = self
 
     def _unregister(self, loop: AbstractEventLoop) -> None:
         transports = getattr(loop, "_zmq_transports", None)
@@ -484,10 +484,10 @@ class _BaseTransport(ZmqTransport):
         loop = self._loop
         if loop is None:
             raise _not_a_socket()
+        self._claim_fd(loop, zmq_sock.getsockopt(zmq.FD))  # it is watched at once
         self._replace_socket(zmq_sock)
         self._extra["zmq_socket"] = zmq_sock
         _native.discard(self)
-        self._claim_fd(loop)
         if self._zmq_type not in _RECEIVERS:
             sockets_of(loop).add(self._zmq_fd)
         if self._monitor is not None:

@@ -64,6 +64,8 @@ when_to_ns(double when)
 static double
 ns_to_when(int64_t ns)
 {
+    if (ns == INT64_MAX)
+        return NAN; /* never */
     int64_t far = llabs(ns);
     if (far <= COUNTED_NS)
         return (double)ns / 1e9;

@@ -143,16 +143,17 @@ client_send_call(RpcClientObject *self, PyObject *bname, PyObject *args,
                      self->calls == NULL || !PyDict_CheckExact(self->calls) ||
                      self->max_pending != Py_None || !PyBytes_CheckExact(bname)))
         return send_slowly(self, bname, args, kwargs, option);
-    if (azs_unlikely(PyDict_GET_SIZE(self->calls) >= self->sweep_at)) {
+    /* What sweeping, packing or writing runs may close the client and change every
+     * field. */
+    PyObject *calls = Py_NewRef(self->calls), *write = Py_NewRef(self->write);
+    PyObject *bargs = NULL, *bkwargs = NULL, *call = NULL;
+    if (azs_unlikely(PyDict_GET_SIZE(calls) >= self->sweep_at)) {
         PyObject *res =
             PyObject_CallMethodNoArgs((PyObject *)self, self->st->str__make_room);
         if (res == NULL)
-            return NULL;
+            goto done;
         Py_DECREF(res);
     }
-    /* What packing or writing runs may close the client and change every field. */
-    PyObject *calls = Py_NewRef(self->calls), *write = Py_NewRef(self->write);
-    PyObject *bargs = NULL, *bkwargs = NULL, *call = NULL;
     bargs = azs_rpc_pack(self->st, self->packer, args);
     if (bargs == NULL)
         goto done;

@@ -204,11 +204,20 @@ azs_zmq_transport_replace(ZmqTransportObject *self, PyObject *object)
     bool watched = self->watched;
     stop_watching(self);
     opened.tells_source = self->socket.tells_source;
-    PyObject *before = self->socket.object;
+    azs_zmq_socket before = self->socket;
     self->socket = opened;
-    int err = watched ? start_watching(self) : 0;
-    Py_XDECREF(before);
-    return err;
+    if (watched && start_watching(self) < 0) {
+        PyObject *exc = azs_exc_take();
+        stop_watching(self);
+        self->socket = before;
+        Py_DECREF(opened.object);
+        if (start_watching(self) < 0)
+            PyErr_WriteUnraisable((PyObject *)self);
+        azs_exc_restore_steal(exc);
+        return -1;
+    }
+    Py_XDECREF(before.object);
+    return 0;
 }
 
 /* ---- ending ---- */

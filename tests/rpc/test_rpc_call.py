@@ -5,7 +5,7 @@ import weakref
 
 import pytest
 
-from aiozmq_speedups import _ext
+from aiozmq_speedups import _ext, rpc
 from aiozmq_speedups.rpc.util import _MethodCall
 
 core = _ext.core
@@ -76,3 +76,34 @@ def test_circles_are_collected():
     del sender
     gc.collect()
     assert ref() is None
+
+
+def test_a_finalizer_that_ends_the_client(loop):
+    """A call looks through the table first, and drops what is done."""
+
+    @rpc.method
+    def f(arg):
+        return arg
+
+    async def main():
+        server = await rpc.serve_rpc({"f": f}, bind="tcp://127.0.0.1:*")
+        client = await rpc.connect_rpc(connect=server.transport.bindings())
+        proto = client._proto
+
+        class Bomb:
+            def __del__(self):
+                proto.begin_shutdown()
+
+        done = loop.create_future()
+        done.set_result(Bomb())
+        proto._calls[12345] = done
+        del done
+        proto._sweep_at = 1
+        assert await client.call.f(1) == 1  # it had begun
+        with pytest.raises(rpc.ServiceClosedError):
+            client.call.f(1)
+        for service in client, server:
+            service.close()
+            await service.wait_closed()
+
+    loop.run_until_complete(main())

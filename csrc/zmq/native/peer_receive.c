@@ -217,6 +217,11 @@ take_frames(ZmtpPeerObject *peer)
             err = azs_zmtp_handshake_receive(&peer->shaking->hs, &frame);
             if (err < 0)
                 return azs_native_peer_fail_handshake(peer, err);
+            /* It may run Python code, which may overwrite the loop's scratch memory. */
+            if (azs_zmtp_decoder_keep(&peer->decoder) < 0) {
+                PyErr_NoMemory();
+                return -1;
+            }
             if (azs_native_peer_shake_on(peer) < 0)
                 return -1;
         }

@@ -1,10 +1,11 @@
 """engine="auto" without endpoints: the first bind() or connect() decides."""
 
 import asyncio
+import os
 
 import pytest
 import zmq
-from helpers import close, open_transport
+from helpers import close, open_transport, raw_socket
 
 from aiozmq_speedups._zmq.engine_native import NativeSocket
 
@@ -136,5 +137,53 @@ def test_one_that_decides_never(run):
         await asyncio.sleep(0)
         with pytest.raises(OSError):
             await transport.bind("inproc://too-late")
+
+    run(go())
+
+
+def test_a_descriptor_that_another_transport_had(run):
+    """libzmq gives the number of a socket that was closed to the next one."""
+
+    async def go():
+        dead, dead_p = await open_transport(zmq.PULL, bind=ANY, engine="libzmq")
+        transport, protocol = await auto(zmq.PULL)
+        sock = dead.get_extra_info("zmq_socket")
+        number = sock.getsockopt(zmq.FD)
+        sock.close(0)
+        while os.path.exists(f"/proc/self/fd/{number}"):  # a thread of libzmq's does
+            await asyncio.sleep(0.001)
+        await transport.bind("inproc://number")
+        push, _ = await open_transport(
+            zmq.PUSH, connect="inproc://number", engine="libzmq"
+        )
+        push.write([b"message"])
+        assert await protocol.received(1) == [[b"message"]]
+        await close(push)
+        await close(transport)
+        dead.abort()
+        await dead_p.lost
+
+    run(go())
+
+
+def test_a_descriptor_that_cannot_be_watched(run):
+    """Then the socket is the native one as before."""
+
+    async def go():
+        transport, protocol = await auto(zmq.PULL)
+        before = transport.get_extra_info("zmq_socket")
+        with raw_socket(zmq.PULL) as sock:
+            loop = asyncio.get_running_loop()
+            loop.add_reader(sock.getsockopt(zmq.FD), int)
+            with pytest.raises(RuntimeError, match="watched"):
+                transport._replace_socket(sock)
+            loop.remove_reader(sock.getsockopt(zmq.FD))
+        assert transport.get_extra_info("zmq_socket") is before
+        endpoint = await transport.bind(ANY)
+        push, _ = await open_transport(zmq.PUSH, connect=endpoint)
+        push.write([b"message"])
+        assert await protocol.received(1) == [[b"message"]]
+        await close(push)
+        await close(transport)
 
     run(go())

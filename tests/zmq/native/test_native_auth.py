@@ -1,10 +1,12 @@
 """Servers that are told who may come in: `authenticate`."""
 
 import asyncio
+import socket
 
 import pytest
 import zmq
 from helpers import close, open_transport, raw_socket
+from raw_peer import RawPeer
 
 from aiozmq_speedups import create_zmq_connection, new_event_loop, rpc, zmq_asyncio
 from aiozmq_speedups._zmq.native_zap import Zap
@@ -277,5 +279,43 @@ def test_a_handler_that_is_there_is_not_looked_for_again(run, monkeypatch):
         assert probes[0] is None
         assert len({id(line) for line in probes[1:4]}) == 1
         assert probes[1] is not None
+
+    run(go())
+
+
+def test_who_decides_receives_for_somebody_else(run):
+    """The loop receives both into the same memory."""
+
+    async def go():
+        loop = asyncio.get_running_loop()
+        x, y = socket.socketpair()
+        x.setblocking(False)
+
+        def decide(credentials):
+            y.send(b"Z" * 1000)
+            with pytest.raises(StopIteration):
+                loop.sock_recv(x, 4096).send(None)
+            return True
+
+        server, protocol = await served(decide, **PLAIN)
+        peer = await RawPeer.connect(*server.bindings())
+        name = b"PLAIN".ljust(20, b"\0")
+        commands = b"\5HELLO\1u\1p", b"\x08INITIATE\x0bSocket-Type\0\0\0\4PUSH"
+        peer.write(
+            b"\xff"
+            + bytes(8)
+            + b"\x7f\3\0"
+            + name
+            + bytes(32)
+            # Nobody may send that before the server's answers, but they may.
+            + b"".join(b"\4" + bytes([len(c)]) + c for c in commands)
+            + b"\0\x20"
+            + b"A" * 32
+        )
+        assert await protocol.received(1) == [[b"A" * 32]]
+        await peer.close()
+        await close(server)
+        x.close()
+        y.close()
 
     run(go())
