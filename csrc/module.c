@@ -149,10 +149,8 @@ static PyModuleDef_Slot module_slots[] = {
 #if PY_VERSION_HEX >= 0x030C0000
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif
-#if PY_VERSION_HEX >= 0x030E0000
-    /* Not on 3.13, which lacks what py/threads.h needs. */
-    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
-#endif
+    /* No Py_mod_gil until the whole suite has passed without a GIL: a free-threaded
+     * build turns it on, unless PYTHON_GIL=0 says otherwise. */
     {0, NULL},
 };
 
