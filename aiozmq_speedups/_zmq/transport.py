@@ -484,7 +484,7 @@ class _BaseTransport(ZmqTransport):
         loop = self._loop
         if loop is None:
             raise _not_a_socket()
-        self._claim_fd(loop, zmq_sock.getsockopt(zmq.FD))  # it is watched at once
+        self._claim_fd(loop, engine_libzmq.get_fd(zmq_sock))  # it is watched at once
         self._replace_socket(zmq_sock)
         self._extra["zmq_socket"] = zmq_sock
         _native.discard(self)

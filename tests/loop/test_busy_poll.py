@@ -63,8 +63,9 @@ def test_off_by_default():
     assert loop.busy_poll_us == 0
     loop.run_until_complete(asyncio.sleep(1e-4))
     if _ext.core is not None:
-        stats = loop.stats()
-        assert stats["busy_polls"] == 0 < stats["sleeps"]
+        while not loop.stats()["sleeps"]:  # a busy machine is late for the first
+            loop.run_until_complete(asyncio.sleep(0.01))
+        assert loop.stats()["busy_polls"] == 0
     loop.close()
     assert loop.busy_poll_us == 0
 
