@@ -21,11 +21,11 @@ def run(request):
 def test_results_in_their_order(run):
     async def work(i):
         await asyncio.sleep((3 - i) / 1000)
-        return i, threading.get_ident(), asyncio.get_running_loop()
+        return i, threading.current_thread(), asyncio.get_running_loop()
 
     results = run(work, 3)
     assert [i for i, _, _ in results] == [0, 1, 2]
-    assert len({thread for _, thread, _ in results} | {threading.get_ident()}) == 4
+    assert len({thread for _, thread, _ in results} | {threading.current_thread()}) == 4
     assert all(loop.is_closed() for _, _, loop in results)
 
 
