@@ -6,6 +6,7 @@ The same holds on both engines.
 
 import asyncio
 import json
+import os
 import pathlib
 import random
 import socket
@@ -34,7 +35,13 @@ def why_not():
 
 
 REASON = why_not()
-pytestmark = pytest.mark.skipif(REASON is not None, reason=f"no namespaces: {REASON}")
+# Their connections live by heartbeats and by TCP's timers, which want a processor.
+BUSY = os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(REASON is not None, reason=f"no namespaces: {REASON}"),
+    pytest.mark.skipif(BUSY, reason="the machine is too busy to keep connections"),
+]
 
 
 class Host(Child):
@@ -127,9 +134,7 @@ async def play(roles, engine, *, total, loss, cut, heartbeat=0):
         wire.close()
 
 
-ENGINES = pytest.mark.parametrize(
-    "engine", [pytest.param("libzmq", marks=pytest.mark.slow), "native"]
-)
+ENGINES = pytest.mark.parametrize("engine", ["libzmq", "native"])
 
 
 @ENGINES
@@ -151,7 +156,6 @@ def check(got, cuts, total):
     assert set(range(cuts[-1], total)) <= set(got)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["libzmq", "native"])
 @pytest.mark.parametrize("roles", [("push", "pull"), ("dealer", "router")])
 def test_heartbeats_find_a_cut_and_the_connection_comes_again(run, engine, roles):
