@@ -745,34 +745,23 @@ static PyType_Spec azs_loop_spec = {
     .slots = loop_slots,
 };
 
-/* *slot = module.name, owned. */
-static int
-import_attr(PyObject **slot, const char *module, const char *name)
-{
-    PyObject *mod = PyImport_ImportModule(module);
-    if (mod == NULL)
-        return -1;
-    *slot = PyObject_GetAttrString(mod, name);
-    Py_DECREF(mod);
-    return *slot == NULL ? -1 : 0;
-}
-
 int
 azs_loop_init(PyObject *mod, azs_state *st)
 {
     /* One registration a process: a second interpreter imports this too. */
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, register_atfork);
-    if (import_attr(&st->asyncio_future, "asyncio", "Future") < 0 ||
-        import_attr(&st->asyncio_task, "asyncio", "Task") < 0 ||
-        import_attr(&st->asyncio_handle, "asyncio", "Handle") < 0 ||
-        import_attr(&st->asyncio_timer_handle, "asyncio", "TimerHandle") < 0 ||
-        import_attr(&st->base_event_loop, "asyncio", "BaseEventLoop") < 0 ||
-        import_attr(&st->base_selector_event_loop, "asyncio.selector_events",
-                    "BaseSelectorEventLoop") < 0 ||
-        import_attr(&st->invalid_state_error, "asyncio", "InvalidStateError") < 0 ||
-        import_attr(&st->socket_type, "socket", "socket") < 0 ||
-        import_attr(&st->extract_stack, "asyncio.format_helpers", "extract_stack") < 0)
+    if (azs_import_attr(&st->asyncio_future, "asyncio", "Future") < 0 ||
+        azs_import_attr(&st->asyncio_task, "asyncio", "Task") < 0 ||
+        azs_import_attr(&st->asyncio_handle, "asyncio", "Handle") < 0 ||
+        azs_import_attr(&st->asyncio_timer_handle, "asyncio", "TimerHandle") < 0 ||
+        azs_import_attr(&st->base_event_loop, "asyncio", "BaseEventLoop") < 0 ||
+        azs_import_attr(&st->base_selector_event_loop, "asyncio.selector_events",
+                        "BaseSelectorEventLoop") < 0 ||
+        azs_import_attr(&st->invalid_state_error, "asyncio", "InvalidStateError") < 0 ||
+        azs_import_attr(&st->socket_type, "socket", "socket") < 0 ||
+        azs_import_attr(&st->extract_stack, "asyncio.format_helpers", "extract_stack") <
+            0)
         return -1;
     st->no_args = PyTuple_New(0);
     st->kwnames_name_loop = PyTuple_Pack(2, st->str_name, st->str_loop);

@@ -570,12 +570,8 @@ done:
 int
 azs_waiter_init(PyObject *mod, azs_state *st)
 {
-    PyObject *asyncio = PyImport_ImportModule("asyncio");
-    if (asyncio == NULL)
-        return -1;
-    st->cancelled_error = PyObject_GetAttrString(asyncio, "CancelledError");
-    Py_DECREF(asyncio);
-    if (st->cancelled_error == NULL || make_done_future(st) < 0)
+    if (azs_import_attr(&st->cancelled_error, "asyncio", "CancelledError") < 0 ||
+        make_done_future(st) < 0)
         return -1;
     return azs_type_add(mod, &st->waiter_type, &azs_waiter_spec, NULL, false);
 }

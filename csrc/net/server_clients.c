@@ -281,10 +281,5 @@ azs_clients_init(PyObject *mod, azs_state *st)
 {
     if (azs_type_add(mod, &st->clients_type, &clients_spec, NULL, false) < 0)
         return -1;
-    PyObject *weakref = PyImport_ImportModule("weakref");
-    if (weakref == NULL)
-        return -1;
-    st->weak_set = PyObject_GetAttrString(weakref, "WeakSet");
-    Py_DECREF(weakref);
-    return st->weak_set == NULL ? -1 : 0;
+    return azs_import_attr(&st->weak_set, "weakref", "WeakSet");
 }

@@ -472,15 +472,11 @@ static PyMethodDef loop_methods[] = {
 int
 azs_stream_init(PyObject *mod, azs_state *st)
 {
-    PyObject *asyncio = PyImport_ImportModule("asyncio");
-    if (asyncio == NULL)
-        return -1;
-    st->asyncio_buffered_protocol = PyObject_GetAttrString(asyncio, "BufferedProtocol");
-    st->selector_event_loop = PyObject_GetAttrString(asyncio, "SelectorEventLoop");
-    Py_DECREF(asyncio);
     st->minus_one = PyLong_FromLong(-1);
-    if (st->asyncio_buffered_protocol == NULL || st->minus_one == NULL ||
-        st->selector_event_loop == NULL)
+    if (st->minus_one == NULL ||
+        azs_import_attr(&st->asyncio_buffered_protocol, "asyncio", "BufferedProtocol") <
+            0 ||
+        azs_import_attr(&st->selector_event_loop, "asyncio", "SelectorEventLoop") < 0)
         return -1;
     if (azs_transport_type_add(mod, st, &st->stream_transport_type, &azs_stream_spec,
                                "_FlowControlMixin", true, true) < 0 ||
@@ -488,14 +484,11 @@ azs_stream_init(PyObject *mod, azs_state *st)
         return -1;
     /* What loop.start_tls() and loop.sendfile() look at. */
     PyObject *type = (PyObject *)st->stream_transport_type;
-    PyObject *constants = PyImport_ImportModule("asyncio.constants");
-    if (constants == NULL)
+    PyObject *modes;
+    if (azs_import_attr(&modes, "asyncio.constants", "_SendfileMode") < 0)
         return -1;
-    PyObject *modes = PyObject_GetAttrString(constants, "_SendfileMode");
-    Py_DECREF(constants);
-    PyObject *native =
-        modes == NULL ? NULL : PyObject_GetAttrString(modes, "TRY_NATIVE");
-    Py_XDECREF(modes);
+    PyObject *native = PyObject_GetAttrString(modes, "TRY_NATIVE");
+    Py_DECREF(modes);
     if (native == NULL)
         return -1;
     int res = PyObject_SetAttrString(type, "_sendfile_compatible", native);

@@ -102,19 +102,9 @@ azs_transport_init(PyObject *Py_UNUSED(mod), azs_state *st)
 {
     if (note_get_extra_info(st) < 0)
         return -1;
-    PyObject *trsock = PyImport_ImportModule("asyncio.trsock");
-    if (trsock == NULL)
-        return -1;
-    st->transport_socket = PyObject_GetAttrString(trsock, "TransportSocket");
-    Py_DECREF(trsock);
-    if (st->transport_socket == NULL)
-        return -1;
-    PyObject *base_events = PyImport_ImportModule("asyncio.base_events");
-    if (base_events == NULL)
-        return -1;
-    st->asyncio_server = PyObject_GetAttrString(base_events, "Server");
-    Py_DECREF(base_events);
-    if (st->asyncio_server == NULL)
+    if (azs_import_attr(&st->transport_socket, "asyncio.trsock", "TransportSocket") <
+            0 ||
+        azs_import_attr(&st->asyncio_server, "asyncio.base_events", "Server") < 0)
         return -1;
     PyObject *attach = PyObject_GetAttrString(st->asyncio_server, "_attach");
     PyObject *code = attach == NULL ? NULL : PyObject_GetAttrString(attach, "__code__");

@@ -1,4 +1,4 @@
-/* What every heap type does alike. */
+/* What every heap type does alike, and what modules have to be asked for. */
 #ifndef AZS_PY_TYPE_H
 #define AZS_PY_TYPE_H
 
@@ -51,6 +51,18 @@ azs_type_add_methods(PyTypeObject *type, PyMethodDef *methods)
             return -1;
     }
     return 0;
+}
+
+/* *slot = module.name, owned. 0, or -1 with an exception. */
+static inline int
+azs_import_attr(PyObject **slot, const char *module, const char *name)
+{
+    PyObject *mod = PyImport_ImportModule(module);
+    if (mod == NULL)
+        return -1;
+    *slot = PyObject_GetAttrString(mod, name);
+    Py_DECREF(mod);
+    return *slot == NULL ? -1 : 0;
 }
 
 #endif

@@ -331,10 +331,7 @@ ready_init(PyObject *mod, azs_state *st)
 int
 azs_drain_init(PyObject *mod, azs_state *st)
 {
-    PyObject *asyncio = PyImport_ImportModule("asyncio");
-    if (asyncio == NULL)
+    if (azs_import_attr(&st->stream_writer, "asyncio", "StreamWriter") < 0)
         return -1;
-    st->stream_writer = PyObject_GetAttrString(asyncio, "StreamWriter");
-    Py_DECREF(asyncio);
-    return st->stream_writer == NULL ? -1 : ready_init(mod, st);
+    return ready_init(mod, st);
 }

@@ -463,13 +463,9 @@ static PyType_Spec azs_read_coro_spec = {
 int
 azs_read_coro_init(PyObject *mod, azs_state *st)
 {
-    PyObject *asyncio = PyImport_ImportModule("asyncio");
-    if (asyncio == NULL)
-        return -1;
-    st->incomplete_read_error = PyObject_GetAttrString(asyncio, "IncompleteReadError");
-    st->limit_overrun_error = PyObject_GetAttrString(asyncio, "LimitOverrunError");
-    Py_DECREF(asyncio);
-    if (st->incomplete_read_error == NULL || st->limit_overrun_error == NULL)
+    if (azs_import_attr(&st->incomplete_read_error, "asyncio", "IncompleteReadError") <
+            0 ||
+        azs_import_attr(&st->limit_overrun_error, "asyncio", "LimitOverrunError") < 0)
         return -1;
     return azs_type_add(mod, &st->read_coro_type, &azs_read_coro_spec, NULL, false);
 }

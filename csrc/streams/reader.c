@@ -442,14 +442,9 @@ static const azs_stream_sink reader_sink = {
 int
 azs_streams_init(PyObject *mod, azs_state *st)
 {
-    PyObject *asyncio = PyImport_ImportModule("asyncio");
-    if (asyncio == NULL)
-        return -1;
-    st->stream_reader = PyObject_GetAttrString(asyncio, "StreamReader");
-    st->stream_reader_protocol =
-        PyObject_GetAttrString(asyncio, "StreamReaderProtocol");
-    Py_DECREF(asyncio);
-    if (st->stream_reader == NULL || st->stream_reader_protocol == NULL ||
+    if (azs_import_attr(&st->stream_reader, "asyncio", "StreamReader") < 0 ||
+        azs_import_attr(&st->stream_reader_protocol, "asyncio",
+                        "StreamReaderProtocol") < 0 ||
         azs_read_coro_init(mod, st) < 0 || azs_drain_init(mod, st) < 0)
         return -1;
     azs_readbuf_init(st);

@@ -32,12 +32,8 @@ azs_zmq_init(PyObject *mod, azs_state *st)
     st->zmq->release = azs_zmq_release_new();
     if (st->zmq->release == NULL)
         return -1;
-    PyObject *interface = PyImport_ImportModule("aiozmq_speedups.interface");
-    if (interface == NULL)
-        return -1;
-    PyObject *base = PyObject_GetAttrString(interface, "ZmqTransport");
-    Py_DECREF(interface);
-    if (base == NULL)
+    PyObject *base;
+    if (azs_import_attr(&base, "aiozmq_speedups.interface", "ZmqTransport") < 0)
         return -1;
     int err = -1;
     /* base_extra stands for all that the base adds to object. */

@@ -637,17 +637,10 @@ static PyType_Spec asyncsocket_spec = {
 int
 azs_async_init(PyObject *mod, azs_state *st)
 {
-    PyObject *events = PyImport_ImportModule("asyncio.events");
-    if (events == NULL)
-        return -1;
-    st->get_running_loop = PyObject_GetAttrString(events, "_get_running_loop");
-    Py_DECREF(events);
-    PyObject *tasks = PyImport_ImportModule("asyncio.tasks");
-    if (tasks == NULL)
-        return -1;
-    st->asyncio_current_task = PyObject_GetAttrString(tasks, "current_task");
-    Py_DECREF(tasks);
-    if (st->get_running_loop == NULL || st->asyncio_current_task == NULL ||
+    if (azs_import_attr(&st->get_running_loop, "asyncio.events", "_get_running_loop") <
+            0 ||
+        azs_import_attr(&st->asyncio_current_task, "asyncio.tasks", "current_task") <
+            0 ||
         azs_operation_init(mod, st) < 0 ||
         azs_type_add(mod, &st->zmq_async_socket_type, &asyncsocket_spec, NULL, true) <
             0)
