@@ -2,6 +2,7 @@
 #include "loop/handle.h"
 
 #include "loop/loop_object.h"
+#include "loop/report.h"
 #include "py/context.h"
 #include "py/errors.h"
 
@@ -17,14 +18,7 @@ handle_report(HandleObject *self)
     PyObject *res =
         PyObject_VectorcallMethod(self->loop->st->str__callback_failed, args, 3, NULL);
     Py_DECREF(exc);
-    if (res == NULL) {
-        if (azs_exc_leaves_loop())
-            return -1;
-        PyErr_WriteUnraisable((PyObject *)self);
-        return 0;
-    }
-    Py_DECREF(res);
-    return 0;
+    return azs_reported_steal(res, (PyObject *)self);
 }
 
 /* Calls the callback. It may do anything to this handle, cancel() included, so

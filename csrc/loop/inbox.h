@@ -51,6 +51,8 @@ int azs_loop_fail_thread(void);
 #else
 
 #define azs_inbox_init(inbox) 0
+#define azs_inbox_take(loop)  0
+#define azs_inbox_clear(loop) ((void)0)
 
 static inline bool
 azs_loop_claim(LoopObject *Py_UNUSED(loop), bool *nested)

@@ -8,6 +8,7 @@
 
 #include "loop/callargs.h"
 #include "loop/loop_object.h"
+#include "loop/report.h"
 #include "loop/sock_coro.h"
 #include "loop/waiter.h"
 #include "py/context.h"
@@ -76,14 +77,7 @@ run_watcher(LoopObject *self, azs_watcher *watcher)
         Py_DECREF(report);
     }
     Py_DECREF(exc);
-    if (res == NULL) {
-        if (azs_exc_leaves_loop())
-            return -1;
-        PyErr_WriteUnraisable(watcher->owner);
-        return 0;
-    }
-    Py_DECREF(res);
-    return 0;
+    return azs_reported_steal(res, watcher->owner);
 }
 
 static inline int
@@ -153,10 +147,8 @@ loop_turn(LoopObject *self)
         return azs_loop_fail_forked();
     self->stats.turns++;
     azs_loop_run_deferred(self); /* where an exception ended the last turn */
-#ifdef Py_GIL_DISABLED
     if (azs_inbox_take(self) < 0)
         return -1;
-#endif
     bool block = self->ready.count == 0 && !self->stopping;
     int64_t now_ns = azs_clock_ns();
     azs_stats_turn_ends(&self->stats, now_ns);
@@ -178,10 +170,8 @@ loop_turn(LoopObject *self)
         }
         self->stats.asleep_since_ns = timeout_ns != 0 ? now_ns : 0;
         int res = azs_poller_poll(self, now_ns, timeout_ns);
-#ifdef Py_GIL_DISABLED
         if (res == 0)
             res = azs_inbox_take(self);
-#endif
         now_ns = azs_clock_ns();
         azs_stats_wakes(&self->stats, now_ns);
         if (res < 0) {
@@ -193,7 +183,7 @@ loop_turn(LoopObject *self)
         return -1;
     self->stats.turn_began_ns = now_ns;
     if (azs_unlikely(self->timed))
-        azs_slow_turn_begins(self, now_ns);
+        azs_slow_mark(self, now_ns);
     /* Callbacks may add entries and, by way of another loop's run in the same
      * thread or a nested clear, take some away: the count is read again. */
     for (size_t left = self->ready.count; left > 0 && self->ready.count > 0; left--) {
@@ -679,9 +669,7 @@ loop_clear(LoopObject *self)
             Py_DECREF((PyObject *)entry);
         }
     }
-#ifdef Py_GIL_DISABLED
     azs_inbox_clear(self);
-#endif
     azs_timers_clear(self);
     azs_poller_close(self);
     Py_CLEAR(self->task_factory);

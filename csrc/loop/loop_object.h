@@ -166,9 +166,11 @@ int azs_loop_fresh_fd(LoopObject *loop, int fd);
 
 /* ---- slow.c: only where `timed` ---- */
 
-/* A run, a turn's callbacks begin. The first: 0, or -1 with OSError. */
+/* A run begins: 0, or -1 with OSError. */
 int azs_slow_run_begins(LoopObject *loop);
-void azs_slow_turn_begins(LoopObject *loop, int64_t now_ns);
+
+/* What is timed begins now, a turn's first callback for one. */
+void azs_slow_mark(LoopObject *loop, int64_t now_ns);
 
 /* The loop runs no more; harmless at any time. */
 void azs_slow_end(LoopObject *loop);

@@ -1,5 +1,7 @@
 #include "loop/report.h"
 
+#include "py/errors.h"
+
 int
 azs_report_transport(azs_state *st, PyObject *loop, const char *message, PyObject *exc,
                      PyObject *transport, PyObject *protocol)
@@ -19,4 +21,17 @@ azs_report_transport(azs_state *st, PyObject *loop, const char *message, PyObjec
     Py_DECREF(loop);
     Py_XDECREF(res);
     return res == NULL ? -1 : 0;
+}
+
+int
+azs_reported_steal(PyObject *res, PyObject *about)
+{
+    if (res == NULL) {
+        if (azs_exc_leaves_loop())
+            return -1;
+        PyErr_WriteUnraisable(about);
+        return 0;
+    }
+    Py_DECREF(res);
+    return 0;
 }

@@ -13,8 +13,8 @@
 /* A thread that wakes up more often is not worth it. */
 #define PERIOD_MIN_NS (1 * AZS_NS_PER_MS)
 
-static void
-slow_mark(LoopObject *self, int64_t now_ns)
+void
+azs_slow_mark(LoopObject *self, int64_t now_ns)
 {
     self->mark_ns = now_ns;
     self->mark_ticks = self->ticker != NULL ? azs_ticker_now(self->ticker) : 0;
@@ -29,12 +29,6 @@ azs_slow_run_begins(LoopObject *self)
     int err = azs_ticker_start(&self->ticker,
                                period_ns > PERIOD_MIN_NS ? period_ns : PERIOD_MIN_NS);
     return err < 0 ? azs_set_errno(err) : 0;
-}
-
-void
-azs_slow_turn_begins(LoopObject *self, int64_t now_ns)
-{
-    slow_mark(self, now_ns);
 }
 
 void
@@ -54,7 +48,7 @@ slow_took(LoopObject *self, bool debug, int64_t *took_ns)
     int64_t now_ns = azs_clock_ns();
     *took_ns = now_ns - self->mark_ns;
     azs_stats_peak(&self->stats.longest_callback_ns, *took_ns);
-    slow_mark(self, now_ns);
+    azs_slow_mark(self, now_ns);
     return debug || (*took_ns >= self->slow_ns && self->slow_ns > 0);
 }
 
@@ -71,7 +65,7 @@ slow_tell(LoopObject *self, PyObject *tell, PyObject **args, size_t nargs,
     args[nargs] = took;
     PyObject *told = PyObject_VectorcallMethod(tell, args, nargs + 1, NULL);
     Py_DECREF(took);
-    slow_mark(self, azs_clock_ns()); /* telling is nobody's time */
+    azs_slow_mark(self, azs_clock_ns()); /* telling is nobody's time */
     if (told == NULL)
         return -1;
     if (told == Py_True)
@@ -95,7 +89,7 @@ azs_slow_run_handle_debug(LoopObject *self, HandleObject *handle)
 {
     Py_XSETREF(self->current_handle, Py_NewRef(handle));
     self->slow_reported = false;
-    slow_mark(self, azs_clock_ns());
+    azs_slow_mark(self, azs_clock_ns());
     int res = azs_handle_run(handle);
     Py_CLEAR(self->current_handle);
     return res < 0 ? -1 : azs_slow_handle_ran(self, handle, true);
@@ -128,7 +122,7 @@ slow_enter(LoopObject *loop)
 {
     slow_outer outer = {loop->mark_ns, loop->mark_ticks, loop->debug};
     if (outer.debug || azs_slow_ticked(loop))
-        slow_mark(loop, azs_clock_ns());
+        azs_slow_mark(loop, azs_clock_ns());
     return outer;
 }
 

@@ -6,6 +6,7 @@
 #include <netinet/tcp.h>
 
 #include "base/sys.h"
+#include "loop/report.h"
 #include "net/server_clients.h"
 #include "net/stream.h"
 #include "py/args.h"
@@ -39,14 +40,7 @@ report(ListenerObject *self, PyObject *sock, const char *message)
     PyObject *res = PyObject_CallMethod((PyObject *)self->loop, "_accept_failed", "sOO",
                                         message, exc, sock);
     Py_DECREF(exc);
-    if (res == NULL) {
-        if (azs_exc_leaves_loop())
-            return -1;
-        PyErr_WriteUnraisable((PyObject *)self);
-        return 0;
-    }
-    Py_DECREF(res);
-    return 0;
+    return azs_reported_steal(res, (PyObject *)self);
 }
 
 /* Makes the protocol and the transport of an accepted connection; takes the fd.
