@@ -32,6 +32,14 @@ _SPAN_KINDS = {
 }
 
 
+def _attributes(call: ObservedCall) -> dict[str, str]:
+    return {
+        "rpc.system": "aiozmq",
+        "rpc.method": call.name,
+        "aiozmq.kind": call.kind,
+    }
+
+
 class RpcObserver(Observer):
     """A span for each call, and its duration, at the side whose observer it is.
 
@@ -66,11 +74,7 @@ class RpcObserver(Observer):
             call.name,
             parent,
             _SPAN_KINDS[call.side, is_rpc],
-            {
-                "rpc.system": "aiozmq",
-                "rpc.method": call.name,
-                "aiozmq.kind": call.kind,
-            },
+            _attributes(call),
         )
         call.state = span
         if call.side == "server":
@@ -80,11 +84,7 @@ class RpcObserver(Observer):
             propagate.inject(call.carrier, trace.set_span_in_context(span))
 
     def call_ended(self, call: ObservedCall) -> None:
-        attributes = {
-            "rpc.system": "aiozmq",
-            "rpc.method": call.name,
-            "aiozmq.kind": call.kind,
-        }
+        attributes = _attributes(call)
         span = call.state
         if call.error is not None:
             attributes["error.type"] = type(call.error).__qualname__

@@ -75,6 +75,11 @@ def _by_password(users: Mapping[str, str]) -> Callable[[PeerCredentials], bool]:
     return check
 
 
+def _status(allowed: Any) -> int:
+    # Nothing but True lets anybody in: a forgotten return does not.
+    return 200 if allowed is True else 400
+
+
 class Authenticator:
     """Asks a callable, and answers the peer when it knows."""
 
@@ -107,7 +112,7 @@ class Authenticator:
         if inspect.isawaitable(answer):
             self._tasks[peer] = self._loop.create_task(self._wait(peer, answer))
         else:
-            self._decide(peer, answer)
+            peer._decide(_status(answer))
 
     async def _wait(self, peer: Any, answer: Awaitable[bool]) -> None:
         status = 500
@@ -116,15 +121,11 @@ class Authenticator:
         except Exception as exc:
             self._report(exc)
         else:
-            status = 200 if allowed is True else 400
+            status = _status(allowed)
         # Another connection's, if this one has ended.
         if self._tasks.get(peer) is asyncio.current_task():
             del self._tasks[peer]
             peer._decide(status)
-
-    def _decide(self, peer: Any, allowed: Any) -> None:
-        # Nothing but True lets anybody in: a forgotten return does not.
-        peer._decide(200 if allowed is True else 400)
 
     def _report(self, exc: Exception) -> None:
         self._loop.call_exception_handler(
