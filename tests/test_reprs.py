@@ -6,15 +6,9 @@ import socket
 import pytest
 import zmq
 
-from aiozmq_speedups import _ext, create_zmq_stream, new_event_loop, rpc, zmq_asyncio
+from aiozmq_speedups import _ext, create_zmq_stream, rpc, zmq_asyncio
 
-
-@pytest.fixture
-def loop():
-    loop = new_event_loop()
-    yield loop
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
+pytestmark = pytest.mark.loops("speedups")
 
 
 @pytest.fixture(params=["libzmq", "native"])

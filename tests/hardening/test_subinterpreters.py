@@ -39,24 +39,42 @@ left_behind[0].call_soon(print)
 left_behind[0].call_later(10, left_behind)
 """
 
-PROGRAM = """
+#: Make one, with the main one's GIL or with its own, and run code in it.
+INTERPRETERS = """
 import sys
 if sys.version_info >= (3, 13):
     import _interpreters as interpreters
-    make = lambda: interpreters.create("legacy")
+    make = lambda isolated: interpreters.create("isolated" if isolated else "legacy")
     def run(i, code):
         failure = interpreters.run_string(i, code)
         assert failure is None, failure
 else:
     import _xxsubinterpreters as interpreters
-    make = lambda: interpreters.create(isolated=False)
+    make = lambda isolated: interpreters.create(isolated=isolated)
     run = interpreters.run_string
+"""
+
+
+def output_of(program):
+    """What it prints in a process of its own."""
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    return process.stdout
+
+
+PROGRAM = """
 import aiozmq_speedups._ext, asyncio
 inner = {inner!r}.format(path=aiozmq_speedups._ext.core.__file__)
 run_main = lambda: aiozmq_speedups.run(asyncio.sleep(0, "main"))
 for _ in range(3):
     assert run_main() == "main"
-    first, second = make(), make()
+    first, second = make(False), make(False)
     run(first, inner)
     run(second, inner)
     interpreters.destroy(first)
@@ -69,15 +87,7 @@ print("done")
 
 
 def test_interpreters_come_and_go():
-    process = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(inner=INNER)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    assert process.stdout == "done\n"
+    assert output_of(INTERPRETERS + PROGRAM.format(inner=INNER)) == "done\n"
 
 
 COPIES = """
@@ -114,15 +124,7 @@ print("done")
 
 
 def test_copies_of_the_module_are_collected():
-    process = subprocess.run(
-        [sys.executable, "-c", COPIES],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    assert process.stdout.endswith("done\n")
+    assert output_of(COPIES).endswith("done\n")
 
 
 ISOLATED = """
@@ -158,23 +160,13 @@ for _ in range(3):
 """
 
 SEVERAL = """
-import sys, threading
-if sys.version_info >= (3, 13):
-    import _interpreters as interpreters
-    make = lambda: interpreters.create("isolated")
-    def run(i, code):
-        failure = interpreters.run_string(i, code)
-        assert failure is None, failure
-else:
-    import _xxsubinterpreters as interpreters
-    make = lambda: interpreters.create(isolated=True)
-    run = interpreters.run_string
+import threading
 code = {code!r}
 exec(code)  # the main one has one, too
 failures = []
 
 def work():
-    one = make()
+    one = make(True)
     try:
         run(one, code)
     except BaseException as exc:
@@ -193,12 +185,4 @@ print(failures or "done")
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="since Python 3.12")
 def test_interpreters_with_a_gil_of_their_own():
-    process = subprocess.run(
-        [sys.executable, "-c", SEVERAL.format(code=ISOLATED)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr
-    assert process.stdout == "done\n"
+    assert output_of(INTERPRETERS + SEVERAL.format(code=ISOLATED)) == "done\n"

@@ -7,8 +7,10 @@ import importlib
 import pytest
 from parity import Implementation
 
-from aiozmq_speedups import new_event_loop, rpc
+from aiozmq_speedups import rpc
 from aiozmq_speedups.rpc import ObservedCall, Observer
+
+pytestmark = pytest.mark.loops("speedups")
 
 KINDS = ("rpc", "pipeline", "pubsub")
 
@@ -64,14 +66,6 @@ class Handler(rpc.AttrHandler):
     async def forever(self):
         self.begun.set()
         await asyncio.get_running_loop().create_future()
-
-
-@pytest.fixture
-def loop():
-    loop = new_event_loop()
-    yield loop
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
 
 
 @pytest.fixture

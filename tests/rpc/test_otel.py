@@ -18,13 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from aiozmq_speedups.otel import RpcObserver, observe_loop
 
-
-@pytest.fixture
-def loop():
-    loop = new_event_loop()
-    yield loop
-    loop.run_until_complete(asyncio.sleep(0))
-    loop.close()
+pytestmark = pytest.mark.loops("speedups")
 
 
 class Telemetry:

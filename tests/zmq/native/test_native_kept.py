@@ -16,19 +16,23 @@ from raw_peer import RawServer, frame, greeting, ready
 pytestmark = pytest.mark.parametrize("engine", ["libzmq", "native"])
 
 
+async def connecting(zmq_type, engine, port):
+    """A server of raw peers, its endpoint, and a transport that connects to it."""
+    server = RawServer()
+    endpoint = await server.listen(port)
+    transport, protocol = await open_transport(
+        zmq_type, connect=endpoint, engine=engine, linger=0, reconnect_interval=0.01
+    )
+    await transport.enable_monitor()
+    return server, endpoint, transport, protocol
+
+
 def test_a_router_that_connects_keeps_what_it_sends_to_a_lost_peer(run, engine):
     async def go():
         with held_port() as port:
-            server = RawServer()
-            endpoint = await server.listen(port)
-            transport, protocol = await open_transport(
-                zmq.ROUTER,
-                connect=endpoint,
-                engine=engine,
-                linger=0,
-                reconnect_interval=0.01,
+            server, endpoint, transport, protocol = await connecting(
+                zmq.ROUTER, engine, port
             )
-            await transport.enable_monitor()
             for number in range(3):
                 peer = await server.accept()
                 await peer.shake(b"DEALER", Identity=b"name")
@@ -66,16 +70,7 @@ def test_a_router_that_connects_keeps_what_it_sends_to_a_lost_peer(run, engine):
 def test_a_rep_that_connects_keeps_its_answer(run, engine):
     async def go():
         with held_port() as port:
-            server = RawServer()
-            endpoint = await server.listen(port)
-            transport, protocol = await open_transport(
-                zmq.REP,
-                connect=endpoint,
-                engine=engine,
-                linger=0,
-                reconnect_interval=0.01,
-            )
-            await transport.enable_monitor()
+            server, _, transport, protocol = await connecting(zmq.REP, engine, port)
             peer = await server.accept()
             await peer.shake(b"REQ")
             peer.write(frame(b"", more=True) + frame(b"question"))
