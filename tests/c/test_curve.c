@@ -14,8 +14,11 @@ static uint8_t public_keys[2][AZS_ZMTP_KEY_SIZE], secret_keys[2][AZS_ZMTP_KEY_SI
 static end
 curve_end(bool as_server)
 {
-    for (int i = 0; i < 2 && secret_keys[i][0] == 0; i++)
+    /* A flag: a key may have any octet, 0 too. */
+    static bool have_keys;
+    for (int i = 0; i < 2 && !have_keys; i++)
         libsodium()->keypair(public_keys[i], secret_keys[i]);
+    have_keys = true;
     end e = {.config = {.mechanism = AZS_ZMTP_CURVE, .as_server = as_server}};
     e.config.type = as_server ? AZS_ZMTP_ROUTER : AZS_ZMTP_DEALER;
     e.config.identity = (const uint8_t *)"cli";
