@@ -152,6 +152,20 @@ def test_every_name_is_there():
         aiozmq_speedups.no_such_name  # noqa: B018
 
 
+def test_no_import_opens_a_descriptor():
+    out = python(
+        """
+        import os
+        before = os.listdir("/proc/self/fd")
+        import aiozmq_speedups
+        for name in aiozmq_speedups.__all__:
+            getattr(aiozmq_speedups, name)
+        print(sorted({*os.listdir("/proc/self/fd")} - {*before}))
+        """
+    )
+    assert out == "[]\n"
+
+
 def test_public_names_say_where_they_are_public():
     """Where the code is in a private module; ZmqOptions' comments are its docs."""
     import aiozmq_speedups

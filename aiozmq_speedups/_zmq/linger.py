@@ -38,21 +38,23 @@ class Sockets:
     """The sockets of a loop that libzmq has not freed yet."""
 
     def __init__(self) -> None:
-        # Without epoll there is nothing to know, and nothing is waited for.
-        self._epoll = select.epoll() if hasattr(select, "epoll") else None
+        self._epoll: select.epoll | None = None  # once there is a socket
         self._fds: set[int] = set()
         self._pid = os.getpid()
 
     def add(self, fd: int) -> None:
         """A socket was made that has `fd` as its ZMQ_FD."""
-        if self._epoll is not None:
-            try:
-                self._epoll.register(fd, 0)
-            except FileExistsError:
-                pass  # another transport of the same socket
-            except OSError:
-                return  # ENOMEM, ENOSPC: it is not waited for
-            self._fds.add(fd)
+        if not hasattr(select, "epoll"):
+            return  # there is nothing to know, and nothing is waited for
+        try:
+            if self._epoll is None:
+                self._epoll = select.epoll()
+            self._epoll.register(fd, 0)
+        except FileExistsError:
+            pass  # another transport of the same socket
+        except OSError:
+            return  # EMFILE, ENOMEM, ENOSPC: it is not waited for
+        self._fds.add(fd)
 
     def wait(self, deadline: float) -> None:
         """Waits until all are freed, and logs how many are not at `deadline`."""
