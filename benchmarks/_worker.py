@@ -34,6 +34,27 @@ GRACE_SECONDS = 2.0
 """How long a thread may take to end after it was joined by its owner."""
 
 
+def end_run() -> list[str]:
+    """Ends every zmq context, and names the sockets that were still open.
+
+    aiozmq and this package share ``zmq.Context.instance()``, which owns
+    two threads; a fresh one is made for the next run.
+    """
+    gc.collect()
+    leaks = []
+    shared: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+    contexts = [o for o in gc.get_objects() if isinstance(o, zmq.Context)]
+    for context in contexts:
+        if context.closed:
+            continue
+        sockets = [s for s in context._sockets if not s.closed]
+        leaks += [f"socket {s.type!r}" for s in sockets]
+        if context is not shared and not context._shadow:
+            leaks.append("zmq context")
+        context.destroy(linger=0)
+    return leaks
+
+
 class ResourceCheck:
     """Compares descriptors, threads and zmq contexts before and after a run."""
 
@@ -59,30 +80,9 @@ class ResourceCheck:
                 continue  # it ended meanwhile
         return found
 
-    @staticmethod
-    def _close_zmq() -> list[str]:
-        """Ends every zmq context, and names the sockets that were still open.
-
-        aiozmq and this package share ``zmq.Context.instance()``, which owns
-        two threads; a fresh one is made for the next run.
-        """
-        leaks = []
-        shared: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
-        contexts = [o for o in gc.get_objects() if isinstance(o, zmq.Context)]
-        for context in contexts:
-            if context.closed:
-                continue
-            sockets = [s for s in context._sockets if not s.closed]
-            leaks += [f"socket {s.type!r}" for s in sockets]
-            if context is not shared and not context._shadow:
-                leaks.append("zmq context")
-            context.destroy(linger=0)
-        return leaks
-
     def finish(self) -> list[str]:
         """What the run left behind, empty where it freed everything."""
-        gc.collect()
-        leaks = self._close_zmq()
+        leaks = end_run()
         deadline = time.monotonic() + GRACE_SECONDS
         while True:
             after = self._count()
@@ -105,9 +105,8 @@ def measure(row_id: str, count: int) -> dict[str, Any]:
     row = _simple_rows.ROWS[row_id]
     try:
         if row_id not in _warm:
-            check = ResourceCheck()
             _simple_rows.run(row, WARM_UP)
-            check.finish()
+            end_run()
             _warm.add(row_id)
         check = ResourceCheck()
         seconds = _simple_rows.run(row, count)

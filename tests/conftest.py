@@ -198,12 +198,15 @@ def _warm_up():
     # What is opened once a process and kept: not a leak of the first test.
     import zmq
 
+    from aiozmq_speedups._zmq import linger
+
     context = zmq.Context.instance()
     a, b = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
     port = a.bind_to_random_port("tcp://127.0.0.1")
     b.connect(f"tcp://127.0.0.1:{port}")
     a.send(b"")
     b.recv()
+    linger.others_sockets().add(a.getsockopt(zmq.FD))
     a.close()
     b.close()
     try:
