@@ -363,6 +363,9 @@ class _BaseTransport(ZmqTransport):
             try:
                 result = operation(zmq_sock)
             except zmq.ZMQError as exc:
+                if exc.errno == errno.EINVAL and "://" not in endpoint:
+                    hint = "an endpoint begins with its transport, as in tcp://"
+                    raise OSError(exc.errno, f"{exc.strerror}: {hint}") from exc
                 raise _os_error(exc) from exc
         except Exception as exc:
             fut.set_exception(exc)

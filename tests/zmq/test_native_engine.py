@@ -114,6 +114,7 @@ def test_wrong_endpoints(run, endpoint, err):
     with pytest.raises(OSError) as raised:
         run(open_transport(zmq.PULL, bind=endpoint, engine="native"))
     assert raised.value.errno == err
+    assert ("as in tcp://" in str(raised.value)) == (endpoint == "nonsense")
 
 
 def test_the_socket_s_object(run):

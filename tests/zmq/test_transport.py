@@ -743,6 +743,17 @@ def test_bad_endpoints(run, method):
     run(go())
 
 
+@pytest.mark.parametrize("method", ["bind", "connect"])
+@pytest.mark.parametrize("endpoint", ["127.0.0.1:5555", "localhost", ""])
+def test_endpoints_without_a_transport(run, method, endpoint):
+    with pytest.raises(
+        OSError, match="begins with its transport, as in tcp://"
+    ) as info:
+        run(open_transport(zmq.DEALER, **{method: endpoint}))
+    assert info.value.errno == errno.EINVAL
+    assert f"Invalid argument (addr={endpoint!r})" in str(info.value)
+
+
 def test_subscriptions(run):
     async def go():
         tr, _ = await open_transport(zmq.SUB)
