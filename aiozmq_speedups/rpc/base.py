@@ -281,7 +281,10 @@ class _BaseServerProtocol(_BaseProtocol):
     ) -> None:
         super().__init__(loop, translation_table=translation_table)
         if not isinstance(handler, AbstractHandler):
-            raise TypeError("handler must implement AbstractHandler")
+            hint = ""
+            if isinstance(handler, type):
+                hint = f": {handler.__name__} is a class, give an instance of it"
+            raise TypeError(f"handler must implement AbstractHandler{hint}")
         self.handler: AbstractHandler = handler
         self.log_exceptions = log_exceptions
         self.exclude_log_exceptions = tuple(exclude_log_exceptions)

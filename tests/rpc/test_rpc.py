@@ -271,6 +271,40 @@ def test_type_of_handler(ours, run):
     run(go())
 
 
+def test_a_class_for_a_handler(ours, run):
+    """It is forgotten parentheses, most likely."""
+
+    class Handler(ours.rpc.AttrHandler):
+        pass
+
+    async def go():
+        for kind in "rpc", "pipeline", "pubsub":
+            with pytest.raises(TypeError, match="Handler is a class, give an instance"):
+                async with ours.served(kind, Handler):
+                    pass
+
+    run(go())
+
+
+def test_a_class_that_is_a_handler(impl, run):
+    @impl.rpc.method
+    def func():
+        return 1
+
+    class Meta(type):
+        def __getitem__(cls, name):
+            return {"func": func}[name]
+
+    class Handler(metaclass=Meta):
+        pass
+
+    async def go():
+        async with impl.served("rpc", Handler) as (client, _):
+            assert await client.call.func() == 1
+
+    run(go())
+
+
 @rpc_test()
 async def test_service_transport(impl, client, service, handlers):
     for serv in (client, service):
