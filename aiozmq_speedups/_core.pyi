@@ -229,6 +229,7 @@ class RpcClient:
 
 class RpcServer:
     handler: Any
+    last_name: str | None
     packer: Any
     refusing: bool
     unstarted: int

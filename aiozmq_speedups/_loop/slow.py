@@ -195,17 +195,17 @@ class Slow:
         told = self.get_debug() and seconds >= self.slow_callback_duration
         if told and method:
             base_events.logger.warning(
-                "Executing %s.%s() of %r took %.3f seconds",
+                "Executing %s.%s() of %s took %.3f seconds",
                 type(what).__qualname__,
                 method,
-                what,
+                repr(what),  # as it is now
                 seconds,
             )
         elif told:
             base_events.logger.warning(
-                "Executing the %s %r took %.3f seconds",
+                "Executing the %s %s took %.3f seconds",
                 "I/O of" if method is False else "protocol factory",
-                what,
+                repr(what),
                 seconds,
             )
         if not self._slow_ns or seconds * 1e9 < self._slow_ns:

@@ -215,10 +215,10 @@ class _Server(_Observed):
             if not call.handed_on:
                 self._end(call)
 
-    def spawn(self, coro: Any) -> Any:
+    def spawn(self, coro: Any, name: str) -> Any:
         call = _current.get()
         call.handed_on = True
-        task = super().spawn(coro)  # type: ignore[misc]
+        task = super().spawn(coro, name)  # type: ignore[misc]
         if task.done():
             self._task_ended(call, task)
         else:

@@ -111,6 +111,7 @@ class OneWayServerProtocol(_BaseServerProtocol):
         except Exception as exc:
             self.log_malformed(data, exc)
             return
+        self.last_name = name
         try:
             func, spec = self.dispatch(name)
             if not (
@@ -120,13 +121,13 @@ class OneWayServerProtocol(_BaseServerProtocol):
             ):
                 args, kwargs = self.check_args(spec, args, kwargs)
             if spec.is_coroutine or self.unstarted:
-                self.spawn(self._run(func, spec, args, kwargs, name))
+                self.spawn(self._run(func, spec, args, kwargs, name), name)
                 return
             result = func(*args, **kwargs)
             if isawaitable(result):
                 # A plain function that has begun something to wait for.
                 func = lambda *args, **kwargs: result  # noqa: E731
-                self.spawn(self._run(func, spec, args, kwargs, name))
+                self.spawn(self._run(func, spec, args, kwargs, name), name)
             elif result is not None:
                 logger.warning(self.not_none_message, name)
         except (KeyboardInterrupt, SystemExit):

@@ -72,6 +72,7 @@ class _ServerProtocol(_BaseServerProtocol):
             self.log_malformed(data, exc)
             self._reply_error(route, req_id, ParametersError(repr(exc)))
             return
+        self.last_name = name
         try:
             func, spec = self.dispatch(name)
             if not (
@@ -106,7 +107,7 @@ class _ServerProtocol(_BaseServerProtocol):
         req_id: int,
         name: str,
     ) -> None:
-        self.spawn(self._run(func, spec, args, kwargs, route, req_id, name))
+        self.spawn(self._run(func, spec, args, kwargs, route, req_id, name), name)
 
     def _start_awaiting(self, result: Any, *call: Any) -> bool:
         """Awaits what a plain function gave where that can be done."""

@@ -297,6 +297,12 @@ class _BaseServerProtocol(_BaseProtocol):
         self.held = False
         # Shutting down: nothing new is run.
         self.refusing = False
+        # What was called last: who tells of slow calls has it from the repr.
+        self.last_name: str | None = None
+
+    def __repr__(self) -> str:
+        called = "" if self.last_name is None else f" called={self.last_name[:100]!r}"
+        return f"<{type(self).__name__}{called}>"
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
@@ -343,13 +349,17 @@ class _BaseServerProtocol(_BaseProtocol):
         except TypeError as exc:
             raise ParametersError(repr(exc)) from exc
 
-    def spawn(self, coro: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Runs a coroutine in a task that lives no longer than the connection."""
+    def spawn(self, coro: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Runs a coroutine in a task that lives no longer than the connection, and is
+        named as what is called."""
         loop = self.loop
         if _eager_task is not None and loop.get_task_factory() is None:
-            task = _eager_task(coro, loop=loop)
+            task = _eager_task(coro, loop=loop, name=name)
         else:
             task = loop.create_task(coro)
+            # A task factory of the user's may take no name, and give what has none.
+            if isinstance(task, asyncio.Task):
+                task.set_name(name)
             self.unstarted += 1
             loop.call_soon(self._one_started)
         if task.done():

@@ -20,6 +20,7 @@ typedef struct {
     PyObject *handler; /* owned */
     PyObject *packer;  /* owned: a _Packer */
     PyObject *write;   /* owned: the transport's, None while there is none */
+    PyObject *name;    /* owned: what was called last; NULL before */
     Py_ssize_t unstarted;
     azs_rpc_sender from;
     bool by_attribute; /* handler[name] is getattr(handler, name) */
@@ -400,6 +401,7 @@ server_serve(RpcServerObject *self, PyObject *data, PyObject *const *frames)
         Py_XDECREF(known);
         return everyday < 0 ? NULL : receive_slowly(self, data);
     }
+    Py_XSETREF(self->name, Py_NewRef(req.name));
     PyObject *packed = run(self, frames[1], known, &req);
     if (azs_likely(packed != NULL)) {
         res = reply(self, &req, packed);
@@ -468,6 +470,7 @@ server_traverse(RpcServerObject *self, visitproc visit, void *arg)
     Py_VISIT(self->handler);
     Py_VISIT(self->packer);
     Py_VISIT(self->write);
+    Py_VISIT(self->name);
     return 0;
 }
 
@@ -478,6 +481,7 @@ server_clear(RpcServerObject *self)
     Py_CLEAR(self->handler);
     Py_CLEAR(self->packer);
     Py_CLEAR(self->write);
+    Py_CLEAR(self->name);
     return 0;
 }
 
@@ -502,6 +506,7 @@ static PyMemberDef server_members[] = {
     {"handler", T_OBJECT, offsetof(RpcServerObject, handler)},
     {"packer", T_OBJECT, offsetof(RpcServerObject, packer)},
     {"_write", T_OBJECT, offsetof(RpcServerObject, write)},
+    {"last_name", T_OBJECT, offsetof(RpcServerObject, name)},
     {"unstarted", T_PYSSIZET, offsetof(RpcServerObject, unstarted)},
     {"refusing", T_BOOL, offsetof(RpcServerObject, refusing)},
     {"_by_attribute", T_BOOL, offsetof(RpcServerObject, by_attribute)},
