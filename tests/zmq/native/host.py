@@ -6,6 +6,7 @@ to and come from the datagram socket CABLE: the test is the wire.
 
 import asyncio
 import fcntl
+import itertools
 import json
 import os
 import socket
@@ -81,12 +82,19 @@ class End(ZmqProtocol):
         if len(data) == 3:
             self.transport.write(data)  # a ROUTER's: back to where it came from
         self.got.append(int(data[-2]))
-        if self.got[-1] == self.total - 1:
+        if self.got[-1] >= self.total - 1 and not self.done.done():
             self.done.set_result(None)
+
+    async def send(self):
+        """`total` messages and, lest a late cut has taken the last, some more."""
+        for self.next in itertools.count():
+            await self.room.wait()
+            self.transport.write([b"%d" % self.next, b"x" * 200])
+            await asyncio.sleep(INTERVAL if self.next < self.total else 0.05)
 
 
 async def main(role, engine, heartbeat, total):
-    options = {}
+    options, sending = {}, None
     if heartbeat:
         options = {"heartbeat_interval": heartbeat, "heartbeat_timeout": 3 * heartbeat}
     kind = {"push": zmq.PUSH, "pull": zmq.PULL, "dealer": zmq.DEALER}
@@ -102,20 +110,24 @@ async def main(role, engine, heartbeat, total):
     )
     if role == "dealer":
         transport.setsockopt(zmq.ROUTING_ID, b"the same")
+    elif role == "router":
+        # Its connection may come again before the end of the last one was seen.
+        transport.setsockopt(zmq.ROUTER_HANDOVER, 1)
     await transport.enable_monitor()
     if role in ("pull", "router"):
         await transport.bind(f"tcp://{SERVER}:5555")
         say("ready")
     else:
         await transport.connect(f"tcp://{SERVER}:5555")
-        for end.next in range(total):
-            await end.room.wait()
-            transport.write([b"%d" % end.next, b"x" * 200])
-            await asyncio.sleep(INTERVAL)
+        sending = asyncio.create_task(end.send())
     if role != "push":
         await end.done
+        say("done")
+    # The loop goes on: the other may wait for what is still on its way.
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     say("end", json.dumps(end.got))
-    sys.stdin.readline()
+    if sending is not None:
+        sending.cancel()
     transport.close()
 
 

