@@ -477,7 +477,9 @@ class Player:
             lambda: End(kind),
             engine=engine,
             linger=0,
-            sndhwm=HWM,
+            # A partner may have more to answer at once than the subject may queue: a
+            # ROUTER would drop what is above its mark.
+            sndhwm=HWM if mine else 20 * HWM,
             reconnect_interval=0.005,
         )
         if kind in (zmq.DEALER, zmq.ROUTER, zmq.REQ):
