@@ -135,10 +135,12 @@ async def endpoint(family="ipv4", *, factory=Recorder, tmp_path=None, **kwargs):
             await pr.lost
 
 
-def refused_address(family="ipv4"):
-    """Where nobody listens."""
+@contextlib.contextmanager
+def refusing_socket(family="ipv4"):
+    """At its address nobody listens, and nobody else can: it hears but itself."""
     with bound_socket(family) as sock:
-        return sock.getsockname()
+        sock.connect(sock.getsockname())
+        yield sock
 
 
 def backlog(transport):

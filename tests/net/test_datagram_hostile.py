@@ -15,7 +15,7 @@ from datagrams import (
     endpoint,
     fill,
     is_ours,
-    refused_address,
+    refusing_socket,
 )
 from waiting import until
 
@@ -449,10 +449,8 @@ def test_errors_that_beget_errors_within_a_callback(loop, contexts):
 
 
 def test_a_refused_peer_and_hostile_errors(loop, contexts):
-    async def main():
-        tr, pr = await loop.create_datagram_endpoint(
-            Recorder, remote_addr=refused_address()
-        )
+    async def main(name):
+        tr, pr = await loop.create_datagram_endpoint(Recorder, remote_addr=name)
 
         def on_error(exc):
             if len(pr.errors) < 3:
@@ -474,7 +472,8 @@ def test_a_refused_peer_and_hostile_errors(loop, contexts):
             tr.abort()
         assert await pr.lost is None
 
-    loop.run_until_complete(main())
+    with refusing_socket() as sock:
+        loop.run_until_complete(main(sock.getsockname()))
 
 
 # ---- connection_made and connection_lost
