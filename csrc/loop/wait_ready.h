@@ -15,7 +15,8 @@
  *   weak reference tells), so a descriptor number that was closed and used
  *   again is registered again.
  * - A wait begins only where the kernel has said EAGAIN since the last event. That a
- *   read was short says less: with SO_RCVLOWAT what comes then may be no event.
+ *   read was short says less: with SO_RCVLOWAT what comes then may be no event, and
+ *   what has come is to be had without waiting, by a read in asyncio.timeout(0), say.
  * - Whatever the user does behind our back, dup2() onto the descriptor say,
  *   a wait that rests on a kept registration has epoll asked to look again once
  *   the loop has been idle for a moment.

@@ -129,6 +129,22 @@ def test_what_comes_below_the_low_water_mark(loop):
     loop.run_until_complete(main())
 
 
+def test_what_has_come_since_a_short_read(loop, pair):
+    """Is had without waiting: who has no time to wait gets it, too."""
+
+    async def main():
+        a, b = pair
+        waiting = asyncio.create_task(loop.sock_recv(a, 100))
+        await asyncio.sleep(0)
+        b.send(b"x")
+        assert await waiting == b"x"
+        b.send(b"y")
+        async with asyncio.timeout(0):
+            assert await loop.sock_recv(a, 100) == b"y"
+
+    loop.run_until_complete(main())
+
+
 def test_nothing_is_kept_of_who_awaited(loop, pair):
     """The exception that brought the result is used again, without its traceback."""
 
