@@ -93,7 +93,15 @@ _MODULE_OF = {
     "version": "_version",
     "version_info": "_version",
 }
-_SUBMODULES = {"core", "interface", "loop", "selector", "stream", "zmq_asyncio"}
+_SUBMODULES = {
+    "constants",
+    "core",
+    "interface",
+    "loop",
+    "selector",
+    "stream",
+    "zmq_asyncio",
+}
 
 
 def __getattr__(name: str) -> Any:

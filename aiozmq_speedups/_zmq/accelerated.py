@@ -5,11 +5,10 @@ from __future__ import annotations
 from contextvars import Context
 from typing import TYPE_CHECKING
 
-import zmq
-
 from aiozmq_speedups import _ext
-from aiozmq_speedups._zmq import engine_libzmq
+from aiozmq_speedups._zmq import engine_libzmq, pyzmq
 from aiozmq_speedups._zmq.pure import _PyZmqTransport
+from aiozmq_speedups._zmq.pyzmq import zmq
 from aiozmq_speedups._zmq.transport import _BaseTransport, _Protocol, _Socket
 
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ def _choose_transport() -> tuple[type[_BaseTransport], str]:
     """The transport class to use, and why, in one sentence."""
     if _ext.core is None:
         return _PyZmqTransport, f"pure Python: {_ext.reason}"
+    if pyzmq.missing is not None:
+        return _CZmqTransport, f"C, on the native engine only: {pyzmq.missing}"
     _ext.core._set_zmq_socket_class(zmq.Socket)
     socket_type, path = engine_libzmq.backend()
     if path is None or ".cython." not in socket_type.__module__:

@@ -7,8 +7,6 @@ import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack
 
-import zmq
-
 from aiozmq_speedups._zmq import engine_libzmq, engine_native
 from aiozmq_speedups._zmq.accelerated import transport_class, transport_info
 from aiozmq_speedups._zmq.engine_auto import AutoSocket
@@ -22,6 +20,7 @@ from aiozmq_speedups._zmq.options import (
     key_option,
 )
 from aiozmq_speedups._zmq.pure import _PyZmqTransport
+from aiozmq_speedups._zmq.pyzmq import zmq
 from aiozmq_speedups._zmq.transport import _os_error, _Socket
 from aiozmq_speedups.util import check_engine
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
 from aiozmq_speedups._zmq import engine_libzmq
 from aiozmq_speedups._zmq.engine_native import NativeSocket, serves, serves_option
+from aiozmq_speedups._zmq.pyzmq import zmq
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -16,7 +16,8 @@ import itertools
 import sys
 from typing import TYPE_CHECKING, Any
 
-import zmq
+from aiozmq_speedups._zmq import pyzmq
+from aiozmq_speedups._zmq.pyzmq import z85, zmq
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,6 +94,8 @@ def send(sock: Socket, frames: Sequence[Any]) -> None:
 def backend() -> tuple[type[Any], str | None]:
     """The class of pyzmq's backend that sockets derive from, and the file that it is
     in, which libzmq's functions are found by."""
+    if pyzmq.missing is not None:
+        return _Base, pyzmq.library
     module = sys.modules.get(_Base.__module__)
     return _Base, getattr(module, "__file__", None)
 
@@ -207,20 +210,18 @@ def has_curve() -> bool:
 
 def encode_key(key: bytes) -> bytes:
     """The 40 characters of Z85 for 32 bytes."""
-    from zmq.utils import z85
-
     encoded: bytes = z85.encode(key)
     return encoded
 
 
 def decode_key(text: bytes) -> bytes:
     """The 32 bytes of 40 characters; ValueError or others where they are not Z85."""
-    from zmq.utils import z85
-
     decoded: bytes = z85.decode(text)
     return decoded
 
 
-def public_key(secret: bytes) -> bytes:
-    """The public key of a secret one, both of 32 bytes."""
+def public_key(secret: bytes) -> bytes | None:
+    """The public key of a secret one, both of 32 bytes; None where pyzmq is missing."""
+    if pyzmq.missing is not None:
+        return None
     return decode_key(zmq.curve_public(encode_key(secret)))

@@ -14,8 +14,6 @@ import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
 from aiozmq_speedups import _ext
 from aiozmq_speedups._zmq import engine_libzmq
 from aiozmq_speedups._zmq.native_auth import Authenticator
@@ -29,6 +27,7 @@ from aiozmq_speedups._zmq.native_links import (
     _resolve_local,
 )
 from aiozmq_speedups._zmq.native_zap import Zap
+from aiozmq_speedups._zmq.pyzmq import zmq
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

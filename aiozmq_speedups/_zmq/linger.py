@@ -16,9 +16,8 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
 from aiozmq_speedups._zmq import engine_libzmq, engine_native
+from aiozmq_speedups._zmq.pyzmq import zmq
 from aiozmq_speedups.log import logger
 
 if TYPE_CHECKING:

@@ -15,9 +15,8 @@ import weakref
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-import zmq
-
 from aiozmq_speedups._zmq import engine_libzmq
+from aiozmq_speedups._zmq.pyzmq import zmq
 from aiozmq_speedups.interface import ZmqProtocol
 from aiozmq_speedups.log import logger as package_logger
 

@@ -10,7 +10,7 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
-import zmq
+from aiozmq_speedups._zmq.pyzmq import zmq
 
 if TYPE_CHECKING:
     from aiozmq_speedups._zmq.engine_native import NativeSocket

@@ -14,9 +14,8 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
 from aiozmq_speedups._zmq import engine_libzmq
+from aiozmq_speedups._zmq.pyzmq import zmq
 from aiozmq_speedups.interface import ZmqProtocol
 from aiozmq_speedups.log import logger
 

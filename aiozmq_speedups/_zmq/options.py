@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, TypedDict
 
-import zmq
-
 from aiozmq_speedups._zmq import engine_libzmq
+from aiozmq_speedups._zmq.pyzmq import zmq
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -248,7 +247,10 @@ def _check_curve(values: dict[str, Any]) -> None:
             "CURVE needs curve_server=True in a server, curve_serverkey in a client"
         )
     derived = engine_libzmq.public_key(values["curve_secretkey"])
-    if values.setdefault("curve_publickey", derived) != derived:
+    if derived is None:
+        if "curve_publickey" not in values:
+            raise ValueError("curve_publickey is needed too: pyzmq does not load here")
+    elif values.setdefault("curve_publickey", derived) != derived:
         raise ValueError("curve_publickey does not belong to curve_secretkey")
 
 

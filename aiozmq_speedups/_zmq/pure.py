@@ -10,8 +10,6 @@ from collections import deque
 from contextvars import Context, copy_context
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
 from aiozmq_speedups._zmq import engine_libzmq
 from aiozmq_speedups._zmq.engine_libzmq import (
     MESSAGE_ERRORS,
@@ -21,6 +19,7 @@ from aiozmq_speedups._zmq.engine_libzmq import (
     receive_from,
     send,
 )
+from aiozmq_speedups._zmq.pyzmq import zmq
 from aiozmq_speedups._zmq.transport import (
     _BaseTransport,
     _os_error,

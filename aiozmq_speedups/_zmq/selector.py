@@ -12,10 +12,9 @@ from collections.abc import Iterator, Mapping
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
 from typing import Any, Union
 
-import zmq
-
 from aiozmq_speedups._ext import EpollSelector
 from aiozmq_speedups._zmq import engine_libzmq
+from aiozmq_speedups._zmq.pyzmq import zmq
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "EpollSelector", "SelectorKey", "ZmqSelector"]
 

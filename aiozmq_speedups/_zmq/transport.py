@@ -16,8 +16,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import zmq
-
 from aiozmq_speedups._zmq import engine_libzmq, linger
 from aiozmq_speedups._zmq.linger import (
     close_transports,
@@ -34,6 +32,7 @@ from aiozmq_speedups._zmq.monitor import (
     check_backlog,
     check_events,
 )
+from aiozmq_speedups._zmq.pyzmq import zmq
 from aiozmq_speedups.interface import ZmqTransport
 from aiozmq_speedups.log import logger
 from aiozmq_speedups.util import _EndpointsSet, find_endpoint, water_marks

@@ -13,9 +13,8 @@ import errno
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-import zmq
-
 from aiozmq_speedups._zmq import engine_libzmq
+from aiozmq_speedups._zmq.pyzmq import zmq
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
-import zmq
+from aiozmq_speedups._zmq.pyzmq import zmq
 
 from ..core import ZmqOptions, create_zmq_connection
 from ._observe import Observer, observed

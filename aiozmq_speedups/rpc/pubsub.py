@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Unpack
 
-import zmq
+from aiozmq_speedups._zmq.pyzmq import zmq
 
 from .._zmq import engine_libzmq
 from ..core import ZmqOptions, create_zmq_connection

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, Unpack
 
-import zmq
+from aiozmq_speedups._zmq.pyzmq import zmq
 
 from ..core import ZmqOptions, create_zmq_connection
 from . import _fast

@@ -4,14 +4,15 @@ import subprocess
 import sys
 
 import pytest
+import zmq
+from certificate import tls  # noqa: F401
 
 from aiozmq_speedups._ext import core
 
 pytestmark = pytest.mark.skipif(core is None, reason="needs the C extension")
 
 
-# The package without its __init__, which imports pyzmq: that refuses
-# sub-interpreters.
+# The extension with nothing else of the package.
 INNER = """
 import os, selectors, socket, sys, types
 package = types.ModuleType("aiozmq_speedups")
@@ -174,7 +175,7 @@ def work():
     finally:
         interpreters.destroy(one)
 
-threads = [threading.Thread(target=work) for _ in range(3)]
+threads = [threading.Thread(target=work) for _ in range({at_once})]
 for thread in threads:
     thread.start()
 for thread in threads:
@@ -183,6 +184,150 @@ print(failures or "done")
 """
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="since Python 3.12")
+own_gil = pytest.mark.skipif(sys.version_info < (3, 12), reason="since Python 3.12")
+
+
+@own_gil
 def test_interpreters_with_a_gil_of_their_own():
-    assert output_of(INTERPRETERS + SEVERAL.format(code=ISOLATED)) == "done\n"
+    assert (
+        output_of(INTERPRETERS + SEVERAL.format(code=ISOLATED, at_once=3)) == "done\n"
+    )
+
+
+TLS = """
+import asyncio, ssl
+import aiozmq_speedups
+
+async def echo(reader, writer):
+    writer.write(await reader.readexactly(100_000))
+    await writer.drain()
+    writer.close()
+
+async def main():
+    server_side = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server_side.load_cert_chain({cert!r}, {key!r})
+    client_side = ssl.create_default_context(cafile={cert!r})
+    server = await asyncio.start_server(echo, "127.0.0.1", 0, ssl=server_side)
+    address = server.sockets[0].getsockname()
+    for _ in range(5):
+        reader, writer = await asyncio.open_connection(*address, ssl=client_side)
+        writer.write(b"x" * 100_000)
+        assert await reader.read() == b"x" * 100_000
+        writer.close()
+        await writer.wait_closed()
+    server.close()
+    await server.wait_closed()
+
+aiozmq_speedups.run(main(), tls="asyncio")
+"""
+
+
+@own_gil
+def test_tls_in_several(tls):  # noqa: F811
+    code = TLS.format(cert=str(tls.cert), key=str(tls.key))
+    program = INTERPRETERS + SEVERAL.format(code=code, at_once=3)
+    assert output_of(program) == "done\n"
+
+
+ZEROMQ = """
+import asyncio
+import aiozmq_speedups
+from aiozmq_speedups import constants as zmq, rpc
+
+class Handler(rpc.AttrHandler):
+    @rpc.method
+    def add(self, a, b):
+        return a + b
+
+    @rpc.method
+    async def fail(self):
+        raise KeyError("no")
+
+async def calls():
+    service = await rpc.serve_rpc(Handler(), bind="tcp://127.0.0.1:*")
+    (address,) = service.transport.bindings()
+    client = await rpc.connect_rpc(connect=address)
+    for i in range(100):
+        assert await client.call.add(i, 1) == i + 1
+    try:
+        await client.call.fail()
+    except KeyError as exc:
+        assert exc.args == ("no",)
+    for end in client, service:
+        end.close()
+        await end.wait_closed()
+
+async def streams():
+    server = await aiozmq_speedups.create_zmq_stream(
+        zmq.PULL, bind="tcp://127.0.0.1:*", curve_server=True,
+        curve_publickey={server[0]!r}, curve_secretkey={server[1]!r},
+        authenticate={{{client[0]!r}}},
+    )
+    (address,) = server.transport.bindings()
+    client = await aiozmq_speedups.create_zmq_stream(
+        zmq.PUSH, connect=address, curve_serverkey={server[0]!r},
+        curve_publickey={client[0]!r}, curve_secretkey={client[1]!r},
+    )
+    for i in range(100):
+        client.write([b"%d" % i, b"x" * 1000])
+    for i in range(100):
+        assert await server.read() == [b"%d" % i, b"x" * 1000]
+    for end in client, server:
+        end.close()
+
+async def errors():
+    create = aiozmq_speedups.create_zmq_connection
+    protocol = aiozmq_speedups.ZmqProtocol
+    try:
+        await create(protocol, zmq.PAIR, engine="libzmq")
+    except ImportError as exc:
+        assert 'engine="native"' in str(exc), exc
+    try:
+        await create(protocol, zmq.PULL, curve_server=True,
+                     curve_secretkey={server[1]!r})
+    except ValueError as exc:
+        assert "curve_publickey" in str(exc), exc
+    transport, _ = await create(protocol, zmq.SUB)
+    try:
+        transport.setsockopt(zmq.CONFLATE, 1)
+    except (OSError, ValueError) as exc:
+        assert 'engine="libzmq"' in str(exc), exc
+    transport.close()
+
+async def main():
+    await calls()
+    await streams()
+    await errors()
+
+factory = lambda: aiozmq_speedups.new_event_loop(zmq_engine="native")
+aiozmq_speedups.run(main(), loop_factory=factory)
+"""
+
+
+@own_gil
+def test_zeromq_by_the_native_engine():
+    """In several at once; the main one has loaded pyzmq, and libsodium with it."""
+    code = ZEROMQ.format(server=zmq.curve_keypair(), client=zmq.curve_keypair())
+    # rpc needs datetime: 3.13.0 corrupts its memory where several import that at once.
+    at_once = 3 if sys.version_info >= (3, 14) else 1
+    several = SEVERAL.replace("exec(code)", "import zmq")
+    program = INTERPRETERS + several.format(code=code, at_once=at_once)
+    assert output_of(program) == "done\n"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="since Python 3.14")
+def test_a_pool_of_interpreters():
+    """A loop in each, through the standard library's own pool."""
+    from concurrent.futures import InterpreterPoolExecutor
+
+    code = ZEROMQ.format(server=zmq.curve_keypair(), client=zmq.curve_keypair())
+    with InterpreterPoolExecutor(3) as pool:
+        assert list(pool.map(exec, [code] * 6, [{}] * 6)) == [None] * 6
+
+
+@own_gil
+def test_constants_are_those_of_pyzmq():
+    from aiozmq_speedups import constants
+
+    assert constants.DEALER is zmq.DEALER
+    assert constants.ZMQError is zmq.ZMQError
