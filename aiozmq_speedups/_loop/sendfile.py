@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import os
 import socket
@@ -95,6 +96,10 @@ class Sendfile(asyncio.SelectorEventLoop):
                     continue
                 except OSError as exc:
                     if sent > 0:
+                        if exc.errno == errno.ENOTCONN:  # EPIPE, elsewhere
+                            raise ConnectionError(
+                                "socket is not connected", errno.ENOTCONN
+                            ) from exc
                         raise
                     raise asyncio.SendfileNotAvailableError(
                         "os.sendfile call failed"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import inspect
 import io
 import os
@@ -301,6 +302,24 @@ def test_the_peer_had_gone_before(loop, pair, file):
                 await loop.sock_sendfile(pair[0], file, fallback=False)
 
     run(loop, main())
+
+
+@pytest.mark.parametrize(
+    ("code", "raised"), [(errno.ENOTCONN, ConnectionError), (errno.EIO, OSError)]
+)
+def test_an_error_after_a_part(loop, pair, file, monkeypatch, code, raised):
+    sendfile = os.sendfile
+
+    def send_once(out, in_, offset, count):
+        if offset > 0:
+            raise OSError(code, "no more")
+        return sendfile(out, in_, offset, 1000)
+
+    monkeypatch.setattr(os, "sendfile", send_once)
+    result, data = run(loop, sent(loop, pair, file, fallback=False))
+    assert result is raised
+    assert data == content(file)[:1000]
+    assert file.tell() == 1000
 
 
 def test_others_have_their_turns(loop, pair, file):
