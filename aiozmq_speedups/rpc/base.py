@@ -268,6 +268,9 @@ class _BaseProtocol(interface.ZmqProtocol):
 class _BaseServerProtocol(_BaseProtocol):
     """Finds the handler function of a call, checks the arguments, logs errors."""
 
+    #: What was called last: who tells of slow calls has it from the repr.
+    last_name: str | None = None
+
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
@@ -297,8 +300,6 @@ class _BaseServerProtocol(_BaseProtocol):
         self.held = False
         # Shutting down: nothing new is run.
         self.refusing = False
-        # What was called last: who tells of slow calls has it from the repr.
-        self.last_name: str | None = None
 
     def __repr__(self) -> str:
         called = "" if self.last_name is None else f" called={self.last_name[:100]!r}"
