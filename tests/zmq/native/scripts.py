@@ -431,6 +431,10 @@ class End(ZmqProtocol):
 # ---- playing ----
 
 
+class Missed(Exception):
+    """What the model promises has not come in time."""
+
+
 class Player:
     def __init__(self, model, engines, folder, patience):
         self.model = model
@@ -457,9 +461,13 @@ class Player:
                 self.subject = await self.end(None)
                 for step in self.model.steps:
                     await self.take(*step)
+            except Missed as exc:
+                self.history.append(("not", *exc.args))
             finally:
                 for end in (self.subject, *self.ends):
                     await self.close(end)
+                for end in self.all:
+                    self.forget(end)
         for end in self.all:
             self.history += [("fault", fault) for fault in end.faults]
             if not end.ordered():
@@ -472,10 +480,13 @@ class Player:
         kind = self.model.kind if mine else self.model.slots[name].kind
         engine = self.engines[not mine]
         name = b"s" if mine else b"p%d" % name
+        # A context of its own: its end is that of all that libzmq's threads do for it.
+        context = zmq.Context() if engine == "libzmq" else None
         _, end = await open_transport(
             kind,
             lambda: End(kind),
             engine=engine,
+            zmq_sock=context and context.socket(kind),
             linger=0,
             # A partner may have more to answer at once than the subject may queue: a
             # ROUTER would drop what is above its mark.
@@ -484,24 +495,33 @@ class Player:
         )
         if kind in (zmq.DEALER, zmq.ROUTER, zmq.REQ):
             end.transport.setsockopt(zmq.ROUTING_ID, name)
-        end.mine, end.name = mine, name
+        end.mine, end.name, end.context = mine, name, context
         await end.transport.enable_monitor()
         self.all.append(end)
         return end
 
     async def close(self, end):
+        """Closes it; what lingers goes on."""
         if end is not None and end.transport is not None:
+            lingers = end.transport.getsockopt(zmq.LINGER)
             end.transport.close()
             await self.until(lambda: end.transport is None, "closed", end)
+            if not lingers:
+                self.forget(end)
+
+    def forget(self, end):
+        """Waits until nobody can meet it any more: libzmq's threads go on accepting
+        and connecting for a while after close()."""
+        if end.context is not None:
+            end.context.term()
 
     async def until(self, condition, what, *ends):
-        """Waits for it; tells of it where it does not come."""
+        """Waits for it; where it does not come, the script ends."""
         ends = ends or [end for end in (self.subject, *self.ends) if end is not None]
         deadline = asyncio.get_running_loop().time() + self.patience
         while not condition():
             if asyncio.get_running_loop().time() > deadline:
-                self.history.append(("not", what))
-                return
+                raise Missed(what)
             for end in ends:
                 end.look()
             await asyncio.sleep(0.0005)
@@ -610,7 +630,7 @@ class Player:
                 if exc.errno not in (errno.EADDRINUSE, errno.EAGAIN):
                     raise
             await asyncio.sleep(0.001)
-        self.history.append(("not", "bound"))
+        raise Missed("bound")
 
     async def do_unbind(self):
         await self.subject.transport.unbind(self.endpoints[-1])

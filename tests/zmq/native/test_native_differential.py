@@ -23,28 +23,41 @@ ENGINES = [("native", "libzmq"), ("libzmq", "native"), ("native", "native")]
 def play(model, engines, folder, patience):
     folder.mkdir()
     loop = new_event_loop(close_timeout=0)
+    player = scripts.Player(model, engines, folder, patience)
     try:
-        player = scripts.Player(model, engines, folder, patience)
-        return loop.run_until_complete(asyncio.wait_for(player.play(), 60))
+        loop.run_until_complete(asyncio.wait_for(player.play(), 60))
     except TimeoutError:
-        return [*player.history, "never ends"]
+        player.history.append(("not", "ended"))
     finally:
         loop.close()
+    return player.history
+
+
+def fell_short(history):
+    return any(row[0] in ("not", "fault", "order") for row in history)
 
 
 def compare(seed, length, tmp_path, folders):
-    """A difference counts where it is seen three times, with more patience each."""
+    """Whether libzmq did what the model promises, as the native engine must.
+
+    A race of libzmq's threads, or a busy machine, may spoil a run: it is repeated,
+    with more patience.
+    """
     model = scripts.Model(seed, length)
-    for patience in (2, 5, 10):
-        histories = [
-            play(model, engines, tmp_path / str(next(folders)), patience)
-            for engines in (LIBZMQ, ENGINES[seed // len(scripts.KINDS) % 3])
-        ]
-        if histories[0] == histories[1]:
-            return
-    pairs = itertools.zip_longest(*histories)
+    engines = ENGINES[seed // len(scripts.KINDS) % 3]
+    for patience in (2, 5, 10, 10):
+        libzmq, native = (
+            play(model, either, tmp_path / str(next(folders)), patience)
+            for either in (LIBZMQ, engines)
+        )
+        if libzmq == native:
+            return True
+        if fell_short(libzmq) and not fell_short(native):
+            return False
     differences = "\n".join(
-        f"  {i}: libzmq {a}, native {b}" for i, (a, b) in enumerate(pairs) if a != b
+        f"  {i}: libzmq {a}, native {b}"
+        for i, (a, b) in enumerate(itertools.zip_longest(libzmq, native))
+        if a != b
     )
     raise AssertionError(f"seed {seed}: {model}\n{differences}")
 
@@ -62,11 +75,12 @@ def test_many_scripts(tmp_path):
     first, last = map(
         int, os.environ.get("AIOZMQ_SPEEDUPS_SCRIPTS", "1000:2000").split(":")
     )
-    failed = []
+    failed, short = [], 0
     folders = itertools.count()
     for seed in range(first, last):
         try:
-            compare(seed, 25, tmp_path, folders)
+            short += not compare(seed, 25, tmp_path, folders)
         except AssertionError as exc:
             failed.append(str(exc))
     assert not failed, "\n".join(failed)
+    assert short <= (last - first) // 20
