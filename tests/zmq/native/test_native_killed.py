@@ -39,6 +39,9 @@ class Socket:
     def recv_multipart(self):
         return run(self.stream.read())
 
+    def setsockopt(self, option, value):
+        self.stream.transport.setsockopt(option, value)
+
 def socket(zmq_type):
     how, address = sys.argv[1:]
     sock = Socket(zmq_type, how, address)
