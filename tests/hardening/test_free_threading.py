@@ -100,7 +100,8 @@ def test_executors_and_threadsafe_coroutines(loop):
 
     def ask():
         for i in range(100 * LONG):
-            assert asyncio.run_coroutine_threadsafe(double(i), loop).result(30) == 2 * i
+            future = asyncio.run_coroutine_threadsafe(double(i), loop)
+            assert future.result(100) == 2 * i
 
     async def work():
         for i in range(100 * LONG):
@@ -108,7 +109,7 @@ def test_executors_and_threadsafe_coroutines(loop):
 
     async def main():
         asked = [loop.run_in_executor(None, ask) for _ in range(3)]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(100):
             await asyncio.gather(*asked, *(work() for _ in range(4)))
         await loop.shutdown_default_executor()
 
