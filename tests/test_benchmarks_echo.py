@@ -38,7 +38,7 @@ def run(script, *args, cache, code=0, env=None):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=55,
+        timeout=100,
         check=False,
     )
     assert done.returncode == code, done.stdout
