@@ -5,10 +5,11 @@ import os
 import signal
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from aiozmq_speedups import run_workers
+from aiozmq_speedups import new_event_loop, run_workers
 
 LOOPS = [None, asyncio.SelectorEventLoop]
 
@@ -116,3 +117,31 @@ def test_refused(run):
     asyncio.run(main())
     with pytest.raises(ValueError, match="at least 1"):
         run(main, 0)
+
+
+@pytest.mark.parametrize("factory", [new_event_loop, asyncio.SelectorEventLoop])
+def test_a_thread_pool_with_a_loop_in_each(factory):
+    together = threading.Barrier(3, timeout=20)
+
+    async def echo(reader, writer):
+        writer.write(await reader.readline())
+        writer.close()
+
+    async def work(i):
+        await asyncio.to_thread(together.wait)
+        async with await asyncio.start_server(echo, "127.0.0.1", 0) as server:
+            reader, writer = await asyncio.open_connection(
+                *server.sockets[0].getsockname()
+            )
+            writer.write(b"%d\n" % i)
+            line = await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        return line
+
+    def run_one(i):
+        with asyncio.Runner(loop_factory=factory) as runner:
+            return runner.run(work(i))
+
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(run_one, range(6))) == [b"%d\n" % i for i in range(6)]
