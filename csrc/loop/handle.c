@@ -21,7 +21,7 @@ handle_alloc(azs_state *st, bool is_timer)
         azs_freelist_take(is_timer ? &st->free_timers : &st->free_handles);
     if (self == NULL) {
         PyTypeObject *type = is_timer ? st->timer_handle_type : st->handle_type;
-        self = (HandleObject *)type->tp_alloc(type, 0);
+        self = (HandleObject *)azs_type_alloc(type);
         if (self == NULL)
             return NULL;
         /* tp_alloc tracks; the fields are not valid yet. */
@@ -127,10 +127,11 @@ handle_fill(HandleObject *self, LoopObject *loop, PyObject *callback,
     self->callback = Py_NewRef(callback);
     /* Runs Python code, which may close the loop. It must not find the handle, which
      * is not scheduled yet: so the collector hears of that afterwards. */
-    if (azs_unlikely(loop->debug) &&
+    if (azs_unlikely(AZS_ATOMIC_LOAD(&loop->debug)) &&
         (handle_take_stack(self) < 0 || azs_loop_check_usable(loop) < 0))
         goto fail;
     PyObject_GC_Track(self);
+    AZS_TSAN_RELEASE(self);
     return 0;
 
 fail:
@@ -176,7 +177,7 @@ handle_drop_call(HandleObject *self)
     n = self->nargs < 0 ? 1 : self->nargs;
     for (int i = 0; i < n; i++)
         args[i] = self->args[i];
-    self->callback = NULL;
+    AZS_ATOMIC_STORE(&self->callback, NULL);
     self->nargs = 0;
     AZS_UNLOCKED(self);
     /* Finalizers run here and may look at this handle: it is consistent. */
@@ -191,7 +192,7 @@ azs_handle_cancel(HandleObject *self)
     bool is_first;
     AZS_LOCKED(self);
     is_first = !self->cancelled;
-    self->cancelled = true;
+    AZS_ATOMIC_STORE(&self->cancelled, true);
     AZS_UNLOCKED(self);
     if (!is_first)
         return 0;
@@ -208,7 +209,7 @@ azs_handle_cancel(HandleObject *self)
         self->loop->timers_cancelled++;
     }
     PyObject *exc = NULL;
-    if (azs_unlikely(self->loop->debug)) {
+    if (azs_unlikely(AZS_ATOMIC_LOAD(&self->loop->debug))) {
         /* Keep what it looked like for the slow-callback warning. */
         PyObject *repr = handle_repr(self);
         if (repr == NULL)
@@ -284,6 +285,7 @@ enum { MAX_DEALLOC_DEPTH = 50 };
 static void
 handle_dealloc(HandleObject *self)
 {
+    AZS_TSAN_ACQUIRE(self);
     assert(!self->scheduled);
 #ifdef Py_GIL_DISABLED
     /* They would wait for whichever thread is first: here the interpreter's own way,
@@ -366,7 +368,8 @@ handle_repr_info(HandleObject *self)
         PyObject *when = PyFloat_FromDouble(((TimerHandleObject *)self)->when);
         PyObject *text = when == NULL ? NULL : PyUnicode_FromFormat("when=%R", when);
         Py_XDECREF(when);
-        if (text == NULL || PyList_Insert(info, self->cancelled ? 2 : 1, text) < 0)
+        if (text == NULL ||
+            PyList_Insert(info, azs_handle_is_cancelled(self) ? 2 : 1, text) < 0)
             Py_CLEAR(info);
         Py_XDECREF(text);
         return info;
@@ -411,6 +414,7 @@ PyDoc_STRVAR(cancel_doc,
 static PyObject *
 Handle_cancel(HandleObject *self, PyObject *Py_UNUSED(ignored))
 {
+    AZS_TSAN_ACQUIRE(self);
     if (self->threadsafe && azs_wakeup_wait_for(self) < 0)
         return NULL;
     if (azs_handle_cancel(self) < 0)
@@ -420,6 +424,7 @@ Handle_cancel(HandleObject *self, PyObject *Py_UNUSED(ignored))
     if (self->threadsafe && azs_wakeup_wait_for(self) < 0)
         return NULL;
 #endif
+    AZS_TSAN_RELEASE(self);
     Py_RETURN_NONE;
 }
 
@@ -430,9 +435,10 @@ PyDoc_STRVAR(cancelled_doc,
 static PyObject *
 Handle_cancelled(HandleObject *self, PyObject *Py_UNUSED(ignored))
 {
+    AZS_TSAN_ACQUIRE(self);
     if (self->threadsafe && azs_wakeup_wait_for(self) < 0)
         return NULL;
-    return PyBool_FromLong(self->cancelled);
+    return PyBool_FromLong(azs_handle_is_cancelled(self));
 }
 
 /* The handle's own Context from now on: new reference. */
@@ -445,7 +451,7 @@ handle_get_own_context(HandleObject *self, void *Py_UNUSED(closure))
     if (res != NULL && self->shared) {
         old = self->context;
         self->context = res;
-        self->shared = false;
+        AZS_ATOMIC_STORE(&self->shared, false);
     } else {
         old = res;
     }
@@ -569,7 +575,8 @@ timer_handle_equal(TimerHandleObject *a, TimerHandleObject *b)
 {
     if (a == b)
         return 1;
-    if (a->when != b->when || a->handle.cancelled != b->handle.cancelled)
+    if (a->when != b->when ||
+        azs_handle_is_cancelled(&a->handle) != azs_handle_is_cancelled(&b->handle))
         return 0;
     PyObject *a_cb = handle_callback(&a->handle);
     PyObject *b_cb = handle_callback(&b->handle);

@@ -37,6 +37,13 @@ typedef struct {
 
 int azs_handle_init(PyObject *mod, azs_state *st);
 
+/* Any thread may ask; another may be cancelling it. */
+static inline bool
+azs_handle_is_cancelled(const HandleObject *handle)
+{
+    return AZS_ATOMIC_LOAD(&handle->cancelled);
+}
+
 /* Frees some of them where there are more than usual; quick. */
 void azs_handle_free_lists_trim(azs_state *st);
 

@@ -87,7 +87,7 @@ handle_take_run_context(HandleObject *self, PyObject **snapshot)
     if (azs_likely(context != NULL && self->shared)) {
         *snapshot = self->context;
         self->context = context;
-        self->shared = false;
+        AZS_ATOMIC_STORE(&self->shared, false);
     }
     AZS_UNLOCKED(self);
     if (azs_unlikely(context == NULL))
@@ -109,7 +109,7 @@ handle_return_run_context(HandleObject *self, PyObject *snapshot)
     if (azs_likely(azs_context_same(context, snapshot) && azs_is_unshared(context) &&
                    azs_loop_is_mine(loop))) {
         self->context = snapshot;
-        self->shared = true;
+        AZS_ATOMIC_STORE(&self->shared, true);
         old = loop->run_context;
         loop->run_context = context;
     }
@@ -120,10 +120,11 @@ handle_return_run_context(HandleObject *self, PyObject *snapshot)
 int
 azs_handle_run(HandleObject *self)
 {
-    if (self->callback == NULL)
+    if (AZS_ATOMIC_LOAD(&self->callback) == NULL)
         return 0;
     PyObject *snapshot = NULL;
-    if (self->shared && azs_unlikely(handle_take_run_context(self, &snapshot) < 0))
+    if (AZS_ATOMIC_LOAD(&self->shared) &&
+        azs_unlikely(handle_take_run_context(self, &snapshot) < 0))
         return handle_report(self);
     /* It is not replaced while it is not a snapshot, and the caller's reference
      * keeps it. */

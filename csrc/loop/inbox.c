@@ -63,11 +63,14 @@ push_locked(LoopObject *loop, HandleObject *handle)
     if (handle->is_timer && inbox->turner == 0)
         return azs_timers_push(loop, (TimerHandleObject *)handle);
     int err = azs_ring_push(&inbox->handles, (uintptr_t)handle);
-    if (err == 0 && loop->wakeup.sleeping) {
-        loop->wakeup.sleeping = false;
+    if (err < 0)
+        return err;
+    AZS_ATOMIC_STORE(&inbox->waiting, true);
+    if (AZS_ATOMIC_LOAD(&loop->wakeup.sleeping)) {
+        AZS_ATOMIC_STORE(&loop->wakeup.sleeping, false);
         (void)azs_sys_eventfd_signal(loop->wakeup.efd);
     }
-    return err;
+    return 0;
 }
 
 int
@@ -93,7 +96,7 @@ int
 azs_inbox_take(LoopObject *loop)
 {
     azs_inbox *inbox = &loop->inbox;
-    if (azs_likely(__atomic_load_n(&inbox->handles.count, __ATOMIC_RELAXED) == 0))
+    if (azs_likely(!AZS_ATOMIC_LOAD(&inbox->waiting)))
         return 0;
     int err = 0;
     azs_mutex_lock(&inbox->mutex);
@@ -105,6 +108,7 @@ azs_inbox_take(LoopObject *loop)
             break;
         (void)azs_ring_pop(&inbox->handles);
     }
+    AZS_ATOMIC_STORE(&inbox->waiting, inbox->handles.count > 0);
     azs_mutex_unlock(&inbox->mutex);
     if (err < 0) {
         PyErr_NoMemory();
@@ -118,7 +122,7 @@ azs_inbox_may_sleep(LoopObject *loop)
 {
     azs_mutex_lock(&loop->inbox.mutex);
     bool empty = loop->inbox.handles.count == 0;
-    loop->wakeup.sleeping = empty;
+    AZS_ATOMIC_STORE(&loop->wakeup.sleeping, empty);
     azs_mutex_unlock(&loop->inbox.mutex);
     return empty;
 }

@@ -83,7 +83,7 @@ run_watcher(LoopObject *self, azs_watcher *watcher)
 static inline int
 run_handle(LoopObject *self, HandleObject *handle)
 {
-    return azs_unlikely(self->timed && !handle->cancelled)
+    return azs_unlikely(self->timed && !azs_handle_is_cancelled(handle))
                ? azs_slow_run_handle(self, handle)
                : azs_handle_run(handle);
 }
@@ -228,7 +228,8 @@ loop_enter(LoopObject *self)
         PyErr_SetString(PyExc_RuntimeError, "This event loop is already running");
         return -1;
     }
-    if (azs_unlikely(self->closed)) { /* by another thread, just now */
+    if (azs_unlikely(
+            AZS_ATOMIC_LOAD(&self->closed))) { /* by another thread, just now */
         azs_loop_unclaim(self);
         return azs_loop_fail_closed();
     }
@@ -236,7 +237,7 @@ loop_enter(LoopObject *self)
         azs_loop_unclaim(self);
         return -1;
     }
-    self->turning = true;
+    AZS_ATOMIC_STORE(&self->turning, true);
     azs_stats_run_begins(&self->stats, azs_clock_ns());
     azs_poller_start_anew(&self->poller);
     return 0;
@@ -245,7 +246,7 @@ loop_enter(LoopObject *self)
 static void
 loop_leave(LoopObject *self)
 {
-    self->turning = false;
+    AZS_ATOMIC_STORE(&self->turning, false);
     azs_stats_run_ends(&self->stats, azs_clock_ns());
     azs_loop_unclaim(self);
 }
@@ -325,7 +326,7 @@ Loop_call_soon(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
         return azs_call_by_position(self, &call_soon_spec, args, nargs, kwnames);
     if (named < 0 || azs_loop_check_usable(self) < 0)
         return NULL;
-    if (azs_unlikely(self->debug) &&
+    if (azs_unlikely(AZS_ATOMIC_LOAD(&self->debug)) &&
         azs_loop_debug_check(self, args[0], "call_soon", true) < 0)
         return NULL;
     HandleObject *handle = azs_handle_new(self, args[0], args + 1, nargs - 1, context);
@@ -343,7 +344,7 @@ Loop__add_callback(LoopObject *self, PyObject *handle)
 {
     if (Py_IS_TYPE(handle, self->st->handle_type) ||
         Py_IS_TYPE(handle, self->st->timer_handle_type)) {
-        if (!((HandleObject *)handle)->cancelled &&
+        if (!azs_handle_is_cancelled((HandleObject *)handle) &&
             azs_ready_push_handle(self, (HandleObject *)handle) < 0)
             return NULL;
         Py_RETURN_NONE;
@@ -387,7 +388,7 @@ PyDoc_STRVAR(is_running_doc,
 static PyObject *
 Loop_is_running(LoopObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(self->thread_id != NULL);
+    return PyBool_FromLong(AZS_ATOMIC_LOAD(&self->thread_id) != NULL);
 }
 
 PyDoc_STRVAR(is_closed_doc,
@@ -396,7 +397,7 @@ PyDoc_STRVAR(is_closed_doc,
 static PyObject *
 Loop_is_closed(LoopObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(self->closed);
+    return PyBool_FromLong(AZS_ATOMIC_LOAD(&self->closed));
 }
 
 PyDoc_STRVAR(get_debug_doc,
@@ -405,7 +406,7 @@ PyDoc_STRVAR(get_debug_doc,
 static PyObject *
 Loop_get_debug(LoopObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(self->debug);
+    return PyBool_FromLong(AZS_ATOMIC_LOAD(&self->debug));
 }
 
 PyDoc_STRVAR(check_closed_doc,
@@ -436,7 +437,7 @@ Loop__dispose(LoopObject *self, PyObject *Py_UNUSED(ignored))
     }
     /* No other thread is on its way to wake it up after that. */
     azs_mutex_lock(&self->inbox.mutex);
-    self->closed = true;
+    AZS_ATOMIC_STORE(&self->closed, true);
     azs_wakeup_close(&self->wakeup);
     azs_mutex_unlock(&self->inbox.mutex);
     loop_clear(self);
@@ -459,10 +460,12 @@ loop_get_thread_id(LoopObject *self, void *Py_UNUSED(closure))
 static int
 loop_set_thread_id(LoopObject *self, PyObject *value, void *Py_UNUSED(closure))
 {
+    PyObject *old, *now = value == NULL || value == Py_None ? NULL : Py_NewRef(value);
     AZS_LOCKED(self);
-    Py_XSETREF(self->thread_id,
-               value == NULL || value == Py_None ? NULL : Py_NewRef(value));
+    old = self->thread_id;
+    AZS_ATOMIC_STORE(&self->thread_id, now);
     AZS_UNLOCKED(self);
+    Py_XDECREF(old);
     return 0;
 }
 
@@ -484,7 +487,7 @@ loop_set_task_factory(LoopObject *self, PyObject *value, void *Py_UNUSED(closure
 static PyObject *
 loop_get_debug(LoopObject *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(self->debug);
+    return PyBool_FromLong(AZS_ATOMIC_LOAD(&self->debug));
 }
 
 static int
@@ -493,7 +496,7 @@ loop_set_debug(LoopObject *self, PyObject *value, void *Py_UNUSED(closure))
     int truth = value == NULL ? 0 : PyObject_IsTrue(value);
     if (truth < 0)
         return -1;
-    self->debug = truth;
+    AZS_ATOMIC_STORE(&self->debug, truth);
     self->timed = truth || self->slow_ns > 0;
     return 0;
 }
@@ -598,7 +601,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     azs_state *st = azs_state_of_type(type);
     if (st == NULL)
         return NULL;
-    LoopObject *self = (LoopObject *)type->tp_alloc(type, 0);
+    LoopObject *self = (LoopObject *)azs_type_alloc(type);
     if (self == NULL)
         return NULL;
     self->st = azs_state_hold(st);
@@ -683,6 +686,7 @@ loop_clear(LoopObject *self)
 static void
 loop_dealloc(LoopObject *self)
 {
+    AZS_TSAN_ACQUIRE(&self->inbox.mutex);
     AZS_DEALLOC_BEGIN(self, loop_dealloc);
     self->closed = true;
     loop_clear(self);

@@ -143,7 +143,7 @@ extern unsigned azs_fork_generation;
 static inline int
 azs_loop_check_usable(const LoopObject *loop)
 {
-    if (azs_unlikely(loop->closed))
+    if (azs_unlikely(AZS_ATOMIC_LOAD(&loop->closed)))
         return azs_loop_fail_closed();
     if (azs_unlikely(loop->fork_generation != azs_fork_generation))
         return azs_loop_fail_forked();

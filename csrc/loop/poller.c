@@ -275,7 +275,7 @@ handle_fire(LoopObject *loop, int fd, bool writer)
                                          : entry->reader;
     if (handle == NULL)
         return 0;
-    if (azs_unlikely(handle->cancelled))
+    if (azs_unlikely(azs_handle_is_cancelled(handle)))
         return azs_poller_remove_handle(loop, fd, writer) < 0 ? -1 : 0;
     return azs_ready_push_handle(loop, handle);
 }

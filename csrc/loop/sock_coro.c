@@ -18,7 +18,7 @@ azs_sock_new(LoopObject *loop, const azs_sock_kind *kind, PyObject *sock,
     azs_state *st = loop->st;
     SockCoroObject *self = azs_freelist_take(&st->free_sock_coros);
     if (azs_unlikely(self == NULL)) {
-        self = (SockCoroObject *)st->sock_coro_type->tp_alloc(st->sock_coro_type, 0);
+        self = (SockCoroObject *)azs_type_alloc(st->sock_coro_type);
         if (self == NULL)
             return NULL;
         PyObject_GC_UnTrack(self);

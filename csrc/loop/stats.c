@@ -18,16 +18,20 @@ set_count(PyObject *counts, const char *name, uint64_t value)
 static int
 set_times(PyObject *counts, const azs_stats *stats)
 {
-    int64_t now_ns = azs_clock_ns(), ran_ns = stats->ran_ns, idle_ns = stats->idle_ns;
-    int64_t longest_turn_ns = stats->longest_turn_ns;
-    if (stats->running_since_ns != 0) {
-        ran_ns += now_ns - stats->running_since_ns;
-        if (stats->asleep_since_ns != 0)
-            idle_ns += now_ns - stats->asleep_since_ns;
+    /* Each is looked at once: the loop's thread may be changing it. */
+    int64_t running_since_ns = AZS_ATOMIC_LOAD(&stats->running_since_ns);
+    int64_t asleep_since_ns = AZS_ATOMIC_LOAD(&stats->asleep_since_ns);
+    int64_t ran_ns = stats->ran_ns, idle_ns = stats->idle_ns;
+    int64_t longest_turn_ns = stats->longest_turn_ns, now_ns = azs_clock_ns();
+    if (running_since_ns != 0) {
+        ran_ns += now_ns - running_since_ns;
+        if (asleep_since_ns != 0)
+            idle_ns += now_ns - asleep_since_ns;
         else
             azs_stats_peak(&longest_turn_ns, now_ns - stats->turn_began_ns);
     }
-    if (set_count(counts, "busy_ns", (uint64_t)(ran_ns - idle_ns)) < 0 ||
+    int64_t busy_ns = ran_ns > idle_ns ? ran_ns - idle_ns : 0; /* not of one moment */
+    if (set_count(counts, "busy_ns", (uint64_t)busy_ns) < 0 ||
         set_count(counts, "idle_ns", (uint64_t)idle_ns) < 0 ||
         set_count(counts, "longest_turn_ns", (uint64_t)longest_turn_ns) < 0 ||
         set_count(counts, "longest_callback_ns", (uint64_t)stats->longest_callback_ns) <

@@ -13,7 +13,7 @@ enum { COMPACT_MIN_TIMERS = 100 };
 static inline bool
 timer_cancelled(const azs_heap_entry *entry)
 {
-    return ((HandleObject *)entry->item)->cancelled;
+    return azs_handle_is_cancelled(entry->item);
 }
 
 /* Drops the heap's reference. The heap must be consistent: finalizers run. */
@@ -164,7 +164,7 @@ azs_timers_move_due(LoopObject *loop, int64_t now_ns)
     azs_heap *heap = &loop->timers;
     while (heap->count > 0 && heap->entries[0].when_ns <= now_ns) {
         HandleObject *timer = heap->entries[0].item;
-        if (!timer->cancelled && azs_ready_push_handle(loop, timer) < 0)
+        if (!azs_handle_is_cancelled(timer) && azs_ready_push_handle(loop, timer) < 0)
             return -1;
         timer_release(loop, azs_heap_pop(heap));
     }
@@ -263,7 +263,7 @@ Loop_call_later(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
     if (named < 0 || seconds_arg(args[0], "delay", &delay) < 0 ||
         azs_loop_check_usable(self) < 0)
         return NULL;
-    if (azs_unlikely(self->debug) &&
+    if (azs_unlikely(AZS_ATOMIC_LOAD(&self->debug)) &&
         azs_loop_debug_check(self, args[1], "call_later", true) < 0)
         return NULL;
     double now = (double)azs_clock_ns() / 1e9;
@@ -302,7 +302,7 @@ Loop_call_at(LoopObject *self, PyObject *const *args, Py_ssize_t nargs,
     }
     if (seconds_arg(args[0], "when", &when) < 0 || azs_loop_check_usable(self) < 0)
         return NULL;
-    if (azs_unlikely(self->debug) &&
+    if (azs_unlikely(AZS_ATOMIC_LOAD(&self->debug)) &&
         azs_loop_debug_check(self, args[1], "call_at", true) < 0)
         return NULL;
     return timer_schedule(self, when, args, nargs, context);

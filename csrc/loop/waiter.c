@@ -19,7 +19,7 @@ azs_waiter_new(LoopObject *loop)
     azs_state *st = loop->st;
     WaiterObject *self = azs_freelist_take(&st->free_waiters);
     if (azs_unlikely(self == NULL)) {
-        self = (WaiterObject *)st->waiter_type->tp_alloc(st->waiter_type, 0);
+        self = (WaiterObject *)azs_type_alloc(st->waiter_type);
         if (self == NULL)
             return NULL;
         PyObject_GC_UnTrack(self);

@@ -96,7 +96,7 @@ Loop_call_soon_threadsafe(LoopObject *self, PyObject *const *args, Py_ssize_t na
         return azs_call_by_position(self, &threadsafe_spec, args, nargs, kwnames);
     if (named < 0 || azs_loop_check_usable(self) < 0)
         return NULL;
-    if (azs_unlikely(self->debug) &&
+    if (azs_unlikely(AZS_ATOMIC_LOAD(&self->debug)) &&
         azs_loop_debug_check(self, args[0], "call_soon_threadsafe", false) < 0)
         return NULL;
     HandleObject *handle = azs_handle_new(self, args[0], args + 1, nargs - 1, context);
@@ -104,6 +104,7 @@ Loop_call_soon_threadsafe(LoopObject *self, PyObject *const *args, Py_ssize_t na
         return NULL;
 #ifdef Py_GIL_DISABLED
     handle->threadsafe = true;
+    AZS_TSAN_RELEASE(handle);
 #elif PY_VERSION_HEX >= 0x030E0000
     if (azs_unlikely(self->wakeup.lock == NULL))
         self->wakeup.lock = PyThread_allocate_lock();

@@ -288,7 +288,7 @@ Loop__listen(LoopObject *self, PyObject *args)
     if (fd < 0)
         return NULL;
     PyTypeObject *type = self->st->listener_type;
-    ListenerObject *listener = (ListenerObject *)type->tp_alloc(type, 0);
+    ListenerObject *listener = (ListenerObject *)azs_type_alloc(type);
     if (listener == NULL)
         return NULL;
     listener->st = self->st;

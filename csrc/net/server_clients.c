@@ -238,8 +238,7 @@ clients_new(azs_state *st, PyObject *server, PyObject *others)
     PyObject *ref = PyWeakref_NewRef(server, NULL);
     if (ref == NULL)
         return NULL;
-    ClientsObject *self =
-        (ClientsObject *)st->clients_type->tp_alloc(st->clients_type, 0);
+    ClientsObject *self = (ClientsObject *)azs_type_alloc(st->clients_type);
     if (self == NULL) {
         Py_DECREF(ref);
         return NULL;

@@ -130,7 +130,7 @@ azs_transport_new(const azs_transport_args *args)
     TransportObject *self = NULL;
     if (azs_loop_check_usable(args->loop) < 0)
         goto fail;
-    self = (TransportObject *)args->type->tp_alloc(args->type, 0);
+    self = (TransportObject *)azs_type_alloc(args->type);
     if (self == NULL)
         goto fail;
     self->st = args->loop->st;
@@ -400,7 +400,7 @@ azs_transport_close(TransportObject *self)
 {
     if (self->closing)
         return 0;
-    self->closing = true;
+    AZS_ATOMIC_STORE(&self->closing, true);
     if (self->queued == 0)
         return post_lost(self, NULL, 0);
     return azs_transport_update_reading(self);
@@ -411,7 +411,7 @@ azs_transport_force_close(TransportObject *self, PyObject *exc)
 {
     if (self->lost_posted || self->gone)
         return 0;
-    self->closing = true;
+    AZS_ATOMIC_STORE(&self->closing, true);
     self->ops->drop_queue(self);
     return post_lost(self, exc, 0);
 }
@@ -419,7 +419,7 @@ azs_transport_force_close(TransportObject *self, PyObject *exc)
 int
 azs_transport_eof_lost(TransportObject *self)
 {
-    self->closing = true;
+    AZS_ATOMIC_STORE(&self->closing, true);
     return post_lost(self, NULL, AZS_LATER_EOF);
 }
 

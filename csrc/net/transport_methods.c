@@ -72,7 +72,7 @@ PyDoc_STRVAR(is_closing_doc,
 static PyObject *
 Transport_is_closing(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(self->closing);
+    return PyBool_FromLong(AZS_ATOMIC_LOAD(&self->closing));
 }
 
 PyDoc_STRVAR(is_reading_doc,
@@ -526,7 +526,7 @@ azs_transport_repr(TransportObject *self)
     const char *state = self->gone ? " closed" : self->closing ? " closing" : "";
     if (self->gone)
         return PyUnicode_FromFormat("<%s%s>", self->ops->name, state);
-    if (self->loop->closed)
+    if (AZS_ATOMIC_LOAD(&self->loop->closed))
         return PyUnicode_FromFormat("<%s%s open fd=%d>", self->ops->name, state,
                                     self->fd);
     PyObject *address = shown_address(self);

@@ -28,7 +28,7 @@ return_new_steal(azs_state *st, PyObject *value)
     }
     ReturnObject *self = azs_freelist_take(&st->free_returns);
     if (azs_unlikely(self == NULL)) {
-        self = (ReturnObject *)type->tp_alloc(type, 0);
+        self = (ReturnObject *)azs_type_alloc(type);
         if (self == NULL) {
             Py_DECREF(args);
             Py_DECREF(value);

@@ -17,6 +17,7 @@
  * dropped its members. The type goes last: the instance owned a reference. */
 #define AZS_DEALLOC_FREE(self)                                                         \
     do {                                                                               \
+        AZS_TSAN_RELEASE(self);                                                        \
         PyTypeObject *azs_tp = Py_TYPE(self);                                          \
         azs_tp->tp_free((PyObject *)(self));                                           \
         Py_DECREF(azs_tp);                                                             \

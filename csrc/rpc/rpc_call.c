@@ -87,7 +87,7 @@ call_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     azs_state *st = azs_state_of_type(type);
     if (st == NULL)
         return NULL;
-    RpcCallObject *self = (RpcCallObject *)type->tp_alloc(type, 0);
+    RpcCallObject *self = (RpcCallObject *)azs_type_alloc(type);
     if (self == NULL)
         return NULL;
     self->st = azs_state_hold(st);

@@ -295,7 +295,7 @@ client_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kw
     azs_state *st = azs_state_of_type(type);
     if (st == NULL)
         return NULL;
-    RpcClientObject *self = (RpcClientObject *)type->tp_alloc(type, 0);
+    RpcClientObject *self = (RpcClientObject *)azs_type_alloc(type);
     if (self == NULL)
         return NULL;
     self->st = azs_state_hold(st);

@@ -451,7 +451,7 @@ server_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kw
     azs_state *st = azs_state_of_type(type);
     if (st == NULL)
         return NULL;
-    RpcServerObject *self = (RpcServerObject *)type->tp_alloc(type, 0);
+    RpcServerObject *self = (RpcServerObject *)azs_type_alloc(type);
     if (self == NULL)
         return NULL;
     self->st = azs_state_hold(st);

@@ -38,7 +38,7 @@ selector_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     SelectorMapObject *map = azs_selector_map_new(st);
     if (map == NULL)
         return NULL;
-    SelectorObject *self = (SelectorObject *)type->tp_alloc(type, 0);
+    SelectorObject *self = (SelectorObject *)azs_type_alloc(type);
     if (self == NULL) {
         Py_DECREF(map);
         return NULL;

@@ -18,7 +18,7 @@ azs_selector_map_new(azs_state *st)
     if (keys == NULL)
         return NULL;
     PyTypeObject *type = st->selector_map_type;
-    SelectorMapObject *self = (SelectorMapObject *)type->tp_alloc(type, 0);
+    SelectorMapObject *self = (SelectorMapObject *)azs_type_alloc(type);
     if (self == NULL) {
         Py_DECREF(keys);
         return NULL;

@@ -323,7 +323,7 @@ ready_init(PyObject *mod, azs_state *st)
     PyTypeObject *type = NULL;
     if (azs_type_add(mod, &type, &ready_spec, NULL, false) < 0)
         return -1;
-    st->ready_awaitable = type->tp_alloc(type, 0);
+    st->ready_awaitable = azs_type_alloc(type);
     Py_DECREF(type);
     return st->ready_awaitable == NULL ? -1 : 0;
 }

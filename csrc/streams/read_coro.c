@@ -19,7 +19,7 @@ azs_read_coro_new(StreamObject *stream, PyObject *reader, azs_read_kind kind,
     azs_state *st = stream->base.st;
     ReadCoroObject *self = azs_freelist_take(&st->free_read_coros);
     if (azs_unlikely(self == NULL)) {
-        self = (ReadCoroObject *)st->read_coro_type->tp_alloc(st->read_coro_type, 0);
+        self = (ReadCoroObject *)azs_type_alloc(st->read_coro_type);
         if (self == NULL)
             return NULL;
         PyObject_GC_UnTrack(self);

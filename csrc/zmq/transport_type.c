@@ -439,7 +439,7 @@ transport_new(PyTypeObject *type, PyObject *Py_UNUSED(args),
     azs_state *st = azs_state_of_type(type);
     if (st == NULL)
         return NULL;
-    ZmqTransportObject *self = (ZmqTransportObject *)type->tp_alloc(type, 0);
+    ZmqTransportObject *self = (ZmqTransportObject *)azs_type_alloc(type);
     if (self == NULL)
         return NULL;
     self->st = azs_state_hold(st);

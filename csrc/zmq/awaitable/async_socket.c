@@ -570,7 +570,7 @@ asyncsocket_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_RuntimeError, "zmq_asyncio is not set up");
         return NULL;
     }
-    AsyncSocketObject *self = (AsyncSocketObject *)type->tp_alloc(type, 0);
+    AsyncSocketObject *self = (AsyncSocketObject *)azs_type_alloc(type);
     if (self == NULL)
         return NULL;
     self->st = azs_state_hold(st);

@@ -26,7 +26,7 @@ azs_operation_new(AsyncSocketObject *core, azs_operation_kind kind)
     if (azs_likely(future != NULL)) {
         op = azs_operation_of(future);
     } else {
-        future = st->operation_type->tp_alloc(st->operation_type, 0);
+        future = azs_type_alloc(st->operation_type);
         if (future == NULL)
             return NULL;
         PyObject_GC_UnTrack(future); /* until it is complete */

@@ -138,8 +138,7 @@ PyObject *
 azs_operation_wait_new(azs_operation *op)
 {
     azs_state *st = op->st;
-    OperationWait *wait =
-        (OperationWait *)st->operation_wait_type->tp_alloc(st->operation_wait_type, 0);
+    OperationWait *wait = (OperationWait *)azs_type_alloc(st->operation_wait_type);
     if (wait == NULL)
         return NULL;
     wait->st = azs_state_hold(st);

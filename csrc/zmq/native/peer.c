@@ -304,7 +304,7 @@ ZmtpPeerObject *
 azs_native_peer_new(ZmtpSocketObject *socket, PyObject *owner, bool connects)
 {
     PyTypeObject *type = socket->st->zmtp_peer_type;
-    ZmtpPeerObject *self = (ZmtpPeerObject *)type->tp_alloc(type, 0);
+    ZmtpPeerObject *self = (ZmtpPeerObject *)azs_type_alloc(type);
     if (self == NULL)
         return NULL;
     self->st = azs_state_hold(socket->st);

@@ -602,7 +602,7 @@ socket_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kw
     azs_state *st = azs_state_of_type(type);
     if (st == NULL)
         return NULL;
-    ZmtpSocketObject *self = (ZmtpSocketObject *)type->tp_alloc(type, 0);
+    ZmtpSocketObject *self = (ZmtpSocketObject *)azs_type_alloc(type);
     if (self == NULL)
         return NULL;
     self->st = azs_state_hold(st);
