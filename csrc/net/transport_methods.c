@@ -496,11 +496,11 @@ known_address(TransportObject *self, const azs_inet_addr *addr, PyObject *name)
         return inet_addr_object(addr);
     if (self->extra == NULL)
         return NULL;
-    PyObject *value = PyDict_GetItemWithError(self->extra, name);
-    bool is_address =
-        value != NULL && (PyTuple_CheckExact(value) || PyUnicode_CheckExact(value) ||
-                          PyBytes_CheckExact(value));
-    return is_address ? Py_NewRef(value) : NULL;
+    PyObject *value;
+    if (azs_dict_get(self->extra, name, &value) > 0 && !PyTuple_CheckExact(value) &&
+        !PyUnicode_CheckExact(value) && !PyBytes_CheckExact(value))
+        Py_CLEAR(value);
+    return value;
 }
 
 /* " peer=..." or, without one, " local=...", or an empty str; new reference. */
