@@ -8,9 +8,12 @@ message in C.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
+import struct
 import tempfile
+import termios
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
     _Base: Any = object
 else:
     _Base = _ext.core.ZmtpSocket if _ext.core is not None else object
+
+# How soon what TCP has on its way is looked at again, in seconds.
+_LOOK_AGAIN = 0.01
 
 # Of zmq_getsockopt(3) where nothing is set.
 _DEFAULTS: dict[int, Any] = {
@@ -202,6 +208,7 @@ class NativeSocket(_Base):  # type: ignore[misc]
         self._leaving: set[_Connector] = set()  # that have something to send
         self._on_event: Callable[[int, int, str], None] | None = None
         self._pid = os.getpid()
+        self._looks_again = False
         self._lingers_until = 0.0  # of time.monotonic(), once it is closed
 
     def __repr__(self) -> str:
@@ -463,10 +470,11 @@ class NativeSocket(_Base):  # type: ignore[misc]
         milliseconds = self._values[zmq.LINGER]
         if self.type not in (zmq.SUB, zmq.XSUB):
             connector.peer._leave()
-            if milliseconds != 0 and connector.peer.waiting:
+            if milliseconds != 0 and not self._is_through(connector, connector.peer):
                 self._leaving.add(connector)
                 if milliseconds > 0:
                     self._loop.call_later(milliseconds / 1000, self._left, connector)
+                self._left_when_delivered(connector)
                 return
         connector.stop()
 
@@ -474,6 +482,14 @@ class NativeSocket(_Base):  # type: ignore[misc]
         if connector in self._leaving:
             self._leaving.discard(connector)
             connector.stop()
+
+    def _left_when_delivered(self, connector: _Connector) -> None:
+        if connector not in self._leaving:
+            return
+        if self._is_through(connector, connector.peer):
+            self._left(connector)
+        elif not self._loop.is_closed():
+            self._loop.call_later(_LOOK_AGAIN, self._left_when_delivered, connector)
 
     def _other_name(self, endpoint: str) -> str:
         """The address that a TCP endpoint by name stands for."""
@@ -546,7 +562,7 @@ class NativeSocket(_Base):  # type: ignore[misc]
         if self.closed:
             self._close_drained()
         else:
-            self._left(peer.owner)
+            self._left_when_delivered(peer.owner)
 
     def _beat(self, peer: Any) -> None:
         delay = peer._heartbeat()
@@ -578,7 +594,7 @@ class NativeSocket(_Base):  # type: ignore[misc]
         for listener in self._listeners.values():
             listener.stop()
         self._emit(zmq.EVENT_MONITOR_STOPPED, 0, "")
-        if milliseconds != 0 and any(peer.waiting for peer in self._pipes):
+        if milliseconds != 0 and not self._all_through():
             for peer in self._pipes:
                 peer._flush()
             self._lingers_until = (
@@ -597,10 +613,35 @@ class NativeSocket(_Base):  # type: ignore[misc]
         """Ends peers that have nothing to send; the socket with the last of them."""
         for link in self._links():
             for peer in self._peers_of(link):
-                if not peer.waiting:
+                if self._is_through(link, peer):
                     self._end_peer(link, peer)
-        if not any(peer.waiting for peer in self._pipes):
+        if self._all_through():
             self._end()
+        elif not self._looks_again and not self._loop.is_closed():
+            self._looks_again = True
+            self._loop.call_later(_LOOK_AGAIN, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looks_again = False
+        self._close_drained()
+
+    def _is_through(self, link: Any, peer: Any) -> bool:
+        """Has the peer, or its kernel, all that was sent to it? What is on its way is
+        lost where a TCP connection is closed and the peer sends more."""
+        if peer.waiting:
+            return False
+        if peer.fd < 0 or not link.endpoint.startswith("tcp:"):
+            return True
+        # SIOCOUTQ of tcp(7): octets that the peer has not acknowledged.
+        count = fcntl.ioctl(peer.fd, termios.TIOCOUTQ, bytes(4))
+        return bool(struct.unpack("i", count)[0] == 0)
+
+    def _all_through(self) -> bool:
+        return not any(peer.waiting for peer in self._pipes) and all(
+            self._is_through(link, peer)
+            for link in self._links()
+            for peer in self._peers_of(link)
+        )
 
     def _links(self) -> list[Any]:
         links: list[Any] = list(self._listeners.values())
@@ -698,6 +739,8 @@ def finish(loop: Any, deadline: float) -> tuple[int, int]:
                     lost += sum(peer.waiting for peer in sock._pipes)
                     expired += 1
                     sock._end()
+                else:
+                    sock._look_again()
             until = min(
                 [deadline, *(sock._lingers_until for sock in own._zmtp_lingering)]
             )

@@ -5,13 +5,17 @@ import fcntl
 import socket
 import struct
 import termios
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zmq
 from helpers import Recorder, close, open_transport, raw_socket
 from ports import held_port
-from raw_peer import RawServer, frame, greeting, ready
+from raw_peer import RawPeer, RawServer, frame, greeting, ready
+
+from aiozmq_speedups import new_event_loop
 
 pytestmark = pytest.mark.parametrize("engine", ["libzmq", "native"])
 
@@ -157,3 +161,88 @@ def test_a_peer_that_goes_while_nobody_reads_costs_nothing(
         await close(transport)
 
     run(go())
+
+
+@pytest.mark.parametrize("way", ["close", "disconnect"])
+def test_what_tcp_has_still_to_deliver(run, engine, way):
+    """TCP drops it where a socket is closed and its peer goes on sending, as libzmq's
+    sockets do."""
+    if engine == "libzmq":
+        pytest.skip("it closes as soon as the kernel has all")
+
+    async def go():
+        loop = asyncio.get_running_loop()
+        with socket.socket() as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            listener.setblocking(False)
+            endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+            transport, _ = await open_transport(
+                zmq.DEALER, connect=endpoint, engine=engine, linger=20
+            )
+            sock, _ = await loop.sock_accept(listener)
+        peer = RawPeer(*await asyncio.open_connection(sock=sock, limit=4096))
+        await peer.shake(b"DEALER")
+        for i in range(300):
+            transport.write([b"%d" % i, bytes(1000)])
+        if way == "close":
+            transport.close()
+        else:
+            await transport.disconnect(endpoint)
+        for i in range(300):
+            assert await peer.frame() == (1, b"%d" % i)
+            assert await peer.frame() == (0, bytes(1000))
+            peer.write(frame(b"an answer"))
+        await peer.at_end()
+        await peer.close()
+        transport.close()
+
+    run(go())
+
+
+def test_what_tcp_has_still_to_deliver_as_the_loop_ends(engine):
+    """Within close_timeout, as what the socket has."""
+    if engine == "libzmq":
+        pytest.skip("it closes as soon as the kernel has all")
+    count, size = 300, 1000
+    whole = b"".join(
+        frame(b"%d" % i, more=True) + frame(bytes(size)) for i in range(count)
+    )
+    loop = new_event_loop(zmq_engine="native", close_timeout=20)
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.settimeout(20)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        shaken = threading.Event()
+
+        def receive():
+            sock, _ = listener.accept()
+            with sock:
+                sock.settimeout(20)
+                sock.sendall(greeting() + ready(b"DEALER"))
+                got = b""
+                while not got.endswith(whole):
+                    got += sock.recv(4096)
+                    if b"READY" in got:
+                        shaken.set()
+                        sock.sendall(frame(b"an answer"))
+                return True
+
+        async def send():
+            transport, _ = await open_transport(
+                zmq.DEALER, connect=endpoint, engine=engine, linger=20
+            )
+            await loop.run_in_executor(None, shaken.wait, 20)
+            for i in range(count):
+                transport.write([b"%d" % i, bytes(size)])
+            transport.close()
+
+        with ThreadPoolExecutor(1) as pool:
+            received = pool.submit(receive)
+            loop.run_until_complete(send())
+            loop.run_until_complete(loop.shutdown_default_executor())
+            loop.close()
+            assert received.result(20)
