@@ -27,8 +27,14 @@ ASAN_ENV = PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
     UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1 \
     LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libasan.so) $$($${CC:-gcc} -print-file-name=libstdc++.so)"
 
+# As that; any free-threaded interpreter will do. What is not instrumented is not watched.
+TSAN_ENV = PYTHON_GIL=0 LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libtsan.so)" \
+    TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp ignore_noninstrumented_modules=1"
+THREADED = tests/hardening/test_free_threading.py tests/hardening/test_threads.py \
+    tests/loop/test_workers.py
+
 .DEFAULT_GOAL := help
-.PHONY: help bench test dev native integration asan leaks fuzz lint docs wheels \
+.PHONY: help bench test dev native integration asan tsan leaks fuzz lint docs wheels \
     pythons clean
 
 help: ## list the commands
@@ -62,6 +68,11 @@ asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@.ci/venv $(VENV)-asan asan test $(PYTHON)
 	$(ASAN_ENV) $(VENV)-asan/bin/pytest -p no:cacheprovider -m "not slow" $(T)
 
+tsan: ## tests of threads under ThreadSanitizer (PYTHON=python3.14t)
+	@.ci/venv $(VENV)-tsan tsan test $(PYTHON)
+	$(TSAN_ENV) $(VENV)-tsan/bin/pytest -p no:cacheprovider -s -k "not asyncio" \
+	    $(if $(filter tests,$(T)),$(THREADED),$(T))
+
 leaks: ## the leak tests on the debug build: memory flat over a million operations
 	@.ci/venv $(VENV)-debug debug test $(PYTHON)
 	$(VENV)-debug/bin/pytest -m leaks $(T)
@@ -89,7 +100,7 @@ pythons: ## the tests on Python 3.14 and 3.15 in a tree of Debian sid (as root)
 	T='$(T)' tools/new-pythons test
 
 clean: ## remove what the commands above have made
-	rm -rf build dist *.egg-info $(VENV)-release $(VENV)-debug $(VENV)-asan \
+	rm -rf build dist *.egg-info $(VENV)-release $(VENV)-debug $(VENV)-asan $(VENV)-tsan \
 	    $(VENV)-integration $(VENV)-lint $(VENV)-docs docs/_build .mypy_cache .ruff_cache .pytest_cache
 	rm -f aiozmq_speedups/_core*.so
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -4,7 +4,8 @@
 compiler that fails, if not ``AIOZMQ_SPEEDUPS_REQUIRE_EXTENSIONS=1`` makes it an error.
 ``AIOZMQ_SPEEDUPS_BUILD`` chooses the flavour: release (the default), debug
 (asserts and live-object counters on, warnings are errors), asan
-(AddressSanitizer and UndefinedBehaviorSanitizer) or coverage (gcov).
+(AddressSanitizer and UndefinedBehaviorSanitizer), tsan (ThreadSanitizer) or coverage
+(gcov).
 Each flavour has a build directory of its own, build/<flavour>.
 """
 
@@ -26,6 +27,11 @@ FLAVOURS = {
         ["-O1", "-g3", "-UNDEBUG", "-DAZS_DEBUG", "-fno-omit-frame-pointer"]
         + ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"],
         ["-fsanitize=address,undefined"],
+    ),
+    # No AZS_DEBUG: its counters are atomic, and what they order is no race any more.
+    "tsan": (
+        ["-O1", "-g3", "-UNDEBUG", "-fno-omit-frame-pointer", "-fsanitize=thread"],
+        ["-fsanitize=thread"],
     ),
     "coverage": (
         ["-O0", "-g3", "-UNDEBUG", "-DAZS_DEBUG", "--coverage"],

@@ -107,6 +107,7 @@ run_entry(LoopObject *self, uintptr_t entry)
         res = azs_wakeup_run(self, handle, run_handle);
     else
         res = run_handle(self, handle);
+    AZS_TSAN_RELEASE(handle);
     Py_DECREF(handle);
     return res;
 }

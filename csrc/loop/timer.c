@@ -25,6 +25,7 @@ timer_release(LoopObject *loop, HandleObject *timer)
         timer->counted = false;
         loop->timers_cancelled--;
     }
+    AZS_TSAN_RELEASE(timer);
     Py_DECREF(timer);
 }
 
@@ -119,8 +120,10 @@ timers_compact(LoopObject *loop)
     heap->count = live;
     azs_heap_rebuild(heap);
     loop->timers_cancelled = 0;
-    for (size_t i = 0; i < dead; i++)
+    for (size_t i = 0; i < dead; i++) {
         drop[i]->scheduled = drop[i]->counted = false;
+        AZS_TSAN_RELEASE(drop[i]);
+    }
     /* Callbacks of weak references may come back here. */
     for (size_t i = 0; i < dead; i++)
         Py_DECREF(drop[i]);
