@@ -39,6 +39,8 @@ fd_arg(LoopObject *self, PyObject *arg)
 int
 azs_loop_ensure_free_fd(LoopObject *loop, int fd, PyObject *shown)
 {
+    if (azs_loop_check_thread(loop) < 0)
+        return -1;
     PyObject *owner = azs_poller_owner(&loop->poller, fd);
     if (owner == NULL)
         return 0;
@@ -132,6 +134,8 @@ unwatch(LoopObject *self, const char *method, bool public, bool writer,
      * forked child's to change. */
     if (self->closed || self->fork_generation != azs_fork_generation)
         Py_RETURN_FALSE;
+    if (azs_loop_check_thread(self) < 0)
+        return NULL;
     if (azs_unlikely(is_zmq_socket(self, fd_obj)))
         return PyObject_CallMethod((PyObject *)self, "_unwatch_zmq", "OO", fd_obj,
                                    writer ? Py_True : Py_False);
