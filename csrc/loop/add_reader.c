@@ -77,7 +77,7 @@ Loop__ensure_fd_no_transport(LoopObject *self, PyObject *arg)
 static inline bool
 is_zmq_socket(LoopObject *self, PyObject *arg)
 {
-    PyObject *type = self->st->zmq_socket_class;
+    PyObject *type = AZS_ATOMIC_LOAD(&self->st->zmq_socket_class);
     return type != NULL && !PyLong_Check(arg) &&
            PyObject_TypeCheck(arg, (PyTypeObject *)type);
 }

@@ -80,7 +80,7 @@ module_set_zmq_socket_class(PyObject *mod, PyObject *cls)
         return NULL;
     }
     azs_state *st = azs_state_of_module(mod);
-    Py_XSETREF(st->zmq_socket_class, Py_NewRef(cls));
+    AZS_ATOMIC_SETREF(st->zmq_socket_class, Py_NewRef(cls)); /* loops may be running */
     Py_RETURN_NONE;
 }
 
