@@ -54,7 +54,9 @@ class Stock(rpc.AttrHandler):
 async def main(postgres: str, redis_url: str) -> None:
     async with (
         aiopg.create_pool(postgres) as database,
-        redis.Redis.from_url(redis_url) as cache,
+        redis.Redis.from_pool(
+            redis.BlockingConnectionPool.from_url(redis_url)
+        ) as cache,
     ):
         stock = Stock(database, cache)
         await stock.query(TABLE + "; TRUNCATE stock; SELECT 0")

@@ -256,7 +256,8 @@ def test_a_transport_in_the_wrong_thread(loop):
 def test_transports_handed_to_executors(loop):
     """Those are asked while the loop reads, writes and closes them, and may have the
     last reference. What only the loop's thread may do is refused without a GIL."""
-    refuses = hasattr(loop, "stats") and not getattr(sys, "_is_gil_enabled", bool)()
+    has_gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+    refuses = hasattr(loop, "stats") and not has_gil
     calls = (
         lambda transport: transport.write(b"!"),
         lambda transport: transport.resume_reading(),

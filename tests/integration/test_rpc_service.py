@@ -75,7 +75,9 @@ def test_service(run, urls, example, transport_kind):
     async def main():
         async with (
             example.aiopg.create_pool(urls[0], minsize=1, maxsize=5) as database,
-            example.redis.Redis.from_url(urls[1]) as cache,
+            example.redis.Redis.from_pool(
+                example.redis.BlockingConnectionPool.from_url(urls[1])
+            ) as cache,
         ):
             await cache.flushall()
             stock = Service(database, cache)

@@ -751,7 +751,7 @@ def test_endpoints_without_a_transport(run, method, endpoint):
     ) as info:
         run(open_transport(zmq.DEALER, **{method: endpoint}))
     assert info.value.errno == errno.EINVAL
-    assert f"Invalid argument (addr={endpoint!r})" in str(info.value)
+    assert repr(endpoint) in str(info.value)
 
 
 def test_subscriptions(run):
