@@ -149,8 +149,10 @@ static PyModuleDef_Slot module_slots[] = {
 #if PY_VERSION_HEX >= 0x030C0000
     {Py_mod_multiple_interpreters, Py_MOD_PER_INTERPRETER_GIL_SUPPORTED},
 #endif
-    /* No Py_mod_gil until the whole suite has passed without a GIL: a free-threaded
-     * build turns it on, unless PYTHON_GIL=0 says otherwise. */
+#if PY_VERSION_HEX >= 0x030E0000
+    /* On 3.13 the import turns the GIL on: py/threads.h needs what 3.14 has. */
+    {Py_mod_gil, Py_MOD_GIL_NOT_USED},
+#endif
     {0, NULL},
 };
 
