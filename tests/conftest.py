@@ -309,12 +309,14 @@ def leak_guard(request, _process_warm_up):
         now = _live_objects()
         return {k: n - live.get(k, 0) for k, n in now.items() if n != live.get(k, 0)}
 
+    release = getattr(_ext.core, "_zmq_release", lambda: None)
+
     def no_objects_left():
+        release()  # frames that libzmq has finished with
+        if not left_objects():
+            return True
         gc.collect()
-        release = getattr(_ext.core, "_zmq_release", None)
-        if release:
-            release()  # frames that libzmq has finished with
-        return not left_objects()
+        return False
 
     if not _wait_until(no_objects_left):
         pytest.fail(f"live C objects: {left_objects()}")
