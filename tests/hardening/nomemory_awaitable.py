@@ -11,7 +11,7 @@ import warnings
 from contextlib import suppress
 
 import zmq
-from nomemory_cases import ALLOCATIONS, attempt, nothing, sweep
+from nomemory_cases import ALLOCATIONS, Appendable, attempt, nothing, sweep
 from nomemory_transports import BIG, checked, main
 
 from aiozmq_speedups import zmq_asyncio
@@ -41,7 +41,7 @@ class Pair:
         self.alive, self.pull, self.push = alive, pull, push
         self.raw_pull = zmq.Socket.shadow(pull.underlying)
         self.raw_push = zmq.Socket.shadow(push.underlying)
-        self.kept, self.awaits = [], []
+        self.kept, self.awaits = Appendable(), []
 
     def turn(self):
         self.alive.loop.call_soon(nothing)

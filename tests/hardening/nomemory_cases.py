@@ -11,6 +11,7 @@ where CPython has no memory for the frame of a traceback, it may lose the except
 The first NOMEMORY_ALLOCATIONS (of the environment) are tried in turn.
 """
 
+import collections
 import contextvars
 import faulthandler
 import gc
@@ -26,6 +27,10 @@ from aiozmq_speedups import EpollSelector, Loop
 
 ALLOCATIONS = int(os.environ.get("NOMEMORY_ALLOCATIONS", "40"))
 CASES = {}
+
+#: Where an operation keeps what it makes: list.append() takes a reference too many on
+#: free-threaded CPython 3.15.1 if it has no memory.
+Appendable = collections.deque
 
 
 def case(function):

@@ -20,7 +20,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 
 import zmq
-from nomemory_cases import ALLOCATIONS, Alive, nothing, sweep
+from nomemory_cases import ALLOCATIONS, Alive, Appendable, nothing, sweep
 
 from aiozmq_speedups._ext import core as _core
 from aiozmq_speedups._zmq.accelerated import _CZmqTransport
@@ -208,7 +208,7 @@ def stream_methods(alive, stack):
 @case
 def stream_making(alive, stack):
     loop = alive.loop
-    made = []
+    made = Appendable()
     a, b = socket.socketpair()
     stack.enter_context(a)
     stack.enter_context(b)
@@ -509,7 +509,7 @@ def zmq_methods(alive, stack):
 @case
 def zmq_making(alive, stack):
     pair = ZmqPair(alive, stack)
-    sockets, made = [], []
+    sockets, made = [], Appendable()
 
     def prepare():
         sockets.append(pair.socket(zmq.DEALER))
