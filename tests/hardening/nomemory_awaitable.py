@@ -195,7 +195,7 @@ def callbacks_of_another_loop(pair):
             if all(waiter in called[0] for _, waiter in kept):
                 break
             pull._io._on_fd()
-            foreign.call_soon(foreign.stop)
+            foreign.call_later(0.001, foreign.stop)  # the second message may be late
             asyncio._set_running_loop(None)
             foreign.run_forever()
             asyncio._set_running_loop(foreign)
