@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import sys
 from collections.abc import Collection, Iterator
 from collections.abc import Set as AbstractSet
 from typing import TypeVar
 
 T = TypeVar("T", str, bytes)
+
+#: There is no GIL: who calls check_thread() asks this first.
+NO_GIL: bool = not getattr(sys, "_is_gil_enabled", lambda: True)()
+
+
+def check_thread(loop: asyncio.AbstractEventLoop) -> None:
+    """Refuses what only the thread of a loop that runs may do.
+
+    :raises RuntimeError: the loop runs in another thread.
+    """
+    if asyncio._get_running_loop() is not loop and loop.is_running():
+        raise RuntimeError(
+            "Non-thread-safe operation invoked on an event loop other than the "
+            "current one"
+        )
 
 
 class _EndpointsSet(AbstractSet[T]):

@@ -213,7 +213,10 @@ class NativeSocket(_Base):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         kind = zmq.SocketType(self.type).name
-        state = "closed" if self.closed else f"{len(self._pipes)} peers"
+        try:
+            state = "closed" if self.closed else f"{len(self._pipes)} peers"
+        except RuntimeError:
+            state = "of another thread"
         return f"<NativeSocket {kind} {state}>"
 
     # -- Options --
@@ -238,6 +241,7 @@ class NativeSocket(_Base):  # type: ignore[misc]
             raise _not_served(option_name(option)) from None
 
     def setsockopt(self, option: int, value: Any) -> None:
+        self._check_thread()
         if self.closed:
             raise _error(errno.ENOTSOCK)
         option = int(option)
@@ -388,6 +392,7 @@ class NativeSocket(_Base):  # type: ignore[misc]
         self._on_drop = on_drop
 
     def _check_open(self) -> None:
+        self._check_thread()
         if self.closed:
             raise _error(errno.ENOTSOCK)
         self._prepare()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from aiozmq_speedups._zmq.connect import create_zmq_connection
 from aiozmq_speedups._zmq.engine_libzmq import message_size
 from aiozmq_speedups.interface import ZmqProtocol, ZmqTransport
-from aiozmq_speedups.util import water_marks
+from aiozmq_speedups.util import NO_GIL, check_thread, water_marks
 
 if TYPE_CHECKING:
     import zmq
@@ -247,6 +247,8 @@ class ZmqStream:
 
         :raises ConnectionResetError: the stream has been closed.
         """
+        if NO_GIL:
+            check_thread(self._loop)
         if self._exception is not None:
             raise self._exception
         await self._protocol._drain_helper()
@@ -272,6 +274,8 @@ class ZmqStream:
 
         :raises ValueError: not ``high >= low >= 0``.
         """
+        if NO_GIL:
+            check_thread(self._loop)
         self._set_read_buffer_limits(high, low)
         self._maybe_resume_transport()
 
@@ -347,6 +351,8 @@ class ZmqStream:
         :raises RuntimeError: another coroutine waits in ``read``.
         :raises OSError: the connection failed.
         """
+        if NO_GIL:
+            check_thread(self._loop)
         self._check_open()
         while not self._queue:
             waiter = self._waiter
@@ -381,6 +387,8 @@ class ZmqStream:
         :raises ZmqStreamClosed: the stream has been closed.
         :raises RuntimeError: another coroutine waits in ``read_event``.
         """
+        if NO_GIL:
+            check_thread(self._loop)
         if self._closing:
             raise ZmqStreamClosed()
         while not self._event_queue:

@@ -192,12 +192,13 @@ class _BaseTransport(ZmqTransport):
         return self._process_token is not _Process.current
 
     def __repr__(self) -> str:
-        zmq_sock = self._zmq_sock
-        info = [
-            "ZmqTransport",
-            f"sock={zmq_sock}",
-            f"type={self.ZMQ_TYPES.get(self._zmq_type, self._zmq_type)}",
-        ]
+        kind = self.ZMQ_TYPES.get(self._zmq_type, self._zmq_type)
+        try:
+            zmq_sock = self._zmq_sock
+        except RuntimeError:  # another thread's: libzmq must not be asked
+            closing = " closing" if self._closing else ""
+            return f"<ZmqTransport type={kind}{closing}>"
+        info = ["ZmqTransport", f"sock={zmq_sock}", f"type={kind}"]
         try:
             if zmq_sock is not None and not self._is_forked():
                 events = engine_libzmq.get_option(zmq_sock, zmq.EVENTS)
@@ -349,6 +350,7 @@ class _BaseTransport(ZmqTransport):
 
         The effect does not wait for the caller's await, as in aiozmq.
         """
+        zmq_sock = self._zmq_sock  # RuntimeError in another thread than the loop's
         loop = self._loop
         fut: Future[T] = (
             asyncio.get_running_loop() if loop is None else loop
@@ -356,7 +358,6 @@ class _BaseTransport(ZmqTransport):
         try:
             if not isinstance(endpoint, str):
                 raise TypeError(f"endpoint should be str, got {endpoint!r}")
-            zmq_sock = self._zmq_sock
             if zmq_sock is None:
                 raise _not_a_socket()
             try:

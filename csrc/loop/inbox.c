@@ -21,6 +21,25 @@ azs_loop_fail_thread(void)
     return -1;
 }
 
+int
+azs_loop_check_foreign_thread(azs_state *st, PyObject *loop)
+{
+    if (loop == NULL)
+        return 0;
+    PyObject *mine = PyObject_CallNoArgs(st->get_running_loop);
+    if (mine == NULL)
+        return -1;
+    Py_DECREF(mine);
+    if (azs_likely(mine == loop))
+        return 0;
+    PyObject *running = PyObject_CallMethod(loop, "is_running", NULL);
+    if (running == NULL)
+        return -1;
+    int truth = PyObject_IsTrue(running);
+    Py_DECREF(running);
+    return truth > 0 ? azs_loop_fail_thread() : truth;
+}
+
 /* A child's copy of its parent's loop: another thread of that may have held the mutex,
  * and is not there to release it. */
 static inline bool

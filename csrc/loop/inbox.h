@@ -49,6 +49,9 @@ size_t azs_inbox_count_fds(LoopObject *loop);
 /* -1 with RuntimeError. */
 int azs_loop_fail_thread(void);
 
+/* `loop`, which may be NULL, is no loop of ours: 0 unless it runs in another thread. */
+int azs_loop_check_foreign_thread(azs_state *st, PyObject *loop);
+
 #else
 
 #define azs_inbox_init(inbox) 0

@@ -6,6 +6,20 @@
 
 /* ---- small helpers ---- */
 
+#ifdef Py_GIL_DISABLED
+int
+azs_zmq_transport_check_foreign(ZmqTransportObject *self)
+{
+    PyObject *loop;
+    AZS_LOCKED(self);
+    loop = Py_XNewRef(self->loop);
+    AZS_UNLOCKED(self);
+    int result = azs_loop_check_foreign_thread(self->st, loop);
+    Py_XDECREF(loop);
+    return result;
+}
+#endif
+
 /* 1 where the transport's loop is closed, 0, or -1 with an exception. */
 static int
 loop_is_closed(ZmqTransportObject *self)
@@ -234,15 +248,20 @@ azs_zmq_transport_report(ZmqTransportObject *self, const char *message, PyObject
 int
 azs_zmq_transport_abandon(ZmqTransportObject *self)
 {
+    PyObject *zmq_sock, *protocol, *loop;
     stop_watching(self);
-    self->closing = self->told = true;
+    self->told = true;
+    AZS_ATOMIC_STORE(&self->closing, true);
     if (self->conn_lost == 0)
         self->conn_lost = 1;
-    PyObject *zmq_sock = self->socket.object, *protocol = self->protocol,
-             *loop = self->loop;
+    AZS_LOCKED(self); /* other threads ask for these */
+    zmq_sock = self->socket.object;
+    protocol = self->protocol;
+    loop = self->loop;
     self->socket.handle = self->socket.object = NULL;
     self->protocol = self->loop = NULL;
-    self->own_loop = NULL;
+    AZS_UNLOCKED(self);
+    AZS_ATOMIC_STORE(&self->own_loop, NULL); /* last: they are let in from now on */
     int result = 0;
     /* The loop forgets us first: closing runs the user's code where the socket's
      * class is the user's. */
@@ -312,7 +331,7 @@ azs_zmq_transport_force_close(ZmqTransportObject *self, PyObject *exc)
         return -1;
     if (self->conn_lost > 0 || self->loop == NULL)
         return 0;
-    self->closing = true;
+    AZS_ATOMIC_STORE(&self->closing, true);
     azs_zmq_transport_clear_queue(self);
     if (self->conn_lost > 0) /* a finalizer aborted */
         return 0;
@@ -346,7 +365,7 @@ azs_zmq_transport_close(ZmqTransportObject *self)
 {
     if (self->closing || self->loop == NULL)
         return 0;
-    self->closing = true;
+    AZS_ATOMIC_STORE(&self->closing, true);
     /* What that raises, Ctrl-C say, goes out; but it must not leave us closing for
      * ever. */
     PyObject *raised = NULL;

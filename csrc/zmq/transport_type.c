@@ -11,21 +11,13 @@
 
 #define NONE_OR_NULL(result) ((result) < 0 ? NULL : Py_NewRef(Py_None))
 
-/* Free-threaded builds: its loop runs in no other thread. 0, or -1 with RuntimeError.
- */
-static inline int
-check_thread(const ZmqTransportObject *self)
-{
-    return self->own_loop == NULL ? 0 : azs_loop_check_thread(self->own_loop);
-}
-
 PyDoc_STRVAR(write_doc, "write($self, data, /)\n--\n\n"
                         "Send one message: see ZmqTransport.write.");
 
 static PyObject *
 ZmqTransport_write(ZmqTransportObject *self, PyObject *data)
 {
-    if (check_thread(self) < 0)
+    if (azs_zmq_transport_check_thread(self) < 0)
         return NULL;
     return NONE_OR_NULL(azs_zmq_transport_write(self, data));
 }
@@ -36,7 +28,7 @@ PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
 static PyObject *
 ZmqTransport_close(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (check_thread(self) < 0)
+    if (azs_zmq_transport_check_thread(self) < 0)
         return NULL;
     return NONE_OR_NULL(azs_zmq_transport_close(self));
 }
@@ -47,7 +39,7 @@ PyDoc_STRVAR(abort_doc, "abort($self, /)\n--\n\n"
 static PyObject *
 ZmqTransport_abort(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (check_thread(self) < 0)
+    if (azs_zmq_transport_check_thread(self) < 0)
         return NULL;
     return NONE_OR_NULL(azs_zmq_transport_force_close(self, NULL));
 }
@@ -59,7 +51,7 @@ PyDoc_STRVAR(force_close_doc,
 static PyObject *
 ZmqTransport__force_close(ZmqTransportObject *self, PyObject *exc)
 {
-    if (check_thread(self) < 0)
+    if (azs_zmq_transport_check_thread(self) < 0)
         return NULL;
     return NONE_OR_NULL(azs_zmq_transport_force_close(self, exc));
 }
@@ -71,6 +63,8 @@ PyDoc_STRVAR(abandon_doc,
 static PyObject *
 ZmqTransport__abandon(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_zmq_transport_check_thread(self) < 0)
+        return NULL;
     if (self->loop == NULL)
         Py_RETURN_NONE;
     return NONE_OR_NULL(azs_zmq_transport_abandon(self));
@@ -83,6 +77,8 @@ PyDoc_STRVAR(take_queue_doc,
 static PyObject *
 ZmqTransport__take_queue(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_zmq_transport_check_thread(self) < 0)
+        return NULL;
     PyObject *taken = PyList_New(0);
     if (taken == NULL)
         return NULL;
@@ -105,6 +101,8 @@ PyDoc_STRVAR(call_connection_lost_doc, "_call_connection_lost($self, exc, /)\n--
 static PyObject *
 ZmqTransport__call_connection_lost(ZmqTransportObject *self, PyObject *exc)
 {
+    if (azs_zmq_transport_check_thread(self) < 0)
+        return NULL;
     /* The loop was closed in between; or a caller who should not call this. */
     if (self->loop == NULL || self->conn_lost == 0 || self->told)
         Py_RETURN_NONE;
@@ -134,7 +132,7 @@ PyDoc_STRVAR(
 static PyObject *
 ZmqTransport_is_closing(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyBool_FromLong(self->closing);
+    return PyBool_FromLong(AZS_ATOMIC_LOAD(&self->closing));
 }
 
 PyDoc_STRVAR(pause_reading_doc, "pause_reading($self, /)\n--\n\n"
@@ -144,7 +142,7 @@ static PyObject *
 ZmqTransport_pause_reading(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
     const char *error = NULL;
-    if (check_thread(self) < 0)
+    if (azs_zmq_transport_check_thread(self) < 0)
         return NULL;
     if (self->closing)
         error = "Cannot pause_reading() when closing";
@@ -164,7 +162,7 @@ PyDoc_STRVAR(resume_reading_doc, "resume_reading($self, /)\n--\n\n"
 static PyObject *
 ZmqTransport_resume_reading(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (check_thread(self) < 0)
+    if (azs_zmq_transport_check_thread(self) < 0)
         return NULL;
     if (!self->paused) {
         PyErr_SetString(PyExc_RuntimeError, "Not paused");
@@ -191,17 +189,28 @@ PyDoc_STRVAR(set_protocol_doc, "set_protocol($self, protocol, /)\n--\n\n"
 static PyObject *
 ZmqTransport_set_protocol(ZmqTransportObject *self, PyObject *protocol)
 {
-    if (check_thread(self) < 0)
+    if (azs_zmq_transport_check_thread(self) < 0)
         return NULL;
-    if (self->protocol != NULL) /* not on a dead transport */
-        Py_SETREF(self->protocol, Py_NewRef(protocol));
+    PyObject *old = NULL;
+    AZS_LOCKED(self);
+    if (self->protocol != NULL) { /* not on a dead transport */
+        old = self->protocol;
+        self->protocol = Py_NewRef(protocol);
+    }
+    AZS_UNLOCKED(self);
+    Py_XDECREF(old);
     Py_RETURN_NONE;
 }
 
+/* What a field has, or None: new reference. Any thread may ask. */
 static PyObject *
-none_or_new_ref(PyObject *obj)
+get_field(ZmqTransportObject *self, PyObject *const *field)
 {
-    return Py_NewRef(obj == NULL ? Py_None : obj);
+    PyObject *value;
+    AZS_LOCKED(self);
+    value = Py_NewRef(*field == NULL ? Py_None : *field);
+    AZS_UNLOCKED(self);
+    return value;
 }
 
 PyDoc_STRVAR(get_protocol_doc, "get_protocol($self, /)\n--\n\n"
@@ -210,7 +219,7 @@ PyDoc_STRVAR(get_protocol_doc, "get_protocol($self, /)\n--\n\n"
 static PyObject *
 ZmqTransport_get_protocol(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return none_or_new_ref(self->protocol);
+    return get_field(self, &self->protocol);
 }
 
 PyDoc_STRVAR(maybe_pause_protocol_doc,
@@ -221,6 +230,8 @@ static PyObject *
 ZmqTransport__maybe_pause_protocol(ZmqTransportObject *self,
                                    PyObject *Py_UNUSED(ignored))
 {
+    if (azs_zmq_transport_check_thread(self) < 0)
+        return NULL;
     return NONE_OR_NULL(azs_zmq_transport_maybe_pause(self));
 }
 
@@ -231,6 +242,13 @@ PyDoc_STRVAR(arm_doc,
 static PyObject *
 ZmqTransport__arm(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
+    /* Another thread that asks get_extra_info() for the socket must not use it. */
+    if (azs_zmq_transport_check_thread(self) < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_RuntimeError))
+            return NULL;
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
     return NONE_OR_NULL(azs_zmq_transport_arm(self));
 }
 
@@ -241,6 +259,8 @@ PyDoc_STRVAR(start_doc,
 static PyObject *
 ZmqTransport__start(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_zmq_transport_check_thread(self) < 0)
+        return NULL;
     return NONE_OR_NULL(azs_zmq_transport_start(self));
 }
 
@@ -251,6 +271,8 @@ PyDoc_STRVAR(replace_socket_doc,
 static PyObject *
 ZmqTransport__replace_socket(ZmqTransportObject *self, PyObject *object)
 {
+    if (azs_zmq_transport_check_thread(self) < 0)
+        return NULL;
     return NONE_OR_NULL(azs_zmq_transport_replace(self, object));
 }
 
@@ -261,6 +283,8 @@ PyDoc_STRVAR(receive_events_doc,
 static PyObject *
 ZmqTransport__receive_events(ZmqTransportObject *self, PyObject *event_type)
 {
+    if (azs_zmq_transport_check_thread(self) < 0)
+        return NULL;
     if (!PyType_Check(event_type) ||
         !PyType_IsSubtype((PyTypeObject *)event_type, &PyTuple_Type)) {
         PyErr_SetString(PyExc_TypeError, "a subclass of tuple is needed");
@@ -275,6 +299,8 @@ PyDoc_STRVAR(on_fd_doc, "_on_fd($self, /)\n--\n\nZMQ_FD is readable (foreign loo
 static PyObject *
 ZmqTransport__on_fd(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_zmq_transport_check_thread(self) < 0)
+        return NULL;
     return NONE_OR_NULL(azs_zmq_transport_turn(self));
 }
 
@@ -285,6 +311,8 @@ PyDoc_STRVAR(
 static PyObject *
 ZmqTransport__on_armed(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_zmq_transport_check_thread(self) < 0)
+        return NULL;
     self->armed = false;
     return NONE_OR_NULL(azs_zmq_transport_turn(self));
 }
@@ -294,6 +322,8 @@ PyDoc_STRVAR(on_retry_doc, "_on_retry($self, /)\n--\n\nThe timer of a refused wr
 static PyObject *
 ZmqTransport__on_retry(ZmqTransportObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_zmq_transport_check_thread(self) < 0)
+        return NULL;
     Py_CLEAR(self->retry);
     return NONE_OR_NULL(azs_zmq_transport_turn(self));
 }
@@ -337,28 +367,32 @@ static PyObject *
 transport_get_zmq_sock(ZmqTransportObject *self, void *Py_UNUSED(closure))
 {
     /* Who asks for the socket may be about to use it. */
-    if (azs_zmq_transport_arm(self) < 0)
+    if (azs_zmq_transport_check_thread(self) < 0 || azs_zmq_transport_arm(self) < 0)
         return NULL;
-    return none_or_new_ref(self->socket.object);
+    return get_field(self, &self->socket.object);
 }
 
 static PyObject *
 transport_get_loop(ZmqTransportObject *self, void *Py_UNUSED(closure))
 {
-    return none_or_new_ref(self->loop);
+    return get_field(self, &self->loop);
 }
 
 static PyObject *
 transport_get_protocol(ZmqTransportObject *self, void *Py_UNUSED(closure))
 {
-    return none_or_new_ref(self->protocol);
+    return get_field(self, &self->protocol);
 }
 
 /* A water mark as the caller gave it beside its value in bytes: aiozmq takes any
  * number, infinity included. */
 static int
-set_water_mark(PyObject **object, size_t *bytes, PyObject *value)
+set_water_mark(ZmqTransportObject *self, PyObject **object, size_t *bytes,
+               PyObject *value)
 {
+    PyObject *old;
+    if (azs_zmq_transport_check_thread(self) < 0)
+        return -1;
     if (value == NULL) {
         PyErr_SetString(PyExc_AttributeError, "a water mark cannot be deleted");
         return -1;
@@ -369,34 +403,38 @@ set_water_mark(PyObject **object, size_t *bytes, PyObject *value)
     *bytes = number >= (double)PY_SSIZE_T_MAX ? PY_SSIZE_T_MAX
              : number > 0                     ? (size_t)number
                                               : 0;
-    Py_XSETREF(*object, Py_NewRef(value));
+    AZS_LOCKED(self);
+    old = *object;
+    *object = Py_NewRef(value);
+    AZS_UNLOCKED(self);
+    Py_XDECREF(old);
     return 0;
 }
 
 static PyObject *
 transport_get_high_water(ZmqTransportObject *self, void *Py_UNUSED(closure))
 {
-    return none_or_new_ref(self->high_object);
+    return get_field(self, &self->high_object);
 }
 
 static int
 transport_set_high_water(ZmqTransportObject *self, PyObject *value,
                          void *Py_UNUSED(closure))
 {
-    return set_water_mark(&self->high_object, &self->flow.high, value);
+    return set_water_mark(self, &self->high_object, &self->flow.high, value);
 }
 
 static PyObject *
 transport_get_low_water(ZmqTransportObject *self, void *Py_UNUSED(closure))
 {
-    return none_or_new_ref(self->low_object);
+    return get_field(self, &self->low_object);
 }
 
 static int
 transport_set_low_water(ZmqTransportObject *self, PyObject *value,
                         void *Py_UNUSED(closure))
 {
-    return set_water_mark(&self->low_object, &self->flow.low, value);
+    return set_water_mark(self, &self->low_object, &self->flow.low, value);
 }
 
 static PyGetSetDef transport_getset[] = {

@@ -55,7 +55,8 @@ typedef struct {
     Py_ssize_t queue_bytes; /* their payload */
     azs_flow flow;
 
-    LoopObject *own_loop; /* borrowed from `loop` where it is ours, else NULL */
+    LoopObject *own_loop; /* borrowed from `loop` where it is ours, else NULL; read by
+                           * other threads, too */
     azs_watcher watcher;  /* in own_loop; the loop owns a ref to us meanwhile */
     PyObject *loop;       /* owned or NULL */
     PyObject *retry;      /* owned or NULL: TimerHandle of _on_retry */
@@ -78,6 +79,26 @@ azs_zmq_transport_spare(ZmqTransportObject *self)
     return &self->spare;
 #else
     return &self->st->zmq->spare;
+#endif
+}
+
+/* ---- transport_life.c ---- */
+
+/* Free-threaded builds: its loop runs in no other thread. 0, or -1 with an exception.
+ * What Python calls begins with it, but for what any thread may ask. Runs the code of
+ * a loop that is not ours. */
+int azs_zmq_transport_check_foreign(ZmqTransportObject *self);
+
+static inline int
+azs_zmq_transport_check_thread(ZmqTransportObject *self)
+{
+#ifdef Py_GIL_DISABLED
+    const LoopObject *own_loop = AZS_ATOMIC_LOAD(&self->own_loop);
+    return azs_likely(own_loop != NULL) ? azs_loop_check_thread(own_loop)
+                                        : azs_zmq_transport_check_foreign(self);
+#else
+    (void)self;
+    return 0;
 #endif
 }
 
@@ -104,7 +125,7 @@ int azs_zmq_transport_maybe_pause(ZmqTransportObject *self);
 
 extern PyType_Spec azs_zmq_transport_spec;
 
-/* ---- transport_life.c ---- */
+/* ---- transport_life.c, the rest ---- */
 
 /* Begins to watch the socket; harmless when repeated. Failing ends the transport.
  * 0, or -1 with what the exception handler raised. */

@@ -189,6 +189,14 @@ struct ZmtpSocketObject {
 
 /* ---- socket.c ---- */
 
+/* Free-threaded builds: its loop runs in no other thread. 0, or -1 with RuntimeError.
+ * What Python calls begins with it. */
+static inline int
+azs_native_check_thread(const ZmtpSocketObject *self)
+{
+    return self == NULL || self->loop == NULL ? 0 : azs_loop_check_thread(self->loop);
+}
+
 bool azs_native_socket_check(azs_state *st, PyObject *object);
 
 /* Adds to or takes off the pipes. */

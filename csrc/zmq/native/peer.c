@@ -114,6 +114,8 @@ PyDoc_STRVAR(attach_doc, "_attach($self, fd, /)\n--\n\n"
 static PyObject *
 ZmtpPeer__attach(ZmtpPeerObject *self, PyObject *arg)
 {
+    if (azs_native_check_thread(self->socket) < 0)
+        return NULL;
     int fd = (int)PyLong_AsLong(arg);
     if (fd == -1 && PyErr_Occurred())
         return NULL;
@@ -157,6 +159,8 @@ PyDoc_STRVAR(decide_doc, "_decide($self, status, /)\n--\n\n"
 static PyObject *
 ZmtpPeer__decide(ZmtpPeerObject *self, PyObject *arg)
 {
+    if (azs_native_check_thread(self->socket) < 0)
+        return NULL;
     int status = (int)PyLong_AsLong(arg);
     if (status == -1 && PyErr_Occurred())
         return NULL;
@@ -172,6 +176,8 @@ PyDoc_STRVAR(disconnect_doc,
 static PyObject *
 ZmtpPeer__disconnect(ZmtpPeerObject *self, PyObject *args)
 {
+    if (azs_native_check_thread(self->socket) < 0)
+        return NULL;
     int event = AZS_NATIVE_DISCONNECTED, value = 0;
     if (!PyArg_ParseTuple(args, "|ii:_disconnect", &event, &value))
         return NULL;
@@ -186,6 +192,8 @@ PyDoc_STRVAR(close_doc, "_close($self, /)\n--\n\n"
 static PyObject *
 ZmtpPeer__close(ZmtpPeerObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_native_check_thread(self->socket) < 0)
+        return NULL;
     if (self->state != PEER_CLOSED && self->socket != NULL)
         azs_native_peer_end(self, PEER_CLOSED);
     Py_CLEAR(self->owner);
@@ -198,6 +206,8 @@ PyDoc_STRVAR(leave_doc, "_leave($self, /)\n--\n\n"
 static PyObject *
 ZmtpPeer__leave(ZmtpPeerObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_native_check_thread(self->socket) < 0)
+        return NULL;
     if (self->leaving || self->socket == NULL)
         Py_RETURN_NONE;
     azs_native_peer_flush(self);
@@ -217,6 +227,8 @@ PyDoc_STRVAR(heartbeat_doc,
 static PyObject *
 ZmtpPeer__heartbeat(ZmtpPeerObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_native_check_thread(self->socket) < 0)
+        return NULL;
     while (self->state == PEER_READY) {
         int64_t now_ns = azs_clock_ns();
         switch (azs_zmtp_heartbeat_look(&self->heartbeat, now_ns)) {
@@ -250,6 +262,8 @@ PyDoc_STRVAR(flush_doc, "_flush($self, /)\n--\n\nSend what the kernel takes.");
 static PyObject *
 ZmtpPeer__flush(ZmtpPeerObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_native_check_thread(self->socket) < 0)
+        return NULL;
     azs_native_peer_flush(self);
     Py_RETURN_NONE;
 }
@@ -281,6 +295,8 @@ peer_get_waiting(ZmtpPeerObject *self, void *Py_UNUSED(closure))
 static PyObject *
 peer_get_owner(ZmtpPeerObject *self, void *Py_UNUSED(closure))
 {
+    if (azs_native_check_thread(self->socket) < 0)
+        return NULL;
     return Py_NewRef(self->owner == NULL ? Py_None : self->owner);
 }
 

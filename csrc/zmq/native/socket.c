@@ -354,6 +354,8 @@ PyDoc_STRVAR(new_peer_doc,
 static PyObject *
 ZmtpSocket__new_peer(ZmtpSocketObject *self, PyObject *args)
 {
+    if (azs_native_check_thread(self) < 0)
+        return NULL;
     PyObject *owner;
     int connects;
     if (!PyArg_ParseTuple(args, "Op:_new_peer", &owner, &connects))
@@ -381,12 +383,26 @@ ZmtpSocket__new_peer(ZmtpSocketObject *self, PyObject *args)
     return (PyObject *)peer;
 }
 
+PyDoc_STRVAR(check_thread_doc, "_check_thread($self, /)\n--\n\n"
+                               "RuntimeError where another thread runs the loop and "
+                               "nothing\nelse guards it.");
+
+static PyObject *
+ZmtpSocket__check_thread(ZmtpSocketObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (azs_native_check_thread(self) < 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 PyDoc_STRVAR(close_doc,
              "_close($self, /)\n--\n\nNo message comes or goes any more; peers stay.");
 
 static PyObject *
 ZmtpSocket__close(ZmtpSocketObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_native_check_thread(self) < 0)
+        return NULL;
     self->closed = true;
     Py_RETURN_NONE;
 }
@@ -397,6 +413,8 @@ PyDoc_STRVAR(subscribe_doc, "_subscribe($self, topic, subscribe, /)\n--\n\n"
 static PyObject *
 ZmtpSocket__subscribe(ZmtpSocketObject *self, PyObject *args)
 {
+    if (azs_native_check_thread(self) < 0)
+        return NULL;
     Py_buffer topic;
     int subscribe;
     if (!PyArg_ParseTuple(args, "y*p:_subscribe", &topic, &subscribe))
@@ -414,6 +432,8 @@ PyDoc_STRVAR(move_doc, "_move($self, loop, /)\n--\n\n"
 static PyObject *
 ZmtpSocket__move(ZmtpSocketObject *self, PyObject *loop)
 {
+    if (azs_native_check_thread(self) < 0)
+        return NULL;
     if (loop != Py_None && !azs_loop_check(self->st, loop)) {
         PyErr_SetString(PyExc_TypeError, "a Loop of aiozmq_speedups is needed");
         return NULL;
@@ -455,6 +475,8 @@ PyDoc_STRVAR(set_welcome_doc, "_set_welcome($self, message, /)\n--\n\n"
 static PyObject *
 ZmtpSocket__set_welcome(ZmtpSocketObject *self, PyObject *message)
 {
+    if (azs_native_check_thread(self) < 0)
+        return NULL;
     if (message != Py_None && !PyBytes_CheckExact(message)) {
         PyErr_SetString(PyExc_TypeError, "bytes are needed");
         return NULL;
@@ -469,6 +491,8 @@ PyDoc_STRVAR(send_doc,
 static PyObject *
 ZmtpSocket__send(ZmtpSocketObject *self, PyObject *message)
 {
+    if (azs_native_check_thread(self) < 0)
+        return NULL;
     if (!PyTuple_CheckExact(message) || PyTuple_GET_SIZE(message) == 0) {
         PyErr_SetString(PyExc_TypeError, "a tuple of bytes is needed");
         return NULL;
@@ -489,6 +513,8 @@ PyDoc_STRVAR(recv_doc, "_recv($self, /)\n--\n\nThe next message, or None.");
 static PyObject *
 ZmtpSocket__recv(ZmtpSocketObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_native_check_thread(self) < 0)
+        return NULL;
     PyObject *message;
     int err = self->pattern->recv(self, &message);
     if (err < 0)
@@ -501,6 +527,8 @@ PyDoc_STRVAR(look_doc, "_look($self, /)\n--\n\nZMQ_EVENTS.");
 static PyObject *
 ZmtpSocket__look(ZmtpSocketObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_native_check_thread(self) < 0)
+        return NULL;
     if (self->loop != NULL)
         azs_loop_run_deferred(self->loop);
     int events = (self->pattern->can_recv(self) ? ZMQ_POLLIN : 0) |
@@ -510,6 +538,8 @@ ZmtpSocket__look(ZmtpSocketObject *self, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef socket_methods[] = {
     {"_new_peer", (PyCFunction)ZmtpSocket__new_peer, METH_VARARGS, new_peer_doc},
+    {"_check_thread", (PyCFunction)ZmtpSocket__check_thread, METH_NOARGS,
+     check_thread_doc},
     {"_close", (PyCFunction)ZmtpSocket__close, METH_NOARGS, close_doc},
     {"_subscribe", (PyCFunction)ZmtpSocket__subscribe, METH_VARARGS, subscribe_doc},
     {"_move", (PyCFunction)ZmtpSocket__move, METH_O, move_doc},
@@ -525,6 +555,8 @@ static PyMethodDef socket_methods[] = {
 static PyObject *
 socket_get_pipes(ZmtpSocketObject *self, void *Py_UNUSED(closure))
 {
+    if (azs_native_check_thread(self) < 0)
+        return NULL;
     PyObject *list = PyList_New(0);
     for (size_t i = 0; list != NULL && i < self->npipes; i++) {
         if (PyList_Append(list, (PyObject *)self->pipes[i]) < 0)

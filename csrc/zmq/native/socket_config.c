@@ -24,6 +24,8 @@ PyDoc_STRVAR(
 static PyObject *
 ZmtpSocket__configure(ZmtpSocketObject *self, PyObject *args)
 {
+    if (azs_native_check_thread(self) < 0)
+        return NULL;
     int mechanism, as_server, decides;
     Py_buffer texts[3], keys[3];
     const char *library;
@@ -87,6 +89,8 @@ PyDoc_STRVAR(set_doc, "_set($self, name, value, /)\n--\n\n"
 static PyObject *
 ZmtpSocket__set(ZmtpSocketObject *self, PyObject *args)
 {
+    if (azs_native_check_thread(self) < 0)
+        return NULL;
     const char *name;
     long long value;
     if (!PyArg_ParseTuple(args, "sL:_set", &name, &value))
