@@ -1172,3 +1172,6 @@ class _ClosedLoop:
 
     def is_closed(self):
         return True
+
+    def is_running(self):
+        return False
