@@ -57,10 +57,11 @@ KINDS = {
         Kind("rloop", ["rloop"], _new_event_loop("rloop")),
         Kind("rsloop", ["rsloop"], _new_event_loop("rsloop")),
         Kind("zuvloop", ["zuvloop"], _new_event_loop("zuvloop")),
+        Kind("zloop", ["zloop"], _new_event_loop("zloop")),
     )
 }
-"""aiofastnet is uvloop with aiofastnet's transports; rsloop and zuvloop are for
-Python 3.14."""
+"""aiofastnet is uvloop with aiofastnet's transports; rsloop, zuvloop and zloop
+are for Python 3.14."""
 
 VARIANTS = {
     "speedups-asyncio": Kind("speedups-asyncio", ["aiozmq_speedups"], _asyncio_tls)
@@ -69,7 +70,7 @@ VARIANTS = {
 
 ALL = KINDS | VARIANTS
 
-PACKAGES = ("uvloop", "aiofastnet", "rloop", "rsloop", "zuvloop")
+PACKAGES = ("uvloop", "aiofastnet", "rloop", "rsloop", "zuvloop", "zloop")
 
 
 def why_missing(name: str) -> str | None:

@@ -118,7 +118,9 @@ def test_memory_row(echo):
 
 
 def test_a_loop_that_is_not_installed_is_named(echo):
-    missing = [name for name in ("rloop", "rsloop", "zuvloop") if not _installed(name)]
+    missing = [
+        name for name in ("rloop", "rsloop", "zuvloop", "zloop") if not _installed(name)
+    ]
     if not missing:
         pytest.skip("every peer is installed")
     loops = ["asyncio", missing[0]]
