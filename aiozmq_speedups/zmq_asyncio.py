@@ -25,6 +25,7 @@ Source: the documentation of pyzmq, ``zmq.asyncio``.
 from __future__ import annotations
 
 import asyncio
+import functools
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ from zmq.asyncio import ZMQEventLoop, install
 from aiozmq_speedups import _alias, _ext
 from aiozmq_speedups._zmq import accelerated as _transports
 from aiozmq_speedups._zmq.pure import _PyZmqTransport
+from aiozmq_speedups.util import NO_GIL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,6 +205,40 @@ else:
             self._io.leave()
 
     Poller._socket_class = Socket
+
+    def _guard(method: Any) -> Any:
+        """Refuses other threads than that of the socket's loop."""
+
+        @functools.wraps(method)
+        def guarded(self: Socket, *args: Any, **kwargs: Any) -> Any:
+            if self._io is not None:
+                self._io.check_thread()
+            return method(self, *args, **kwargs)
+
+        return guarded
+
+    def _del_in_thread(self: Socket) -> None:
+        """The collector may run in any thread; the loop's closes the socket then."""
+        io = self._io
+        if io is not None and not self._closed:
+            try:
+                io.check_thread()
+            except RuntimeError:
+                loop = io.loop
+                if loop is None:  # another thread's close() has failed halfway
+                    zmq.Socket.close(self)
+                else:
+                    loop.call_soon_threadsafe(_pyzmq.Socket.__del__, self)
+                return
+        _pyzmq.Socket.__del__(self)
+
+    if NO_GIL:  # what goes to libzmq in the thread of the caller, which it must not
+        for _name in (
+            *("bind", "connect", "unbind", "disconnect", "join", "leave", "monitor"),
+            *("get", "set", "getsockopt", "setsockopt"),
+        ):
+            setattr(Socket, _name, _guard(getattr(Socket, _name)))
+        Socket.__del__ = _del_in_thread  # type: ignore[method-assign]
 
     class Context(_pyzmq.Context):  # type: ignore[no-redef]
         """A ``zmq.asyncio.Context``: socket() gives the Sockets of this module."""

@@ -98,6 +98,20 @@ azs_loop_check_thread(const LoopObject *loop)
     return 0;
 }
 
+/* The same for any event loop, whose LoopObject is `own` where it is ours. It may be
+ * NULL. Runs its code where it is not ours. */
+static inline int
+azs_loop_check_any_thread(azs_state *st, const LoopObject *own, PyObject *loop)
+{
+#ifdef Py_GIL_DISABLED
+    return azs_likely(own != NULL) ? azs_loop_check_thread(own)
+                                   : azs_loop_check_foreign_thread(st, loop);
+#else
+    (void)st, (void)own, (void)loop;
+    return 0;
+#endif
+}
+
 /* ---- ready entries ---- */
 
 #define AZS_READY_WATCHER ((uintptr_t)1)

@@ -65,6 +65,7 @@
     X(_eof)                                                                            \
     X(_exception)                                                                      \
     X(_expire_after)                                                                   \
+    X(_give_back)                                                                      \
     X(_failed)                                                                         \
     X(cancel)                                                                          \
     X(done)                                                                            \

@@ -11,6 +11,8 @@ int
 azs_zmq_transport_check_foreign(ZmqTransportObject *self)
 {
     PyObject *loop;
+    if (self->fork_generation != azs_fork_generation)
+        return 0; /* a child has one thread */
     AZS_LOCKED(self);
     loop = Py_XNewRef(self->loop);
     AZS_UNLOCKED(self);

@@ -5,7 +5,10 @@ in order. With a GIL that guards them, and mostly lets them work.
 """
 
 import asyncio
+import contextlib
+import gc
 import sys
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,6 +17,7 @@ import aiozmq_speedups
 from aiozmq_speedups._ext import core
 
 zmq = pytest.importorskip("zmq")
+zmq_asyncio = pytest.importorskip("aiozmq_speedups.zmq_asyncio")
 
 pytestmark = [
     pytest.mark.skipif(
@@ -185,3 +189,127 @@ def test_zmq_transports_that_end_meanwhile(loop):
 
     for engine in engines(loop):
         loop.run_until_complete(main(engine))
+
+
+@contextlib.contextmanager
+def asyncio_pair():
+    """Two DEALERs of zmq_asyncio, the address of the first, and their context."""
+    context = zmq_asyncio.Context()
+    a, b = context.socket(zmq.DEALER), context.socket(zmq.DEALER)
+    try:
+        a.bind("tcp://127.0.0.1:*")
+        b.connect(a.get(zmq.LAST_ENDPOINT).rstrip(b"\0").decode())
+        yield a, b
+    finally:
+        context.destroy(linger=0)
+
+
+async def talk_asyncio(a, b):
+    messages = [[b"%d" % i, b"x" * 50 * i] for i in range(10)]
+    for message in messages:
+        await a.send_multipart(message)
+        await b.send_multipart(message)
+    for sock in (a, b):
+        assert [await sock.recv_multipart() for _ in messages] == messages
+
+
+def test_a_socket_of_zmq_asyncio(loop):
+    async def main():
+        with asyncio_pair() as (a, b):
+            await talk_asyncio(a, b)
+            idle = a.context.socket(zmq.DEALER)
+            waiting = idle.recv()
+            buffer = bytearray(10)
+            await misused(
+                lambda: talk_asyncio(b, a),
+                [
+                    lambda: a.send(b"not sent"),
+                    lambda: a.send_multipart([b"not sent"]),
+                    a.recv,
+                    a.recv_multipart,
+                    lambda: a.recv_into(buffer),
+                    lambda: a.recv(zmq.DONTWAIT),
+                    lambda: a.get(zmq.EVENTS),
+                    lambda: a.setsockopt(zmq.LINGER, 0),
+                    lambda: setattr(a, "linger", 0),
+                    lambda: a.bind("tcp://127.0.0.1:*"),
+                    lambda: a.connect("tcp://127.0.0.1:1"),
+                    a.get_monitor_socket,
+                    a.close,
+                    lambda: waiting.done(),
+                    waiting.cancel,
+                    lambda: waiting.set_result(None),
+                    lambda: next(waiting.__await__()),
+                ],
+                [lambda: repr(a), lambda: repr(waiting), lambda: a.closed],
+            )
+            waiting.cancel()
+            idle.close()
+
+    loop.run_until_complete(main())
+
+
+def test_sockets_of_zmq_asyncio_that_end_meanwhile(loop):
+    async def main():
+        with asyncio_pair() as (a, _):
+            address = a.get(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+            current = [a]
+
+            def ask():
+                sock = current[0]
+                for call in (
+                    lambda: sock.get(zmq.EVENTS),
+                    lambda: repr(sock),
+                    lambda: sock.closed,
+                    sock.recv,
+                    sock.close,
+                ):
+                    try:
+                        call()
+                    except (RuntimeError, zmq.ZMQError):
+                        pass
+
+            async def come_and_go():
+                sock = a.context.socket(zmq.DEALER)
+                sock.connect(address)
+                await sock.send(b"x")
+                current[0] = sock
+                await asyncio.sleep(0)
+                sock.close()
+                await a.recv_multipart()
+
+            await talk_asyncio(a, _)
+            await misused(come_and_go, [], [ask] * 10)
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.filterwarnings("ignore:Unclosed socket:ResourceWarning")
+def test_what_another_thread_collects(loop):
+    """A message that nobody takes goes back, a socket is closed, by the loop."""
+
+    def in_a_cycle(thing):
+        cycle = [thing]
+        cycle.append(cycle)
+
+    async def main():
+        with asyncio_pair() as (a, b), ThreadPoolExecutor(1) as pool:
+            for i in range(3):
+                await b.send(b"%d" % i)
+                future = a.recv()
+                await asyncio.wait([future])
+                in_a_cycle(future)
+                del future
+                await loop.run_in_executor(pool, gc.collect)
+                assert await asyncio.wait_for(a.recv(), 20) == b"%d" % i
+            sock = a.context.socket(zmq.DEALER)
+            sock.recv().cancel()
+            collected = weakref.ref(sock)
+            in_a_cycle(sock)
+            del sock
+            await loop.run_in_executor(pool, gc.collect)
+            async with asyncio.timeout(20):
+                while collected() is not None:
+                    await asyncio.sleep(0.001)
+
+    loop.run_until_complete(main())

@@ -67,8 +67,10 @@ leave_loop(AsyncSocketObject *self)
     /* A forked child has its parent's epoll. */
     bool reading_fd = self->reading_fd && self->fork_generation == azs_fork_generation;
     int own_fd = self->own_fd;
+    AZS_LOCKED(self);
     self->loop = self->loop_kwargs = self->retry = self->armed = NULL;
-    self->own_loop = NULL;
+    AZS_ATOMIC_STORE(&self->own_loop, NULL);
+    AZS_UNLOCKED(self);
     self->reading_fd = false;
     self->own_fd = -1;
     if (own_loop != NULL)
@@ -132,17 +134,6 @@ cancel_all(AsyncSocketObject *self)
         azs_exc_restore_steal(exc);
 }
 
-/* The loop that runs in this thread: new reference; NULL with RuntimeError. */
-static PyObject *
-running_loop(AsyncSocketObject *self)
-{
-    PyObject *loop = PyObject_CallNoArgs(self->st->get_running_loop);
-    if (loop != Py_None)
-        return loop;
-    Py_DECREF(loop);
-    return PyObject_CallOneArg(self->st->zmq_async_default_loop, self->shadow);
-}
-
 static int
 is_loop_closed(PyObject *loop)
 {
@@ -158,13 +149,78 @@ is_loop_closed(PyObject *loop)
 static inline bool
 is_in_own_loop(const AsyncSocketObject *self)
 {
-    const LoopObject *loop = self->own_loop;
+    const LoopObject *loop = AZS_ATOMIC_LOAD(&self->own_loop);
 #ifdef Py_GIL_DISABLED
     if (loop == NULL || !azs_loop_is_mine(loop))
         return false;
 #endif
     return loop != NULL && loop->turning && loop->thread_id != NULL &&
            PyLong_AsUnsignedLong(loop->thread_id) == PyThread_get_thread_ident();
+}
+
+int
+azs_async_check_thread(AsyncSocketObject *self)
+{
+#ifdef Py_GIL_DISABLED
+    PyObject *loop;
+    const LoopObject *own_loop;
+    if (self->fork_generation != azs_fork_generation)
+        return 0; /* a child has one thread */
+    AZS_LOCKED(self);
+    loop = Py_XNewRef(self->loop);
+    own_loop = self->own_loop;
+    AZS_UNLOCKED(self);
+    int res = azs_loop_check_any_thread(self->st, own_loop, loop);
+    Py_XDECREF(loop);
+    uintptr_t closer = AZS_ATOMIC_LOAD(&self->closer);
+    if (res == 0 && closer != 0 && closer != _Py_ThreadId())
+        res = azs_loop_fail_thread();
+    return res;
+#else
+    (void)self;
+    return 0;
+#endif
+}
+
+/* The loop of the socket that is to be left: 0 where it may be, or -1. */
+static int
+check_may_leave(AsyncSocketObject *self)
+{
+    PyObject *old;
+    AZS_LOCKED(self);
+    old = Py_XNewRef(self->loop);
+    AZS_UNLOCKED(self);
+    int closed = old == NULL ? 0 : is_loop_closed(old);
+    Py_XDECREF(old);
+    if (closed < 0)
+        return -1;
+    if (closed) {
+        cancel_all(self);
+    } else if (azs_async_anything_waits(self)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "the socket is in use by another event loop, in which "
+                        "operations of it wait: let them end, or cancel them, "
+                        "before it is used here");
+        return -1;
+    }
+    return azs_async_check_thread(self);
+}
+
+/* Has `loop` where it has none: false where another thread was faster. */
+static bool
+take_loop(AsyncSocketObject *self, PyObject *loop, LoopObject *own_loop,
+          PyObject *kwargs)
+{
+    bool taken = false;
+    AZS_LOCKED(self);
+    if (self->loop == NULL) {
+        taken = true;
+        self->loop_kwargs = Py_NewRef(kwargs);
+        self->loop = Py_NewRef(loop);
+        AZS_ATOMIC_STORE(&self->own_loop, own_loop);
+    }
+    AZS_UNLOCKED(self);
+    return taken;
 }
 
 int
@@ -178,56 +234,48 @@ azs_async_enter_loop(AsyncSocketObject *self)
     }
     if (azs_likely(is_in_own_loop(self)))
         return 0;
-    PyObject *loop = running_loop(self);
+    PyObject *loop = PyObject_CallNoArgs(self->st->get_running_loop);
+    if (azs_likely(loop != NULL && loop != Py_None && loop == self->loop)) {
+        Py_DECREF(loop);
+        return 0;
+    }
+    if (loop == Py_None) {
+        if (azs_async_check_thread(self) < 0)
+            Py_CLEAR(loop);
+        else
+            Py_SETREF(loop, PyObject_CallOneArg(self->st->zmq_async_default_loop,
+                                                self->shadow));
+    }
     if (loop == NULL)
         return -1;
+    LoopObject *own_loop = azs_loop_check(self->st, loop) ? (LoopObject *)loop : NULL;
     PyObject *kwargs = NULL;
-    if (azs_likely(loop == self->loop))
-        goto done;
-    kwargs = PyDict_New();
-    if (kwargs == NULL || PyDict_SetItem(kwargs, self->st->str_loop, loop) < 0)
-        goto fail;
-    /* The loop that is left runs the user's code, which may use the socket. */
-    while (self->loop != NULL && self->loop != loop) {
-        PyObject *old = Py_NewRef(self->loop);
-        int closed = is_loop_closed(old);
-        Py_DECREF(old);
-        if (closed < 0)
-            goto fail;
-        if (closed) {
-            cancel_all(self);
-        } else if (azs_async_anything_waits(self)) {
-            PyErr_SetString(PyExc_RuntimeError,
-                            "the socket is in use by another event loop, in which "
-                            "operations of it wait: let them end, or cancel them, "
-                            "before it is used here");
-            goto fail;
+    int res = azs_loop_check_any_thread(self->st, own_loop, loop);
+    while (res == 0 && self->loop != loop) {
+        /* The loop that is left runs the user's code, which may use the socket. */
+        if (self->loop != NULL) {
+            res = check_may_leave(self);
+            if (res == 0)
+                leave_loop(self);
+            continue;
         }
-        /* It runs in another thread, and is to be left in that. */
-        if (self->own_loop != NULL && azs_loop_check_thread(self->own_loop) < 0)
-            goto fail;
-        leave_loop(self);
+        if (self->handle == NULL) {
+            azs_async_raise(self->st, ENOTSOCK);
+            res = -1;
+            break;
+        }
+        if (kwargs == NULL) {
+            kwargs = PyDict_New();
+            if (kwargs == NULL || PyDict_SetItem(kwargs, self->st->str_loop, loop) < 0)
+                res = -1;
+        } else if (take_loop(self, loop, own_loop, kwargs)) {
+            self->received = 0;
+            self->received_bytes = 0;
+        }
     }
-    if (self->handle == NULL) {
-        azs_async_raise(self->st, ENOTSOCK);
-        goto fail;
-    }
-    if (self->loop == loop)
-        goto done;
-    self->loop_kwargs = kwargs;
-    self->own_loop = azs_loop_check(self->st, loop) ? (LoopObject *)loop : NULL;
-    self->loop = loop;
-    self->received = 0;
-    self->received_bytes = 0;
-    return 0;
-done:
     Py_XDECREF(kwargs);
     Py_DECREF(loop);
-    return 0;
-fail:
-    Py_XDECREF(kwargs);
-    Py_DECREF(loop);
-    return -1;
+    return res;
 }
 
 /* Another socket object of the same handle, or the user, may have ZMQ_FD. */
@@ -344,8 +392,15 @@ azs_async_arm_siblings(AsyncSocketObject *self, int events)
     int res = 0;
     for (Py_ssize_t i = 0; res == 0 && i < PyList_GET_SIZE(siblings); i++) {
         AsyncSocketObject *other = (AsyncSocketObject *)PyList_GET_ITEM(siblings, i);
-        if (waits_for(other, events))
+        if (!waits_for(other, events))
+            continue;
+        res = azs_async_check_thread(other);
+        if (res == 0)
             res = arm_one(other);
+        else if (PyErr_ExceptionMatches(PyExc_RuntimeError)) {
+            PyErr_Clear(); /* another thread's, which is libzmq's rule broken */
+            res = 0;
+        }
     }
     Py_DECREF(siblings);
     return res;
@@ -374,12 +429,16 @@ socket_on_ready(azs_watcher *watcher, uint32_t Py_UNUSED(events))
 static PyObject *
 AsyncSocket__on_fd(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_async_check_thread(self) < 0)
+        return NULL;
     return NONE_OR_NULL(azs_async_turn(self));
 }
 
 static PyObject *
 AsyncSocket__on_armed(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_async_check_thread(self) < 0)
+        return NULL;
     Py_CLEAR(self->armed);
     return NONE_OR_NULL(azs_async_turn(self));
 }
@@ -387,6 +446,8 @@ AsyncSocket__on_armed(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *
 AsyncSocket__on_retry(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_async_check_thread(self) < 0)
+        return NULL;
     Py_CLEAR(self->retry);
     return NONE_OR_NULL(azs_async_turn(self));
 }
@@ -421,6 +482,17 @@ AsyncSocket_poll(AsyncSocketObject *self, PyObject *args)
     return NONE_OR_NULL(azs_async_arm(self));
 }
 
+PyDoc_STRVAR(check_thread_doc,
+"check_thread($self, /)\n--\n\n"
+"RuntimeError where the socket's loop runs in another thread, and nothing else guards\n"
+"it.");
+
+static PyObject *
+AsyncSocket_check_thread(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return NONE_OR_NULL(azs_async_check_thread(self));
+}
+
 PyDoc_STRVAR(looked_doc,
 "looked($self, /)\n--\n\n"
 "The socket was used, or looked at, by other means than this: have the loop look\n"
@@ -429,6 +501,8 @@ PyDoc_STRVAR(looked_doc,
 static PyObject *
 AsyncSocket_looked(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (azs_async_check_thread(self) < 0)
+        return NULL;
     if (azs_async_arm(self) < 0)
         return NULL;
     return PyLong_FromSize_t(self->stash.count);
@@ -439,6 +513,23 @@ PyDoc_STRVAR(close_doc,
 "The socket is about to be closed, and with it its handle: what waits is cancelled,\n"
 "at other sockets of the handle, too. Returns the number of messages that were\n"
 "received and that nobody has got.");
+
+/* Free-threaded builds: this thread is the one that closes it, with libzmq's handle. 0,
+ * or -1 with an exception. */
+static int
+claim_close(AsyncSocketObject *self)
+{
+    if (azs_async_check_thread(self) < 0)
+        return -1;
+#ifdef Py_GIL_DISABLED
+    uintptr_t none = 0;
+    if (!__atomic_compare_exchange_n(&self->closer, &none, _Py_ThreadId(), false,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) &&
+        none != _Py_ThreadId())
+        return azs_loop_fail_thread();
+#endif
+    return 0;
+}
 
 /* The number of messages that nobody has got. */
 static size_t
@@ -458,6 +549,14 @@ AsyncSocket_close(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
     PyObject *siblings = self->has_siblings ? azs_async_siblings(self) : NULL;
     if (siblings == NULL && PyErr_Occurred())
         PyErr_WriteUnraisable((PyObject *)self); /* no memory: theirs is the errno */
+    int refused = claim_close(self);
+    for (Py_ssize_t i = 0;
+         refused == 0 && siblings != NULL && i < PyList_GET_SIZE(siblings); i++)
+        refused = claim_close((AsyncSocketObject *)PyList_GET_ITEM(siblings, i));
+    if (refused < 0) {
+        Py_XDECREF(siblings);
+        return NULL;
+    }
     size_t lost = close_one(self);
     for (Py_ssize_t i = 0; siblings != NULL && i < PyList_GET_SIZE(siblings); i++) {
         AsyncSocketObject *other = (AsyncSocketObject *)PyList_GET_ITEM(siblings, i);
@@ -475,6 +574,8 @@ PyDoc_STRVAR(leave_doc,
 static PyObject *
 AsyncSocket_leave(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
 {
+    if (claim_close(self) < 0)
+        return NULL;
     return PyLong_FromSize_t(close_one(self));
 }
 
@@ -597,6 +698,8 @@ static PyMethodDef asyncsocket_methods[] = {
     {"_on_armed", (PyCFunction)AsyncSocket__on_armed, METH_NOARGS, NULL},
     {"_on_retry", (PyCFunction)AsyncSocket__on_retry, METH_NOARGS, NULL},
     {"poll", (PyCFunction)AsyncSocket_poll, METH_VARARGS, poll_doc},
+    {"check_thread", (PyCFunction)AsyncSocket_check_thread, METH_NOARGS,
+     check_thread_doc},
     {"looked", (PyCFunction)AsyncSocket_looked, METH_NOARGS, looked_doc},
     {"close", (PyCFunction)AsyncSocket_close, METH_NOARGS, close_doc},
     {"leave", (PyCFunction)AsyncSocket_leave, METH_NOARGS, leave_doc},
@@ -610,7 +713,19 @@ asyncsocket_get_waiting(AsyncSocketObject *self, void *Py_UNUSED(closure))
                          (Py_ssize_t)self->sends.count);
 }
 
+static PyObject *
+asyncsocket_get_loop(AsyncSocketObject *self, void *Py_UNUSED(closure))
+{
+    PyObject *loop;
+    AZS_LOCKED(self);
+    loop = Py_NewRef(self->loop == NULL ? Py_None : self->loop);
+    AZS_UNLOCKED(self);
+    return loop;
+}
+
 static PyGetSetDef asyncsocket_getset[] = {
+    {"loop", (getter)asyncsocket_get_loop, NULL,
+     "The loop that runs what waits, or None.", NULL},
     {"more", (getter)asyncsocket_get_more, NULL,
      "RCVMORE of the frame that came last: 0, 1, or -1 where libzmq knows.", NULL},
     {"handle_closed", (getter)asyncsocket_get_handle_closed, NULL,

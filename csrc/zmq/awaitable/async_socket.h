@@ -31,8 +31,11 @@ struct AsyncSocketObject {
     int more; /* RCVMORE of the last frame where it came by way of this, else -1 */
 
     /* The loop that runs what waits; NULL before the first wait. */
-    PyObject *loop;        /* owned */
-    LoopObject *own_loop;  /* borrowed from `loop` where it is ours, else NULL */
+    PyObject *loop;       /* owned; with `own_loop`, other threads read it */
+    LoopObject *own_loop; /* borrowed from `loop` where it is ours, else NULL */
+#ifdef Py_GIL_DISABLED
+    uintptr_t closer; /* the thread that closes it, or has; 0 for none */
+#endif
     PyObject *loop_kwargs; /* owned: {"loop": loop} */
     azs_watcher watcher;   /* of ZMQ_FD in own_loop */
     bool reading_fd;       /* foreign loops: add_reader is in effect */
@@ -141,8 +144,13 @@ int azs_async_run_woken(AsyncSocketObject *self);
 /* Has its loop watch ZMQ_FD; harmless when repeated. 0 or -1. */
 int azs_async_watch(AsyncSocketObject *self);
 
+/* Free-threaded builds: its loop, if it has one, runs in no other thread, and none
+ * closes it. 0, or -1 with an exception. What Python calls begins with it, or with
+ * azs_async_enter_loop(). */
+int azs_async_check_thread(AsyncSocketObject *self);
+
 /* The loop that runs is the socket's from now on. 0, or -1 with RuntimeError where
- * another still has operations of it. */
+ * another still has operations of it, or runs in another thread. */
 int azs_async_enter_loop(AsyncSocketObject *self);
 
 /* Takes it out of its queue, if it is in one; drops a reference to it. */

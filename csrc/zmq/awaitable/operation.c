@@ -44,6 +44,10 @@ azs_operation_new(AsyncSocketObject *core, azs_operation_kind kind)
         return NULL;
     }
     op->loop_kwargs = Py_NewRef(core->loop_kwargs);
+#ifdef Py_GIL_DISABLED
+    op->loop = Py_NewRef(core->loop);
+    op->own_loop = core->own_loop;
+#endif
     op->core = (AsyncSocketObject *)Py_NewRef(core);
     /* Whatever keeps it may be kept by the loop: a cycle. */
     PyObject_GC_Track(future);
@@ -106,6 +110,8 @@ azs_operation_of_self(PyObject *future)
         PyErr_SetString(PyExc_RuntimeError, "the operation is not initialised");
         return NULL;
     }
+    if (azs_operation_check_thread(op) < 0)
+        return NULL;
     return op;
 }
 
@@ -377,6 +383,9 @@ azs_operation_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(op->args);
     Py_VISIT(op->kwargs);
     Py_VISIT(op->timer);
+#ifdef Py_GIL_DISABLED
+    Py_VISIT(op->loop);
+#endif
     return base->tp_traverse(self, visit, arg);
 }
 
@@ -393,6 +402,10 @@ operation_drop(azs_operation *op)
     Py_CLEAR(op->args);
     Py_CLEAR(op->kwargs);
     Py_CLEAR(op->timer);
+#ifdef Py_GIL_DISABLED
+    op->own_loop = NULL;
+    Py_CLEAR(op->loop);
+#endif
 }
 
 int
@@ -405,6 +418,30 @@ azs_operation_clear(PyObject *self)
     return Py_TYPE(self)->tp_base->tp_clear(self);
 }
 
+/* As the first of it runs: the message goes back, in the loop's own thread if this is
+ * another, which keeps the operation until then. 0 or -1. */
+static int
+return_message(PyObject *self, azs_operation *op)
+{
+    if (azs_likely(azs_operation_check_thread(op) == 0))
+        return azs_operation_give_back(op);
+#ifdef Py_GIL_DISABLED
+    if (!PyErr_ExceptionMatches(PyExc_RuntimeError))
+        return -1;
+    PyErr_Clear();
+    PyObject *give_back = PyObject_GenericGetAttr(self, op->st->str__give_back);
+    PyObject *handle = NULL;
+    if (give_back != NULL)
+        handle = PyObject_CallMethod(op->loop, "call_soon_threadsafe", "O", give_back);
+    Py_XDECREF(give_back);
+    Py_XDECREF(handle);
+    return handle == NULL ? -1 : 0;
+#else
+    (void)self;
+    return -1;
+#endif
+}
+
 /* Before anything is taken apart: the message that nobody took goes back. */
 void
 azs_operation_finalize(PyObject *self)
@@ -412,7 +449,7 @@ azs_operation_finalize(PyObject *self)
     PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
     azs_operation *op = azs_operation_of(self);
     if (op->st != NULL && op->done && azs_operation_is_receive(op) &&
-        op->message != NULL && azs_operation_give_back(op) < 0)
+        op->message != NULL && return_message(self, op) < 0)
         PyErr_WriteUnraisable(self);
     destructor base = Py_TYPE(self)->tp_base->tp_finalize;
     if (base != NULL && op->real)

@@ -21,8 +21,12 @@ typedef enum {
  * A receive that is done holds its `message` until somebody takes it: an await that
  * returns it, or result(). If that cannot come any more it goes back to the socket. */
 struct azs_operation {
-    azs_state *st;           /* held; NULL where it was never initialised */
-    PyObject *future;        /* borrowed: the object that this is in */
+    azs_state *st;    /* held; NULL where it was never initialised */
+    PyObject *future; /* borrowed: the object that this is in */
+#ifdef Py_GIL_DISABLED
+    PyObject *loop;       /* owned: the one that it was made in */
+    LoopObject *own_loop; /* borrowed from `loop` where it is ours, else NULL */
+#endif
     AsyncSocketObject *core; /* owned while it is queued or has a message */
     PyObject *owner;         /* owned while queued: the zmq.Socket in Python */
     PyObject *message;       /* owned or NULL: to be sent, or received and not taken */
@@ -99,8 +103,21 @@ bool azs_operation_is_abandoned(const azs_operation *op);
 
 int azs_operation_init(PyObject *mod, azs_state *st);
 
-/* For methods: NULL with an exception. The second is for those that look at it as a
- * Future. */
+/* Free-threaded builds: its loop runs in no other thread. 0, or -1 with an exception.
+ */
+static inline int
+azs_operation_check_thread(const azs_operation *op)
+{
+#ifdef Py_GIL_DISABLED
+    return azs_loop_check_any_thread(op->st, op->own_loop, op->loop);
+#else
+    (void)op;
+    return 0;
+#endif
+}
+
+/* For methods: NULL with an exception, in another thread, too. The second is for those
+ * that look at it as a Future. */
 azs_operation *azs_operation_of_self(PyObject *future);
 azs_operation *azs_operation_real_of_self(PyObject *future);
 

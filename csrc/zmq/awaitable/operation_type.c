@@ -211,6 +211,17 @@ Operation__timed_out(PyObject *self, PyObject *Py_UNUSED(ignored))
     return res < 0 ? NULL : Py_NewRef(Py_None);
 }
 
+PyDoc_STRVAR(give_back_doc,
+"_give_back($self, /)\n--\n\n"
+"Nobody can have the message any more: it is the socket's again.");
+
+static PyObject *
+Operation__give_back(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    azs_operation *op = azs_operation_of_self(self);
+    return op == NULL || azs_operation_give_back(op) < 0 ? NULL : Py_NewRef(Py_None);
+}
+
 static PyObject *
 operation_await(PyObject *self)
 {
@@ -255,6 +266,13 @@ operation_setattro(PyObject *self, PyObject *name, PyObject *value)
 static PyObject *
 operation_repr(PyObject *self)
 {
+    azs_operation *op = azs_operation_of(self);
+    if (op->st != NULL && azs_operation_check_thread(op) < 0) {
+        if (!PyErr_ExceptionMatches(PyExc_RuntimeError))
+            return NULL;
+        PyErr_Clear();
+        return PyUnicode_FromString("<Operation of another thread>");
+    }
     return azs_operation_real_of_self(self) == NULL
                ? NULL
                : Py_TYPE(self)->tp_base->tp_repr(self);
@@ -272,6 +290,7 @@ static PyMethodDef operation_methods[] = {
      METH_FASTCALL | METH_KEYWORDS, add_done_callback_doc},
     {"_load", Operation__load, METH_O, load_doc},
     {"_timed_out", Operation__timed_out, METH_NOARGS, timed_out_doc},
+    {"_give_back", Operation__give_back, METH_NOARGS, give_back_doc},
     {NULL},
 };
 

@@ -268,9 +268,11 @@ wait_send(OperationWait *self, PyObject *Py_UNUSED(arg), PyObject **result)
     *result = NULL;
     if (self->future == NULL)
         return (*result = Py_NewRef(Py_None)), PYGEN_RETURN;
+    azs_operation *op = self->op;
+    if (azs_operation_check_thread(op) < 0)
+        return PYGEN_ERROR;
     PyObject *future = Py_NewRef(self->future);
     PySendResult res = PYGEN_ERROR;
-    azs_operation *op = self->op;
     if (azs_likely(op->done)) {
         *result = azs_operation_outcome(op);
         if (*result != NULL)
@@ -348,6 +350,10 @@ OperationWait_throw(OperationWait *self, PyObject *const *args, Py_ssize_t nargs
         return NULL;
     bool cancelled = PyErr_ExceptionMatches(self->st->cancelled_error);
     PyObject *exc = azs_exc_take();
+    if (azs_operation_check_thread(self->op) < 0) {
+        Py_DECREF(exc);
+        return NULL;
+    }
     PyObject *future = Py_NewRef(self->future);
     if (wait_leave(self, cancelled) < 0)
         PyErr_WriteUnraisable(future);
@@ -367,6 +373,8 @@ OperationWait_close(OperationWait *self, PyObject *Py_UNUSED(ignored))
 {
     if (self->future == NULL)
         Py_RETURN_NONE;
+    if (azs_operation_check_thread(self->op) < 0)
+        return NULL;
     PyObject *future = Py_NewRef(self->future);
     int res = wait_leave(self, false);
     wait_end(self);
