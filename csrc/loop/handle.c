@@ -9,16 +9,25 @@
 
 /* ---- creation and free lists ---- */
 
-/* Another thread can queue tens of thousands within one switch interval, and the
- * collector would look at all of them: a list holds as many, some 9 MiB. Whatever is
- * above what is usual goes bit by bit, when the loop is about to sleep. */
+/* A list holds AZS_FREE_HANDLES_MAX; whatever is above what is usual goes bit by bit,
+ * when the loop is about to sleep. */
 enum { FREE_USUAL = 4096, TRIM_AT_ONCE = 512 };
 
-static inline HandleObject *
-handle_alloc(azs_state *st, bool is_timer)
+/* The loop's, or NULL in a thread that may not use it. */
+static inline azs_freelist *
+free_list(LoopObject *loop, bool is_timer)
 {
-    HandleObject *self =
-        azs_freelist_take(is_timer ? &st->free_timers : &st->free_handles);
+    if (azs_unlikely(!azs_loop_is_mine(loop)))
+        return NULL;
+    return is_timer ? &loop->free_timers : &loop->free_handles;
+}
+
+static inline HandleObject *
+handle_alloc(LoopObject *loop, bool is_timer)
+{
+    azs_state *st = loop->st;
+    azs_freelist *list = free_list(loop, is_timer);
+    HandleObject *self = azs_likely(list != NULL) ? azs_freelist_take(list) : NULL;
     if (self == NULL) {
         PyTypeObject *type = is_timer ? st->timer_handle_type : st->handle_type;
         self = (HandleObject *)azs_type_alloc(type);
@@ -33,9 +42,9 @@ handle_alloc(azs_state *st, bool is_timer)
 }
 
 void
-azs_handle_free_lists_trim(azs_state *st)
+azs_handle_free_lists_trim(LoopObject *loop)
 {
-    azs_freelist *lists[] = {&st->free_handles, &st->free_timers};
+    azs_freelist *lists[] = {&loop->free_handles, &loop->free_timers};
     for (size_t i = 0; i < AZS_ARRAY_LEN(lists); i++) {
         int more = AZS_FREE_HANDLES_MAX - lists[i]->room - FREE_USUAL;
         azs_freelist_trim(lists[i], more < TRIM_AT_ONCE ? more : TRIM_AT_ONCE);
@@ -144,7 +153,7 @@ HandleObject *
 azs_handle_new(LoopObject *loop, PyObject *callback, PyObject *const *args,
                Py_ssize_t nargs, PyObject *context)
 {
-    HandleObject *self = handle_alloc(loop->st, false);
+    HandleObject *self = handle_alloc(loop, false);
     if (self == NULL || handle_fill(self, loop, callback, args, nargs, context) < 0)
         return NULL;
     return self;
@@ -154,7 +163,7 @@ TimerHandleObject *
 azs_timer_new(LoopObject *loop, double when, PyObject *callback, PyObject *const *args,
               Py_ssize_t nargs, PyObject *context)
 {
-    TimerHandleObject *self = (TimerHandleObject *)handle_alloc(loop->st, true);
+    TimerHandleObject *self = (TimerHandleObject *)handle_alloc(loop, true);
     if (self == NULL)
         return NULL;
     self->when = when;
@@ -270,8 +279,8 @@ handle_free(HandleObject *self)
     AZS_LIVE(st, handle, -1);
     LoopObject *loop = self->loop;
     self->loop = NULL;
-    if (!azs_freelist_keep(self->is_timer ? &st->free_timers : &st->free_handles,
-                           (PyObject *)self))
+    azs_freelist *list = free_list(loop, self->is_timer);
+    if (azs_unlikely(list == NULL || !azs_freelist_keep(list, (PyObject *)self)))
         AZS_DEALLOC_FREE(self);
     /* Last: it may be what keeps the module and the list alive. */
     Py_DECREF(loop);

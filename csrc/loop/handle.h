@@ -44,8 +44,12 @@ azs_handle_is_cancelled(const HandleObject *handle)
     return AZS_ATOMIC_LOAD(&handle->cancelled);
 }
 
+/* Another thread can queue tens of thousands within one switch interval, and the
+ * collector would look at all of them: a loop keeps as many, some 9 MiB. */
+enum { AZS_FREE_HANDLES_MAX = 65536 };
+
 /* Frees some of them where there are more than usual; quick. */
-void azs_handle_free_lists_trim(azs_state *st);
+void azs_handle_free_lists_trim(LoopObject *loop);
 
 /* New reference. `context` borrowed, NULL for a copy of the current one. The
  * caller has checked that `callback` may be scheduled. */

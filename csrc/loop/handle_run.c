@@ -31,13 +31,13 @@ handle_call(HandleObject *self)
      * handle. */
     PyObject *callback, *stack[1 + AZS_HANDLE_INLINE_ARGS];
     Py_ssize_t nargs, count;
-    AZS_LOCKED(self);
+    AZS_LOCKED_IF_SHARED(self);
     callback = Py_XNewRef(self->callback);
     nargs = self->nargs;
     count = azs_likely(nargs >= 0) ? nargs : 1;
     for (Py_ssize_t i = 0; i < count; i++)
         stack[1 + i] = Py_NewRef(self->args[i]);
-    AZS_UNLOCKED(self);
+    AZS_UNLOCKED_IF_SHARED(self);
     if (azs_unlikely(callback == NULL)) /* see azs_handle_copy_snapshot */
         Py_RETURN_NONE;
     PyObject *res;
@@ -78,7 +78,7 @@ handle_take_run_context(HandleObject *self, PyObject **snapshot)
 {
     LoopObject *loop = self->loop;
     PyObject *context = azs_loop_is_mine(loop) ? loop->run_context : NULL;
-    AZS_LOCKED(self);
+    AZS_LOCKED_IF_SHARED(self);
     if (azs_likely(context != NULL && azs_context_same(context, self->context) &&
                    !azs_context_cleared(context)))
         loop->run_context = NULL;
@@ -89,7 +89,7 @@ handle_take_run_context(HandleObject *self, PyObject **snapshot)
         self->context = context;
         AZS_ATOMIC_STORE(&self->shared, false);
     }
-    AZS_UNLOCKED(self);
+    AZS_UNLOCKED_IF_SHARED(self);
     if (azs_unlikely(context == NULL))
         return -1;
     if (azs_unlikely(*snapshot == NULL))
@@ -105,7 +105,7 @@ handle_return_run_context(HandleObject *self, PyObject *snapshot)
 {
     LoopObject *loop = self->loop;
     PyObject *context = self->context, *old = snapshot;
-    AZS_LOCKED(self);
+    AZS_LOCKED_IF_SHARED(self);
     if (azs_likely(azs_context_same(context, snapshot) && azs_is_unshared(context) &&
                    azs_loop_is_mine(loop))) {
         self->context = snapshot;
@@ -113,7 +113,7 @@ handle_return_run_context(HandleObject *self, PyObject *snapshot)
         old = loop->run_context;
         loop->run_context = context;
     }
-    AZS_UNLOCKED(self);
+    AZS_UNLOCKED_IF_SHARED(self);
     Py_XDECREF(old);
 }
 

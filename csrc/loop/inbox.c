@@ -9,7 +9,8 @@
 int
 azs_inbox_init(azs_inbox *inbox)
 {
-    return azs_ring_init(&inbox->handles, 16);
+    int err = azs_ring_init(&inbox->handles, 16);
+    return err < 0 ? err : azs_ring_init(&inbox->taken, 16);
 }
 
 int
@@ -111,36 +112,50 @@ azs_inbox_push(LoopObject *loop, HandleObject *handle)
     return -1;
 }
 
+/* 0, or -1 with MemoryError, and what is left stays there. */
+static int
+sort_taken(LoopObject *loop)
+{
+    azs_ring *taken = &loop->inbox.taken;
+    while (taken->count > 0) {
+        HandleObject *handle = (HandleObject *)azs_ring_at(taken, 0);
+        int err = handle->is_timer ? azs_timers_push(loop, (TimerHandleObject *)handle)
+                                   : azs_ring_push(&loop->ready, (uintptr_t)handle);
+        if (err < 0) {
+            PyErr_NoMemory();
+            return -1;
+        }
+        (void)azs_ring_pop(taken);
+    }
+    return 0;
+}
+
 int
 azs_inbox_take(LoopObject *loop)
 {
     azs_inbox *inbox = &loop->inbox;
     if (azs_likely(!AZS_ATOMIC_LOAD(&inbox->waiting)))
         return 0;
-    int err = 0;
-    azs_mutex_lock(&inbox->mutex);
-    while (inbox->handles.count > 0) {
-        HandleObject *handle = (HandleObject *)azs_ring_at(&inbox->handles, 0);
-        err = handle->is_timer ? azs_timers_push(loop, (TimerHandleObject *)handle)
-                               : azs_ring_push(&loop->ready, (uintptr_t)handle);
-        if (err < 0)
-            break;
-        (void)azs_ring_pop(&inbox->handles);
-    }
-    AZS_ATOMIC_STORE(&inbox->waiting, inbox->handles.count > 0);
-    azs_mutex_unlock(&inbox->mutex);
-    if (err < 0) {
-        PyErr_NoMemory();
+    if (sort_taken(loop) < 0)
         return -1;
-    }
-    return 0;
+    /* Senders do not wait while all of it is sorted. */
+    azs_mutex_lock(&inbox->mutex);
+    azs_ring handles = inbox->handles;
+    inbox->handles = inbox->taken;
+    inbox->taken = handles;
+    AZS_ATOMIC_STORE(&inbox->waiting, false);
+    azs_mutex_unlock(&inbox->mutex);
+    int res = sort_taken(loop);
+    if (res < 0)
+        AZS_ATOMIC_STORE(&inbox->waiting, true);
+    return res;
 }
 
 bool
 azs_inbox_may_sleep(LoopObject *loop)
 {
     azs_mutex_lock(&loop->inbox.mutex);
-    bool empty = loop->inbox.handles.count == 0;
+    bool empty = loop->inbox.handles.count + loop->inbox.taken.count == 0;
     AZS_ATOMIC_STORE(&loop->wakeup.sleeping, empty);
     azs_mutex_unlock(&loop->inbox.mutex);
     return empty;
@@ -149,6 +164,8 @@ azs_inbox_may_sleep(LoopObject *loop)
 void
 azs_inbox_clear(LoopObject *loop)
 {
+    while (loop->inbox.taken.count > 0)
+        Py_DECREF((PyObject *)azs_ring_pop(&loop->inbox.taken));
     for (;;) {
         HandleObject *handle = NULL;
         azs_mutex_lock(&loop->inbox.mutex);

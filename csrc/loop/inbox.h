@@ -16,6 +16,7 @@ typedef struct {
 #ifdef Py_GIL_DISABLED
     uintptr_t turner; /* the thread in a turn, or that closes the loop; 0 for none */
     azs_ring handles; /* owned references; a TimerHandle is one to be scheduled */
+    azs_ring taken;   /* the same, earlier ones: the turner's, which needs no mutex */
     bool waiting;     /* there are some; read without the mutex */
 #endif
 } azs_inbox;

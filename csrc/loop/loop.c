@@ -608,6 +608,7 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     self->st = azs_state_hold(st);
     self->fork_generation = azs_fork_generation;
     azs_heap_init(&self->timers);
+    self->free_handles.room = self->free_timers.room = AZS_FREE_HANDLES_MAX;
     AZS_LIVE(st, loop, 1);
     int err = azs_wakeup_init(&self->wakeup);
     int err2 = azs_poller_init(&self->poller);
@@ -644,6 +645,8 @@ loop_traverse(LoopObject *self, visitproc visit, void *arg)
 #ifdef Py_GIL_DISABLED
     for (size_t i = 0; i < self->inbox.handles.count; i++)
         Py_VISIT((PyObject *)azs_ring_at(&self->inbox.handles, i));
+    for (size_t i = 0; i < self->inbox.taken.count; i++)
+        Py_VISIT((PyObject *)azs_ring_at(&self->inbox.taken, i));
 #endif
     for (size_t i = 0; i < self->timers.count; i++)
         Py_VISIT(self->timers.entries[i].item);
@@ -681,6 +684,8 @@ loop_clear(LoopObject *self)
     Py_CLEAR(self->before_poll);
     Py_CLEAR(self->loop_kwargs);
     azs_loop_drop_snapshot(self);
+    azs_freelist_end(&self->free_handles);
+    azs_freelist_end(&self->free_timers);
     return 0;
 }
 
@@ -697,6 +702,7 @@ loop_dealloc(LoopObject *self)
     azs_ring_free(&self->ready);
 #ifdef Py_GIL_DISABLED
     azs_ring_free(&self->inbox.handles);
+    azs_ring_free(&self->inbox.taken);
 #endif
     free(self->scratch);
     azs_spare_clear(&self->spare);

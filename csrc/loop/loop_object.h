@@ -49,6 +49,8 @@ struct LoopObject {
     unsigned mark_ticks; /* the ticker's count then */
     azs_ticker *ticker;  /* owned: NULL before the first run with slow_ns */
 
+    azs_freelist free_handles, free_timers;
+
     /* What spares most handles a Context of their own; kept no longer than a
      * handle needs them, for the sake of the values in them. */
     PyObject *snapshot;    /* owned or NULL: the latest Context that handles share */

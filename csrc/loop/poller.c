@@ -371,7 +371,7 @@ azs_poller_poll(LoopObject *loop, int64_t now_ns, int64_t timeout_ns)
         } else {
             if (timeout_ns != 0) {
                 loop->stats.sleeps++;
-                azs_handle_free_lists_trim(loop->st);
+                azs_handle_free_lists_trim(loop);
             }
             Py_BEGIN_ALLOW_THREADS
             n = azs_sys_epoll_wait(epfd, events, AZS_POLL_EVENTS, timeout_ns);

@@ -39,6 +39,8 @@ int
 azs_wakeup_run(LoopObject *loop, HandleObject *handle,
                int (*run)(LoopObject *loop, HandleObject *handle))
 {
+    if (azs_likely(azs_has_one_reference((PyObject *)handle)))
+        return run(loop, handle); /* nobody can cancel it */
     azs_wakeup *wakeup = &loop->wakeup;
     /* Whoever waits holds it for a moment, and without the GIL. */
     PyThread_acquire_lock(wakeup->lock, WAIT_LOCK);
@@ -104,6 +106,8 @@ Loop_call_soon_threadsafe(LoopObject *self, PyObject *const *args, Py_ssize_t na
         return NULL;
 #ifdef Py_GIL_DISABLED
     handle->threadsafe = true;
+    if (!azs_loop_is_mine(self))
+        azs_disown((PyObject *)handle); /* it is to die in the loop's thread */
     AZS_TSAN_RELEASE(handle);
 #elif PY_VERSION_HEX >= 0x030E0000
     if (azs_unlikely(self->wakeup.lock == NULL))

@@ -4,9 +4,9 @@
  * the collector's count of allocations. A kept object is untracked and owns nothing,
  * not even its type; the list is linked through its dead reference count.
  *
- * The GIL guards a list. A free-threaded build keeps nothing: an object may die in
- * another thread than the one that makes the next, and the allocator has lists of a
- * thread's own there.
+ * The GIL guards a list. In a free-threaded build a loop's lists are used by the thread
+ * that is in its turn alone, and those of the module are not used. There a kept object
+ * does keep its type: all threads would count that reference.
  */
 #ifndef AZS_PY_FREELIST_H
 #define AZS_PY_FREELIST_H
@@ -31,7 +31,9 @@ azs_freelist_take(azs_freelist *list)
         return NULL;
     list->head = *(void **)obj;
     list->room++;
+#ifndef Py_GIL_DISABLED
     Py_INCREF(Py_TYPE(obj));
+#endif
     _Py_NewReference(obj);
     return obj;
 }
@@ -42,18 +44,15 @@ azs_freelist_take(azs_freelist *list)
 static inline bool
 azs_freelist_keep(azs_freelist *list, PyObject *obj)
 {
-#ifdef Py_GIL_DISABLED
-    return false;
-#else
     if (azs_unlikely(list->room <= 0))
         return false;
-    PyTypeObject *type = Py_TYPE(obj);
     *(void **)obj = list->head;
     list->head = obj;
     list->room--;
-    Py_DECREF(type);
-    return true;
+#ifndef Py_GIL_DISABLED
+    Py_DECREF(Py_TYPE(obj));
 #endif
+    return true;
 }
 
 /* Frees up to `n` objects. They are all collectable ones. */
@@ -64,7 +63,13 @@ azs_freelist_trim(azs_freelist *list, int n)
         PyObject *obj = list->head;
         list->head = *(void **)obj;
         list->room++;
+#ifdef Py_GIL_DISABLED
+        PyTypeObject *type = Py_TYPE(obj);
         PyObject_GC_Del(obj);
+        Py_DECREF(type);
+#else
+        PyObject_GC_Del(obj);
+#endif
     }
 }
 

@@ -10,7 +10,12 @@ azs_state_new(void)
         PyErr_NoMemory();
         return NULL;
     }
+    /* Of several loops, and so of several threads: see py/freelist.h. */
+#ifdef Py_GIL_DISABLED
+#define X(name, max) st->free_##name.room = 0;
+#else
 #define X(name, max) st->free_##name.room = max;
+#endif
     AZS_STATE_FREELISTS(X)
 #undef X
     return azs_state_hold(st);

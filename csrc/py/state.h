@@ -229,15 +229,11 @@
 /* X(name, max): dead objects of one type that are kept, st->free_<name>. As many
  * handles as another thread can queue within one switch interval; see loop/handle.c. */
 #define AZS_STATE_FREELISTS(X)                                                         \
-    X(handles, AZS_FREE_HANDLES_MAX)                                                   \
-    X(timers, AZS_FREE_HANDLES_MAX)                                                    \
     X(waiters, 256)                                                                    \
     X(sock_coros, 256)                                                                 \
     X(read_coros, 256)                                                                 \
     X(operations, 256)                                                                 \
     X(returns, 1)
-
-enum { AZS_FREE_HANDLES_MAX = 65536 };
 
 /* X(name): where asyncio's own objects are changed or known by their names to be
  * faster. Tests do without, one by one: _core._do_without(). What each gains stands

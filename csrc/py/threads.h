@@ -63,6 +63,27 @@ azs_mutex_unlock(azs_mutex *mutex)
 #define AZS_ATOMIC_SETREF(place, value)                                                \
     Py_XDECREF(__atomic_exchange_n(&(place), value, __ATOMIC_ACQ_REL))
 
+/* The caller has the only reference, whichever thread made the object: no other thread
+ * can come by one while the caller stays out of Python. */
+static inline bool
+azs_has_one_reference(PyObject *obj)
+{
+    Py_ssize_t shared = __atomic_load_n(&obj->ob_ref_shared, __ATOMIC_ACQUIRE);
+    if (__atomic_load_n(&obj->ob_tid, __ATOMIC_RELAXED) == _Py_ThreadId())
+        return obj->ob_ref_local == 1 && shared == 0;
+    return shared == _Py_REF_SHARED(1, _Py_REF_MERGED);
+}
+
+/* Has the object, of which the caller has the only reference, counted as one that no
+ * thread owns. Where another thread drops the last reference to what this one owns, the
+ * interpreter puts it in a queue of this thread, under a lock. */
+static inline void
+azs_disown(PyObject *obj)
+{
+    obj->ob_tid = _Py_UNOWNED_TID;
+    Py_SET_REFCNT(obj, 1);
+}
+
 /* A block in which no other thread is in one of the same object; a call into Python,
  * or another block, may let one in. No `return`, `goto` or `break` leaves it. */
 #define AZS_LOCKED(object)                                                             \
@@ -74,6 +95,23 @@ azs_mutex_unlock(azs_mutex *mutex)
 #define AZS_UNLOCKED(object)                                                           \
     AZS_TSAN_RELEASE(azs_locked);                                                      \
     Py_END_CRITICAL_SECTION();                                                         \
+    }
+
+/* The same, but without a lock where the caller has the only reference; nothing may
+ * call into Python. */
+#define AZS_LOCKED_IF_SHARED(object)                                                   \
+    {                                                                                  \
+        PyCriticalSection azs_section;                                                 \
+        bool azs_shared = !azs_has_one_reference((PyObject *)(object));                \
+        if (azs_unlikely(azs_shared)) {                                                \
+            PyCriticalSection_Begin(&azs_section, (PyObject *)(object));               \
+            AZS_TSAN_ACQUIRE(object);                                                  \
+        }
+#define AZS_UNLOCKED_IF_SHARED(object)                                                 \
+    if (azs_unlikely(azs_shared)) {                                                    \
+        AZS_TSAN_RELEASE(object);                                                      \
+        PyCriticalSection_End(&azs_section);                                           \
+    }                                                                                  \
     }
 
 #else
@@ -90,6 +128,19 @@ typedef struct {
 #define AZS_ATOMIC_SETREF(place, value) Py_XSETREF(place, value)
 #define AZS_LOCKED(object)              {
 #define AZS_UNLOCKED(object)            }
+#define AZS_LOCKED_IF_SHARED(object)    {
+#define AZS_UNLOCKED_IF_SHARED(object)  }
+
+static inline bool
+azs_has_one_reference(PyObject *obj)
+{
+    return Py_REFCNT(obj) == 1;
+}
+
+static inline void
+azs_disown(PyObject *Py_UNUSED(obj))
+{
+}
 
 #endif
 
