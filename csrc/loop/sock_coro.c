@@ -287,7 +287,7 @@ same_int(PyObject *sock, const char *name, bool method, int expected)
 int
 azs_sock_check_layout(azs_state *st, PyObject *sock)
 {
-    if (st->socket_layout < 0)
+    if (AZS_ATOMIC_LOAD(&st->socket_layout) < 0)
         return 0;
     const azs_socket *fields = (const azs_socket *)sock;
     int same = Py_TYPE(sock)->tp_basicsize >= (Py_ssize_t)sizeof(azs_socket);
@@ -304,7 +304,7 @@ azs_sock_check_layout(azs_state *st, PyObject *sock)
     /* A closed socket proves too little. */
     if (same && fields->fd < 0)
         return 0;
-    st->socket_layout = same ? 1 : -1;
+    AZS_ATOMIC_STORE(&st->socket_layout, same ? 1 : -1); /* other loops ask, too */
     return same;
 }
 

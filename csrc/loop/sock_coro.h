@@ -118,7 +118,9 @@ azs_sock_can_use(azs_state *st, PyObject *sock)
 {
     if (!Py_IS_TYPE(sock, (PyTypeObject *)st->socket_type))
         return 0;
-    return azs_likely(st->socket_layout > 0) ? 1 : azs_sock_check_layout(st, sock);
+    return azs_likely(AZS_ATOMIC_LOAD(&st->socket_layout) > 0)
+               ? 1
+               : azs_sock_check_layout(st, sock);
 }
 
 static inline const azs_socket *
