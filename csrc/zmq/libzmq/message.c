@@ -69,6 +69,7 @@ static void
 release_push(void *Py_UNUSED(data), void *hint)
 {
     release_node *node = hint;
+    AZS_TSAN_ACQUIRE(node); /* libzmq has put us after who sent it */
     azs_zmq_release *release = node->release;
     node->next = atomic_load_explicit(&release->head, memory_order_relaxed);
     while (!atomic_compare_exchange_weak_explicit(
@@ -99,6 +100,7 @@ frame_init(const azs_libzmq *zmq, zmq_msg_t *msg, azs_zmq_release *release,
     }
     node->release = release;
     node->object = part;
+    AZS_TSAN_RELEASE(node);
     if (zmq->msg_init_data(msg, PyBytes_AS_STRING(part), size, release_push, node) !=
         0) {
         free(node);
