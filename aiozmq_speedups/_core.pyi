@@ -215,6 +215,7 @@ class RpcCall:
 
 class RpcClient:
     counter: int
+    loop: Any
     max_pending: int | None
     packer: Any
     def msg_received(self, data: list[bytes], /) -> None: ...
@@ -230,6 +231,7 @@ class RpcClient:
 class RpcServer:
     handler: Any
     last_name: str | None
+    loop: Any
     packer: Any
     refusing: bool
     unstarted: int

@@ -12,6 +12,7 @@ from collections import ChainMap, OrderedDict, deque
 from collections.abc import Mapping
 from typing import Any
 
+from ..util import NO_GIL, check_thread
 from ._errors import ErrorTable, default_error_table, make_error
 from .base import (
     NO_KWARGS,
@@ -89,6 +90,8 @@ class _ClientProtocol(_BaseProtocol):
     @property
     def calls(self) -> dict[int, asyncio.Future[Any]]:
         """The calls that wait: {request id: future}."""
+        if NO_GIL:
+            check_thread(self.loop)
         self._sweep()
         return self._calls
 
@@ -105,7 +108,7 @@ class _ClientProtocol(_BaseProtocol):
         self._wake_all()
 
     def state_info(self) -> list[str]:
-        waiting = sum(not call.done() for call in self._calls.values())
+        waiting = sum(not call.done() for call in list(self._calls.values()))
         return [f"pending={waiting}", *(["paused"] if self._paused else [])]
 
     # -- sending --
@@ -122,6 +125,8 @@ class _ClientProtocol(_BaseProtocol):
         option: float | None,
     ) -> asyncio.Future[Any]:
         """Sends a call; ``option`` is its timeout in seconds."""
+        if NO_GIL:
+            check_thread(self.loop)
         write = self._write
         if write is None:
             raise ServiceClosedError()
@@ -298,6 +303,8 @@ class _ClientProtocol(_BaseProtocol):
         self._wake_next()
 
     async def drain(self) -> None:
+        if NO_GIL:
+            check_thread(self.loop)
         again = False
         while not self._has_room():
             waiter: asyncio.Future[None] = self.loop.create_future()

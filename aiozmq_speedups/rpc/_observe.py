@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 
+from ..util import NO_GIL, check_thread
 from .base import _BaseServerProtocol
 
 if TYPE_CHECKING:
@@ -139,6 +140,8 @@ class _Client(_Observed):
     _carrier: dict[str, str] | None = None
 
     def send(self, bname: bytes, args: Any, kwargs: Any, option: Any) -> Any:
+        if NO_GIL:
+            check_thread(self.loop)
         call = ObservedCall("client", self.kind, bname.decode())
         self._begin(call)
         self._carrier = call.carrier

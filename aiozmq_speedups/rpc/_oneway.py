@@ -6,6 +6,7 @@ import asyncio
 from inspect import isawaitable
 from typing import Any
 
+from ..util import NO_GIL, check_thread
 from ._signature import CallSpec
 from .base import (
     NO_KWARGS,
@@ -41,6 +42,8 @@ class OneWayClientProtocol(_BaseProtocol):
         kwargs: dict[str, Any],
     ) -> asyncio.Future[None]:
         """Sends ``start`` and the packed arguments in one message."""
+        if NO_GIL:
+            check_thread(self.loop)
         write = self._write
         if write is None:
             raise ServiceClosedError()
@@ -66,6 +69,8 @@ class OneWayClientProtocol(_BaseProtocol):
 
     async def drain(self) -> None:
         """Waits while the transport has paused writing."""
+        if NO_GIL:
+            check_thread(self.loop)
         if self._write is None:
             raise ServiceClosedError()
         if self._paused:

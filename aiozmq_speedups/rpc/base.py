@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .. import interface
+from ..util import NO_GIL, check_thread
 from ._signature import CallSpec, signature_of, spec_of
 from .log import logger
 from .packer import TranslationTable, _Packer
@@ -166,6 +167,8 @@ class Service(asyncio.AbstractServer):
 
     def close(self) -> None:
         """Stops serving and closes the transport. Harmless when repeated."""
+        if NO_GIL:
+            check_thread(self._loop)
         proto = self._proto
         if proto.closing:
             return
@@ -180,6 +183,8 @@ class Service(asyncio.AbstractServer):
         the end of the loop waits for that, see :meth:`ZmqTransport.close()
         <aiozmq_speedups.ZmqTransport.close>`.
         """
+        if NO_GIL:
+            check_thread(self._loop)
         if self._proto.transport is None:
             return
         waiter = self._loop.create_future()
@@ -198,6 +203,8 @@ class Service(asyncio.AbstractServer):
         :param timeout: seconds until it ends as :meth:`close` does, which cancels
             handlers and calls; None for no limit.
         """
+        if NO_GIL:
+            check_thread(self._loop)
         proto = self._proto
         if not proto.closing and proto.transport is not None:
             proto.begin_shutdown()

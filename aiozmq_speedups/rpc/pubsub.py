@@ -12,6 +12,7 @@ from aiozmq_speedups._zmq.pyzmq import zmq
 
 from .._zmq import engine_libzmq
 from ..core import ZmqOptions, create_zmq_connection
+from ..util import NO_GIL, check_thread
 from ._observe import Observer, observed
 from ._oneway import OneWayClientProtocol, OneWayServerProtocol
 from .base import (
@@ -336,6 +337,8 @@ class PubSubClient(Service):
         :raises TypeError: ``topic`` is neither None, str nor bytes.
         :raises ValueError: ``count`` is less than 1.
         """
+        if NO_GIL:
+            check_thread(self._loop)
         check_limit("count", count)
         async with asyncio.timeout(timeout):
             await self._sender.wait_subscribed(_published_topic(topic), count)
@@ -385,6 +388,8 @@ class PubSubService(Service):
         :raises ServiceClosedError: the service has been closed.
         :raises ValueError: ``publishers`` is less than 1.
         """
+        if NO_GIL:
+            check_thread(self._loop)
         check_limit("publishers", publishers)
         transport = self.transport
         async with asyncio.timeout(timeout):

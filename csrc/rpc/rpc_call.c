@@ -20,10 +20,15 @@ typedef struct {
 static PyObject *
 name_of(RpcCallObject *self)
 {
-    if (azs_unlikely(self->bname == NULL || !PyBytes_CheckExact(self->bname) ||
-                     PyBytes_GET_SIZE(self->bname) == 0))
-        return PyObject_CallMethodNoArgs((PyObject *)self, self->st->str___make_name__);
-    return Py_NewRef(self->bname);
+    PyObject *bname;
+    AZS_LOCKED(self); /* another thread may be the first to call it */
+    bname = Py_XNewRef(self->bname);
+    AZS_UNLOCKED(self);
+    if (azs_likely(bname != NULL && PyBytes_CheckExact(bname) &&
+                   PyBytes_GET_SIZE(bname) > 0))
+        return bname;
+    Py_XDECREF(bname);
+    return PyObject_CallMethodNoArgs((PyObject *)self, self->st->str___make_name__);
 }
 
 /* The keyword arguments, whose values follow the others; NULL with an exception. */

@@ -7,6 +7,7 @@
 #include "py/containers.h"
 #include "py/errors.h"
 #include "py/type.h"
+#include "loop/loop_object.h"
 #include "rpc/codec.h"
 
 /* All but `st` are set by the Python class, and may be anything or NULL. */
@@ -21,7 +22,24 @@ typedef struct {
     Py_ssize_t sweep_at;     /* _make_room() is due with so many calls */
     uint32_t counter;        /* the last request's id */
     azs_rpc_sender from;
+    PyObject *loop; /* owned */
 } RpcClientObject;
+
+/* Free-threaded builds: its loop runs in no other thread. 0, or -1 with an exception.
+ */
+static inline int
+client_check_thread(const RpcClientObject *self)
+{
+#ifdef Py_GIL_DISABLED
+    PyObject *loop = self->loop;
+    bool is_ours = loop != NULL && azs_loop_check(self->st, loop);
+    return azs_loop_check_any_thread(self->st, is_ours ? (LoopObject *)loop : NULL,
+                                     loop);
+#else
+    (void)self;
+    return 0;
+#endif
+}
 
 /* ---- sending ---- */
 
@@ -139,6 +157,8 @@ static PyObject *
 client_send_call(RpcClientObject *self, PyObject *bname, PyObject *args,
                  PyObject *kwargs, PyObject *option)
 {
+    if (client_check_thread(self) < 0)
+        return NULL;
     if (azs_unlikely(self->write == NULL || self->write == Py_None ||
                      self->calls == NULL || !PyDict_CheckExact(self->calls) ||
                      self->max_pending != Py_None || !PyBytes_CheckExact(bname)))
@@ -261,6 +281,8 @@ PyDoc_STRVAR(msg_received_doc, "msg_received($self, data, /)\n--\n\n"
 static PyObject *
 RpcClient_msg_received(RpcClientObject *self, PyObject *data)
 {
+    if (client_check_thread(self) < 0)
+        return NULL;
     if (azs_likely(PyList_CheckExact(data) && PyList_GET_SIZE(data) == 2 &&
                    self->calls != NULL && PyDict_CheckExact(self->calls))) {
         PyObject *header = PyList_GET_ITEM(data, 0);
@@ -310,6 +332,7 @@ client_traverse(RpcClientObject *self, visitproc visit, void *arg)
     Py_VISIT(self->calls);
     Py_VISIT(self->write);
     Py_VISIT(self->packer);
+    Py_VISIT(self->loop);
     Py_VISIT(self->create_future);
     Py_VISIT(self->max_pending);
     return 0;
@@ -321,6 +344,7 @@ client_clear(RpcClientObject *self)
     Py_CLEAR(self->calls);
     Py_CLEAR(self->write);
     Py_CLEAR(self->packer);
+    Py_CLEAR(self->loop);
     Py_CLEAR(self->create_future);
     Py_CLEAR(self->max_pending);
     return 0;
@@ -347,6 +371,7 @@ static PyMethodDef client_methods[] = {
 static PyMemberDef client_members[] = {
     {"_calls", T_OBJECT, offsetof(RpcClientObject, calls)},
     {"_write", T_OBJECT, offsetof(RpcClientObject, write)},
+    {"loop", T_OBJECT, offsetof(RpcClientObject, loop)},
     {"packer", T_OBJECT, offsetof(RpcClientObject, packer)},
     {"_create_future", T_OBJECT, offsetof(RpcClientObject, create_future)},
     {"max_pending", T_OBJECT, offsetof(RpcClientObject, max_pending)},

@@ -7,6 +7,7 @@
 #include "py/containers.h"
 #include "py/errors.h"
 #include "py/type.h"
+#include "loop/loop_object.h"
 #include "rpc/codec.h"
 
 /* Names known to have a function; a program has few. */
@@ -25,7 +26,24 @@ typedef struct {
     azs_rpc_sender from;
     bool by_attribute; /* handler[name] is getattr(handler, name) */
     bool refusing;
+    PyObject *loop; /* owned */
 } RpcServerObject;
+
+/* Free-threaded builds: its loop runs in no other thread. 0, or -1 with an exception.
+ */
+static inline int
+server_check_thread(const RpcServerObject *self)
+{
+#ifdef Py_GIL_DISABLED
+    PyObject *loop = self->loop;
+    bool is_ours = loop != NULL && azs_loop_check(self->st, loop);
+    return azs_loop_check_any_thread(self->st, is_ours ? (LoopObject *)loop : NULL,
+                                     loop);
+#else
+    (void)self;
+    return 0;
+#endif
+}
 
 /* What is known of a name: the function behind it when it was last looked up, and
  * what its CallSpec says. It holds while the look-up gives a function (or a method)
@@ -423,6 +441,8 @@ PyDoc_STRVAR(msg_received_doc,
 static PyObject *
 RpcServer_msg_received(RpcServerObject *self, PyObject *data)
 {
+    if (server_check_thread(self) < 0)
+        return NULL;
     Py_ssize_t count = PyList_CheckExact(data) ? PyList_GET_SIZE(data) : 0;
     if (azs_unlikely(count < 4 || self->refusing || self->unstarted > 0))
         return receive_slowly(self, data);
@@ -469,6 +489,7 @@ server_traverse(RpcServerObject *self, visitproc visit, void *arg)
     Py_VISIT(self->known);
     Py_VISIT(self->handler);
     Py_VISIT(self->packer);
+    Py_VISIT(self->loop);
     Py_VISIT(self->write);
     Py_VISIT(self->name);
     return 0;
@@ -480,6 +501,7 @@ server_clear(RpcServerObject *self)
     Py_CLEAR(self->known);
     Py_CLEAR(self->handler);
     Py_CLEAR(self->packer);
+    Py_CLEAR(self->loop);
     Py_CLEAR(self->write);
     Py_CLEAR(self->name);
     return 0;
@@ -504,6 +526,7 @@ static PyMethodDef server_methods[] = {
 
 static PyMemberDef server_members[] = {
     {"handler", T_OBJECT, offsetof(RpcServerObject, handler)},
+    {"loop", T_OBJECT, offsetof(RpcServerObject, loop)},
     {"packer", T_OBJECT, offsetof(RpcServerObject, packer)},
     {"_write", T_OBJECT, offsetof(RpcServerObject, write)},
     {"last_name", T_OBJECT, offsetof(RpcServerObject, name)},

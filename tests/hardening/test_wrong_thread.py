@@ -6,6 +6,7 @@ in order. With a GIL that guards them, and mostly lets them work.
 
 import asyncio
 import contextlib
+import functools
 import gc
 import sys
 import weakref
@@ -17,6 +18,7 @@ import aiozmq_speedups
 from aiozmq_speedups._ext import core
 
 zmq = pytest.importorskip("zmq")
+rpc = pytest.importorskip("aiozmq_speedups.rpc")
 zmq_asyncio = pytest.importorskip("aiozmq_speedups.zmq_asyncio")
 
 pytestmark = [
@@ -311,5 +313,86 @@ def test_what_another_thread_collects(loop):
             async with asyncio.timeout(20):
                 while collected() is not None:
                     await asyncio.sleep(0.001)
+
+    loop.run_until_complete(main())
+
+
+class Handler(rpc.AttrHandler):
+    @rpc.method
+    def add(self, a: int, b: int) -> int:
+        return a + b
+
+    @rpc.method
+    def note(self, number: int) -> None:
+        pass
+
+
+@contextlib.asynccontextmanager
+async def served(serve, connect, engine, **subscribe):
+    server = await serve(
+        Handler(), bind="tcp://127.0.0.1:*", engine=engine, **subscribe
+    )
+    (address,) = server.transport.bindings()
+    async with server, await connect(connect=address, engine=engine) as client:
+        yield server, client
+
+
+def test_rpc(loop):
+    async def main(engine, observer):
+        connect = functools.partial(rpc.connect_rpc, observer=observer)
+        async with served(rpc.serve_rpc, connect, engine) as (server, client):
+
+            async def talk():
+                answers = [client.call.add(i, i) for i in range(10)]
+                assert await asyncio.gather(*answers) == list(range(0, 20, 2))
+
+            await misused(
+                talk,
+                [
+                    lambda: client.call.add(1, 2),
+                    lambda: client.call.add(1, b=2),
+                    lambda: client.with_timeout(1).call.add(1, 2),
+                    lambda: client.transport.write([b"not sent"]),
+                    client.close,
+                    step(client.drain),
+                    step(client.wait_closed),
+                    step(client.shutdown),
+                    server.close,
+                    step(server.wait_closed),
+                    step(server.shutdown),
+                ],
+                [lambda: repr(client), lambda: repr(server)],
+            )
+
+    for engine in engines(loop):
+        loop.run_until_complete(main(engine, None))
+        loop.run_until_complete(main(engine, rpc.Observer()))
+
+
+def test_pipelines_and_publishers(loop):
+    async def main():
+        pipeline = served(rpc.serve_pipeline, rpc.connect_pipeline, "libzmq")
+        pubsub = served(rpc.serve_pubsub, rpc.connect_pubsub, "libzmq", subscribe="t")
+        async with pipeline as (_, pipe), pubsub as (subscriber, publisher):
+
+            async def talk():
+                await pipe.notify.note(1)
+                await publisher.publish("t").note(1)
+
+            await misused(
+                talk,
+                [
+                    lambda: pipe.notify.note(1),
+                    step(pipe.drain),
+                    pipe.close,
+                    lambda: publisher.publish("t").note(1),
+                    step(publisher.wait_subscribed, "t"),
+                    lambda: subscriber.subscribe("u"),
+                    lambda: subscriber.unsubscribe("u"),
+                    step(subscriber.wait_subscribed),
+                    subscriber.close,
+                ],
+                [lambda: repr(pipe), lambda: repr(publisher)],
+            )
 
     loop.run_until_complete(main())
