@@ -138,8 +138,6 @@ static PySendResult
 sock_coro_advance(CoroObject *coro, PyObject **result)
 {
     SockCoroObject *self = (SockCoroObject *)coro;
-    if (azs_loop_check_thread(self->loop) < 0)
-        return PYGEN_ERROR;
     if (azs_unlikely(coro->state == AZS_CORO_CREATED && self->loop->debug &&
                      self->sock != NULL) &&
         sock_coro_debug_check(self) < 0)
@@ -192,10 +190,17 @@ sock_coro_function(const CoroObject *self)
     return func;
 }
 
+static int
+sock_coro_check_thread(const CoroObject *self)
+{
+    return azs_loop_check_thread(((const SockCoroObject *)self)->loop);
+}
+
 static const azs_coro_ops sock_coro_ops = {
     .owner = "Loop",
     .name = sock_coro_name,
     .function = sock_coro_function,
+    .check_thread = sock_coro_check_thread,
     .advance = sock_coro_advance,
     .finish = sock_coro_finish,
 };

@@ -186,10 +186,25 @@ coro_unclaim(CoroObject *self)
 #endif
 }
 
+/* May it run in this thread? Where it has not begun, any may close it. 0 or -1. */
+static inline int
+coro_check_thread(const CoroObject *self, bool closes)
+{
+#ifdef Py_GIL_DISABLED
+    if (!closes || self->state != AZS_CORO_CREATED)
+        return self->ops->check_thread(self);
+#else
+    (void)self, (void)closes;
+#endif
+    return 0;
+}
+
 /* 0 where the coroutine may run now, claimed; -1 with an exception. */
 static int
-coro_enter(CoroObject *self)
+coro_enter(CoroObject *self, bool closes)
 {
+    if (coro_check_thread(self, closes) < 0)
+        return -1;
     if (azs_unlikely(!coro_claim(self))) {
         PyErr_SetString(PyExc_ValueError, "coroutine already executing");
         return -1;
@@ -197,6 +212,10 @@ coro_enter(CoroObject *self)
     if (azs_unlikely(self->state == AZS_CORO_FINISHED)) {
         coro_unclaim(self);
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        return -1;
+    }
+    if (closes && coro_check_thread(self, closes) < 0) { /* it has begun since */
+        coro_unclaim(self);
         return -1;
     }
     return 0;
@@ -257,7 +276,7 @@ PySendResult
 azs_coro_send(CoroObject *self, PyObject *arg, PyObject **result)
 {
     *result = NULL;
-    if (coro_enter(self) < 0)
+    if (coro_enter(self, false) < 0)
         return PYGEN_ERROR;
     PySendResult outcome = PYGEN_RETURN;
     if (azs_unlikely(self->delegates)) {
@@ -325,7 +344,7 @@ Coro_throw(CoroObject *self, PyObject *const *args, Py_ssize_t nargs)
                      nargs);
         return NULL;
     }
-    if (coro_enter(self) < 0)
+    if (coro_enter(self, false) < 0)
         return NULL;
     PyObject *result = NULL;
     PySendResult outcome = PYGEN_ERROR;
@@ -363,7 +382,7 @@ Coro_close(CoroObject *self, PyObject *Py_UNUSED(ignored))
 {
     if (self->state == AZS_CORO_FINISHED)
         Py_RETURN_NONE;
-    if (coro_enter(self) < 0)
+    if (coro_enter(self, true) < 0)
         return NULL;
     PyObject *res = self->delegates
                         ? PyObject_CallMethodNoArgs(self->awaiting, self->st->str_close)
@@ -437,6 +456,10 @@ coro_get_qualname(CoroObject *self, void *Py_UNUSED(closure))
 static PyObject *
 coro_get_awaiting(CoroObject *self, void *Py_UNUSED(closure))
 {
+    if (coro_check_thread(self, false) < 0) { /* what shows stacks asks */
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
     return Py_NewRef(self->awaiting != NULL ? self->awaiting : Py_None);
 }
 

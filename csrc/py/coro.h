@@ -30,6 +30,9 @@ typedef struct {
     const char *(*name)(const CoroObject *self);
     /* asyncio's function of that name: new reference, or NULL without an exception. */
     PyObject *(*function)(const CoroObject *self);
+    /* Free-threaded builds: its loop runs in no other thread. 0, or -1 with
+     * RuntimeError: then it is as it was. */
+    int (*check_thread)(const CoroObject *self);
     /* Begins, or goes on after what it yielded: PYGEN_NEXT with what to yield, which is
      * kept in `awaiting`, PYGEN_RETURN with the result, or PYGEN_ERROR. */
     PySendResult (*advance)(CoroObject *self, PyObject **result);

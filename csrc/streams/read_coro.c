@@ -336,8 +336,6 @@ read_coro_advance(CoroObject *coro, PyObject **result)
 {
     ReadCoroObject *self = (ReadCoroObject *)coro;
     PySendResult outcome = PYGEN_ERROR;
-    if (azs_loop_check_thread(self->stream->base.loop) < 0)
-        return outcome;
     PyObject *dict = azs_reader_dict(self->reader);
     if (dict == NULL)
         return outcome;
@@ -379,10 +377,17 @@ read_coro_function(const CoroObject *self)
     return Py_NewRef(PyTuple_GET_ITEM(self->st->reader_class_methods, i));
 }
 
+static int
+read_coro_check_thread(const CoroObject *self)
+{
+    return azs_loop_check_thread(((const ReadCoroObject *)self)->stream->base.loop);
+}
+
 static const azs_coro_ops read_coro_ops = {
     .owner = "StreamReader",
     .name = read_coro_name,
     .function = read_coro_function,
+    .check_thread = read_coro_check_thread,
     .advance = read_coro_advance,
     .finish = read_coro_finish,
 };

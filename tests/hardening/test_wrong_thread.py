@@ -312,7 +312,7 @@ def test_what_another_thread_collects(loop):
             await loop.run_in_executor(pool, gc.collect)
             async with asyncio.timeout(20):
                 while collected() is not None:
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0)
 
     loop.run_until_complete(main())
 
@@ -394,5 +394,61 @@ def test_pipelines_and_publishers(loop):
                 ],
                 [lambda: repr(pipe), lambda: repr(publisher)],
             )
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.loops("speedups")
+def test_coroutines_that_wait(loop, pair):
+    """Nobody else's step ends them: what they wait for comes to who awaits them."""
+
+    async def main():
+        a, b = pair
+        reader, writer = await asyncio.open_connection(sock=b)
+        waiting = []
+
+        def refused(name, *args):
+            return lambda: getattr(waiting[0], name)(*args)
+
+        async def talk():
+            for coro in (loop.sock_recv(a, 10), reader.readexactly(4)):
+                waiting[:] = [coro]
+                task = loop.create_task(pass_on(coro))
+                await asyncio.sleep(0)
+                if coro.__name__ == "sock_recv":
+                    writer.write(b"data")
+                else:
+                    await loop.sock_sendall(a, b"data")
+                assert await asyncio.wait_for(task, 20) == b"data"
+
+        async def pass_on(coro):
+            return await coro
+
+        waiting.append(reader.read(1))
+        kept = waiting[0]
+        await misused(
+            talk,
+            [refused("send", None), refused("throw", ValueError)],
+            [lambda: repr(waiting[0]), lambda: waiting[0].cr_await],
+        )
+        kept.close()
+        writer.close()
+        await writer.wait_closed()
+
+    loop.run_until_complete(main())
+
+
+@pytest.mark.loops("speedups")
+def test_a_coroutine_that_another_thread_closes(loop, pair):
+    async def main():
+        a, b = pair
+        coro = loop.sock_recv(a, 10)
+        task = loop.create_task(asyncio.wait_for(coro, 20))
+        await asyncio.sleep(0)
+        with pytest.raises(RuntimeError, match=NOT_HERE):
+            await asyncio.to_thread(coro.close)
+        await loop.sock_sendall(b, b"data")
+        assert await task == b"data"
+        await asyncio.to_thread(loop.sock_recv(a, 10).close)  # it has not begun
 
     loop.run_until_complete(main())
