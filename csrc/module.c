@@ -16,6 +16,7 @@
 #include "streams/reader.h"
 #include "net/stream.h"
 #include "py/coro.h"
+#include "py/errors.h"
 #include "rpc/rpc.h"
 #include "selector/selector.h"
 #include "zmq/awaitable/operation.h"
@@ -113,7 +114,26 @@ module_do_without(PyObject *mod, PyObject *args)
     return PyErr_Format(PyExc_ValueError, "no patch is called %s", patch);
 }
 
+PyDoc_STRVAR(pidfd_open_doc,
+"_pidfd_open($module, pid, /)\n--\n\n"
+"os.pidfd_open(), which a Python that was built with old headers lacks.");
+
+static PyObject *
+module_pidfd_open(PyObject *Py_UNUSED(mod), PyObject *arg)
+{
+    int pid = (int)PyLong_AsLong(arg);
+    if (pid == -1 && PyErr_Occurred())
+        return NULL;
+    int fd = azs_sys_pidfd_open(pid);
+    if (fd < 0) {
+        azs_set_errno(fd);
+        return NULL;
+    }
+    return PyLong_FromLong(fd);
+}
+
 static PyMethodDef module_methods[] = {
+    {"_pidfd_open", module_pidfd_open, METH_O, pidfd_open_doc},
     {"_do_without", module_do_without, METH_VARARGS, do_without_doc},
 #ifdef AZS_DEBUG
     {"_live_objects", module_live_objects, METH_NOARGS, live_objects_doc},

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sys
+from collections.abc import Callable
 from typing import Any
+
+from aiozmq_speedups import _ext
+from aiozmq_speedups.log import logger
 
 
 class _Exiting:
@@ -29,8 +35,61 @@ class _Exiting:
                 waiter.set_result(returncode)
 
 
+class _PidfdChildWatcher:
+    """asyncio's, on a Python that was built where there was no ``os.pidfd_open()``.
+
+    asyncio has a thread wait for each process there: 850 of them a second in place of
+    1,600 (``/bin/true``, free-threaded 3.14).
+    """
+
+    def add_child_handler(
+        self, pid: int, callback: Callable[..., object], *args: Any
+    ) -> None:
+        loop: Any = asyncio.get_running_loop()
+        pidfd = _ext.core._pidfd_open(pid)
+        try:
+            loop._add_reader(pidfd, self._exited, loop, pid, pidfd, callback, args)
+        except BaseException:
+            os.close(pidfd)
+            raise
+
+    def _exited(
+        self,
+        loop: Any,
+        pid: int,
+        pidfd: int,
+        callback: Callable[..., object],
+        args: tuple[Any, ...],
+    ) -> None:
+        loop._remove_reader(pidfd)
+        os.close(pidfd)
+        try:
+            returncode = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except ChildProcessError:
+            returncode = 255
+            logger.warning("process %d was waited for elsewhere: it counts as 255", pid)
+        callback(pid, returncode, *args)
+
+
+def _child_watcher() -> _PidfdChildWatcher | None:
+    """None where asyncio's is as good, or the only one."""
+    if hasattr(os, "pidfd_open") or _ext.core is None:
+        return None
+    with contextlib.suppress(OSError):
+        os.close(_ext.core._pidfd_open(os.getpid()))
+        return _PidfdChildWatcher()
+    return None
+
+
 class Processes(asyncio.SelectorEventLoop):
     """The part of the loop that a child watcher calls."""
+
+    if sys.version_info >= (3, 14):  # before, a policy says how processes are watched
+
+        def __init__(self, selector: Any) -> None:
+            super().__init__(selector)
+            if watcher := _child_watcher():
+                self._watcher = watcher
 
     if sys.version_info < (3, 14):
 

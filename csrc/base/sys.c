@@ -107,6 +107,17 @@ azs_sys_eventfd(void)
 }
 
 int
+azs_sys_pidfd_open(int pid)
+{
+#ifdef SYS_pidfd_open
+    long fd = syscall(SYS_pidfd_open, pid, 0);
+#else
+    long fd = syscall(434, pid, 0); /* on every architecture but Alpha */
+#endif
+    return fd < 0 ? -errno : (int)fd;
+}
+
+int
 azs_sys_eventfd_signal(int fd)
 {
     FAULT("eventfd_signal");

@@ -20,6 +20,9 @@ int azs_sys_epoll_wait(int epfd, struct epoll_event *events, int max,
 
 int azs_sys_eventfd(void);
 
+/* pidfd_open(2): readable once the process has ended; close-on-exec. */
+int azs_sys_pidfd_open(int pid);
+
 /* Adds one to the eventfd's counter; retries EINTR, ignores EAGAIN (the counter
  * is full, so its reader wakes up anyway). */
 int azs_sys_eventfd_signal(int fd);

@@ -5,6 +5,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 
 import pytest
 
@@ -27,6 +28,41 @@ def run(loop):
 def wakes_at_exit(loop):
     if type(loop).__module__.startswith("asyncio.") and sys.version_info < (3, 14):
         pytest.skip("asyncio waits for the ends of the pipes")
+
+
+@pytest.fixture
+def without_pidfds(monkeypatch):
+    """As a Python that was built where the system had none."""
+    if sys.version_info < (3, 14):
+        pytest.skip("policies have the child watchers")
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+
+
+@pytest.mark.loops("speedups")
+def test_no_thread_waits_without_pidfds(without_pidfds, run):
+    async def main():
+        processes = [
+            await asyncio.create_subprocess_exec("cat", stdin=PIPE) for _ in range(3)
+        ]
+        names = [thread.name for thread in threading.enumerate()]
+        for process in processes:
+            process.stdin.close()
+        assert [await process.wait() for process in processes] == [0, 0, 0]
+        return names
+
+    assert not any(name.startswith("asyncio-waitpid") for name in run(main()))
+
+
+@pytest.mark.loops("speedups")
+def test_a_process_reaped_elsewhere_without_pidfds(without_pidfds, run, caplog):
+    async def main():
+        process = await asyncio.create_subprocess_exec("sleep", "60")
+        process.kill()
+        os.waitpid(process.pid, 0)
+        return await process.wait()
+
+    assert run(main()) == 255
+    assert "waited for elsewhere" in caplog.text
 
 
 def children():
