@@ -218,6 +218,18 @@ def test_loop(tmp_path):
         assert sorted(row["medians"]) == sorted(loops)
 
 
+def test_threads(tmp_path):
+    path = tmp_path / "threads.json"
+    args = ["-s", "0.02", "-r", "1", "-l", "asyncio", "--json", path]
+    args += ["-l", "speedups"] if _ext.core is not None else []
+    table = run("benchmarks/threads.py", *args)
+    report = json.loads(path.read_text())
+    rows = {(row["row"], row["threads"]) for row in report["rows"]}
+    assert ("echo", 1) in rows and ("call_soon", 2) in rows
+    assert all(row["rates"][0] > 0 for row in report["rows"])
+    assert "x one" in table
+
+
 def test_loop_survives_a_dying_row(tmp_path):
     """A loop that takes its process down loses that row, not the others."""
     out = tmp_path / "out.json"
