@@ -28,6 +28,10 @@ handle_alloc(LoopObject *loop, bool is_timer)
     azs_state *st = loop->st;
     azs_freelist *list = free_list(loop, is_timer);
     HandleObject *self = azs_likely(list != NULL) ? azs_freelist_take(list) : NULL;
+#ifdef Py_GIL_DISABLED
+    if (azs_unlikely(list == NULL && !is_timer))
+        self = azs_inbox_take_dead(loop);
+#endif
     if (self == NULL) {
         PyTypeObject *type = is_timer ? st->timer_handle_type : st->handle_type;
         self = (HandleObject *)azs_type_alloc(type);
@@ -49,6 +53,9 @@ azs_handle_free_lists_trim(LoopObject *loop)
         int more = AZS_FREE_HANDLES_MAX - lists[i]->room - FREE_USUAL;
         azs_freelist_trim(lists[i], more < TRIM_AT_ONCE ? more : TRIM_AT_ONCE);
     }
+#ifdef Py_GIL_DISABLED
+    azs_inbox_trim(loop, FREE_USUAL, TRIM_AT_ONCE);
+#endif
 }
 
 /* Debug mode: where was this handle made? asyncio's Handle keeps the stack of
@@ -77,8 +84,10 @@ azs_loop_drop_snapshot(LoopObject *loop)
 static inline PyObject *
 copy_current_context(LoopObject *loop, bool *shared)
 {
+#ifdef Py_GIL_DISABLED
     if (!azs_loop_is_mine(loop))
-        return PyContext_CopyCurrent();
+        return azs_inbox_copy_context(loop, shared);
+#endif
     /* `current` is NULL in a thread that had no Context yet. */
     PyObject *current = PyThreadState_Get()->context;
     if (azs_likely(loop->snapshot != NULL && current != NULL &&

@@ -1,7 +1,10 @@
 #include "loop/inbox.h"
 
+#include <sched.h>
+
 #include "base/sys.h"
 #include "loop/loop_object.h"
+#include "py/context.h"
 #include "py/errors.h"
 
 #ifdef Py_GIL_DISABLED
@@ -9,6 +12,7 @@
 int
 azs_inbox_init(azs_inbox *inbox)
 {
+    inbox->dead.room = AZS_FREE_HANDLES_MAX;
     int err = azs_ring_init(&inbox->handles, 16);
     return err < 0 ? err : azs_ring_init(&inbox->taken, 16);
 }
@@ -93,23 +97,82 @@ push_locked(LoopObject *loop, HandleObject *handle)
     return 0;
 }
 
+/* A sender that is so many handles ahead gives its core away for once: to the loop's
+ * thread, if that waits for it. With a GIL its switch interval does that. */
+enum { FAR_AHEAD = 16384 };
+
 int
 azs_inbox_push(LoopObject *loop, HandleObject *handle)
 {
     int err = 0;
+    size_t ahead;
     Py_INCREF(handle);
     azs_mutex_lock(&loop->inbox.mutex);
     bool closed = loop->closed;
     if (!closed)
         err = push_locked(loop, handle);
+    ahead = loop->inbox.handles.count;
     azs_mutex_unlock(&loop->inbox.mutex);
-    if (azs_likely(!closed && err == 0))
+    if (azs_likely(!closed && err == 0)) {
+        if (azs_unlikely(ahead >= FAR_AHEAD && ahead % FAR_AHEAD == 0)) {
+            Py_BEGIN_ALLOW_THREADS
+            sched_yield();
+            Py_END_ALLOW_THREADS
+        }
         return 0;
+    }
     Py_DECREF(handle);
     if (closed)
         return azs_loop_fail_closed();
     PyErr_NoMemory();
     return -1;
+}
+
+HandleObject *
+azs_inbox_take_dead(LoopObject *loop)
+{
+    azs_mutex_lock(&loop->inbox.mutex);
+    HandleObject *handle = azs_freelist_take(&loop->inbox.dead);
+    azs_mutex_unlock(&loop->inbox.mutex);
+    return handle;
+}
+
+void
+azs_inbox_trim(LoopObject *loop, int usual, int at_once)
+{
+    azs_freelist *dead = &loop->inbox.dead;
+    azs_mutex_lock(&loop->inbox.mutex);
+    int more = AZS_FREE_HANDLES_MAX - dead->room - usual;
+    azs_freelist_trim(dead, more < at_once ? more : at_once);
+    azs_mutex_unlock(&loop->inbox.mutex);
+}
+
+PyObject *
+azs_inbox_copy_context(LoopObject *loop, bool *shared)
+{
+    azs_inbox *inbox = &loop->inbox;
+    PyObject *current = PyThreadState_Get()->context, *copy = NULL;
+    azs_mutex_lock(&inbox->mutex);
+    if (current != NULL && inbox->snapshot != NULL &&
+        azs_context_same(current, inbox->snapshot))
+        copy = Py_NewRef(inbox->snapshot);
+    azs_mutex_unlock(&inbox->mutex);
+    if (azs_likely(copy != NULL)) {
+        *shared = true;
+        return copy;
+    }
+    copy = PyContext_CopyCurrent();
+    if (copy == NULL || !loop->st->context_layout_known)
+        return copy;
+    *shared = true;
+    azs_disown(copy);
+    PyObject *next = Py_NewRef(copy);
+    azs_mutex_lock(&inbox->mutex);
+    PyObject *old = inbox->snapshot;
+    inbox->snapshot = next;
+    azs_mutex_unlock(&inbox->mutex);
+    Py_XDECREF(old); /* finalizers of its values run */
+    return copy;
 }
 
 /* 0, or -1 with MemoryError, and what is left stays there. */
@@ -144,10 +207,20 @@ azs_inbox_take(LoopObject *loop)
     inbox->handles = inbox->taken;
     inbox->taken = handles;
     AZS_ATOMIC_STORE(&inbox->waiting, false);
+    /* Those that came before have died in the loop's thread. Without them the collector
+     * would count all that the senders make, and come by often. */
+    if (inbox->dead.head == NULL) {
+        azs_freelist dead = inbox->dead;
+        inbox->dead = loop->free_handles;
+        loop->free_handles = dead;
+    }
+    PyObject *snapshot = inbox->snapshot;
+    inbox->snapshot = NULL;
     azs_mutex_unlock(&inbox->mutex);
     int res = sort_taken(loop);
     if (res < 0)
         AZS_ATOMIC_STORE(&inbox->waiting, true);
+    Py_XDECREF(snapshot); /* not the last where a handle was taken */
     return res;
 }
 
@@ -166,6 +239,12 @@ azs_inbox_clear(LoopObject *loop)
 {
     while (loop->inbox.taken.count > 0)
         Py_DECREF((PyObject *)azs_ring_pop(&loop->inbox.taken));
+    azs_mutex_lock(&loop->inbox.mutex);
+    PyObject *snapshot = loop->inbox.snapshot;
+    loop->inbox.snapshot = NULL;
+    azs_freelist_end(&loop->inbox.dead);
+    azs_mutex_unlock(&loop->inbox.mutex);
+    Py_XDECREF(snapshot);
     for (;;) {
         HandleObject *handle = NULL;
         azs_mutex_lock(&loop->inbox.mutex);

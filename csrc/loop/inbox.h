@@ -14,10 +14,12 @@
 typedef struct {
     azs_mutex mutex;
 #ifdef Py_GIL_DISABLED
-    uintptr_t turner; /* the thread in a turn, or that closes the loop; 0 for none */
-    azs_ring handles; /* owned references; a TimerHandle is one to be scheduled */
-    azs_ring taken;   /* the same, earlier ones: the turner's, which needs no mutex */
-    bool waiting;     /* there are some; read without the mutex */
+    uintptr_t turner;   /* the thread in a turn, or that closes the loop; 0 for none */
+    azs_ring handles;   /* owned references; a TimerHandle is one to be scheduled */
+    azs_ring taken;     /* the same, earlier ones: the turner's, which needs no mutex */
+    bool waiting;       /* there are some; read without the mutex */
+    azs_freelist dead;  /* for the handles of other threads; see azs_inbox_take */
+    PyObject *snapshot; /* owned or NULL: the latest Context that those share */
 #endif
 } azs_inbox;
 
@@ -34,6 +36,16 @@ void azs_loop_unclaim(LoopObject *loop);
 /* Another thread's call_soon() or call_later(): takes a new reference and wakes the
  * loop up. 0, or -1 with an exception. */
 int azs_inbox_push(LoopObject *loop, HandleObject *handle);
+
+/* For another thread's handle: one to be used again, as of azs_freelist_take(). */
+HandleObject *azs_inbox_take_dead(LoopObject *loop);
+
+/* A copy of the current Context for such a handle, one that is shared where it is the
+ * same as the latest: new reference, or NULL. */
+PyObject *azs_inbox_copy_context(LoopObject *loop, bool *shared);
+
+/* Frees some of the dead handles where there are more than `usual`. */
+void azs_inbox_trim(LoopObject *loop, int usual, int at_once);
 
 /* Takes over what came in. 0, or -1 with MemoryError. */
 int azs_inbox_take(LoopObject *loop);

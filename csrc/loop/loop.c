@@ -647,6 +647,7 @@ loop_traverse(LoopObject *self, visitproc visit, void *arg)
         Py_VISIT((PyObject *)azs_ring_at(&self->inbox.handles, i));
     for (size_t i = 0; i < self->inbox.taken.count; i++)
         Py_VISIT((PyObject *)azs_ring_at(&self->inbox.taken, i));
+    Py_VISIT(self->inbox.snapshot);
 #endif
     for (size_t i = 0; i < self->timers.count; i++)
         Py_VISIT(self->timers.entries[i].item);
