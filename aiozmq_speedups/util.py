@@ -20,7 +20,7 @@ def check_thread(loop: asyncio.AbstractEventLoop) -> None:
 
     :raises RuntimeError: the loop runs in another thread.
     """
-    if asyncio._get_running_loop() is not loop and loop.is_running():
+    if asyncio._get_running_loop() is not loop and loop.is_running() is True:
         raise RuntimeError(
             "Non-thread-safe operation invoked on an event loop other than the "
             "current one"
