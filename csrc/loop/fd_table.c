@@ -54,7 +54,7 @@ azs_fd_sync(azs_poller *poller, int fd, azs_fd *entry, bool verify)
     if (wanted == 0) {
         /* The caller closed it already? Then the kernel has forgotten it. */
         azs_sys_epoll_ctl(poller->epfd, EPOLL_CTL_DEL, fd, 0);
-        entry->registered = 0;
+        AZS_SET(&entry->registered, 0);
         return 0;
     }
     if (entry->registered != 0) {
@@ -69,7 +69,7 @@ azs_fd_sync(azs_poller *poller, int fd, azs_fd *entry, bool verify)
         if (err == -EEXIST)
             err = azs_sys_epoll_ctl(poller->epfd, EPOLL_CTL_MOD, fd, wanted);
     }
-    entry->registered = err < 0 ? 0 : wanted;
+    AZS_SET(&entry->registered, err < 0 ? 0 : wanted);
     return err;
 }
 

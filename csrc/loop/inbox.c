@@ -267,7 +267,7 @@ azs_inbox_count_fds(LoopObject *loop)
     size_t count = 0;
     azs_mutex_lock(&loop->inbox.mutex);
     for (int fd = 0; fd < loop->poller.nfds; fd++)
-        count += loop->poller.fds[fd].registered != 0;
+        count += AZS_LOOK(&loop->poller.fds[fd].registered) != 0;
     azs_mutex_unlock(&loop->inbox.mutex);
     return count;
 }

@@ -146,11 +146,11 @@ loop_turn(LoopObject *self)
     /* A callback may have forked and come back in the child. */
     if (azs_unlikely(self->fork_generation != azs_fork_generation))
         return azs_loop_fail_forked();
-    self->stats.turns++;
+    AZS_COUNT(&self->stats.turns, 1);
     azs_loop_run_deferred(self); /* where an exception ended the last turn */
     if (azs_inbox_take(self) < 0)
         return -1;
-    bool block = self->ready.count == 0 && !self->stopping;
+    bool block = self->ready.count == 0 && !AZS_LOOK(&self->stopping);
     int64_t now_ns = azs_clock_ns();
     azs_stats_turn_ends(&self->stats, now_ns);
     if (azs_poller_is_due(self, now_ns) || block) {
@@ -158,7 +158,7 @@ loop_turn(LoopObject *self)
         if (azs_unlikely(self->before_poll != NULL && self->before_poll != Py_None)) {
             if (run_before_poll(self) < 0)
                 return -1;
-            block = self->ready.count == 0 && !self->stopping;
+            block = self->ready.count == 0 && !AZS_LOOK(&self->stopping);
         }
         if (block) {
             int64_t timers_ns = now_ns;
@@ -166,29 +166,30 @@ loop_turn(LoopObject *self)
                 return -1;
             timeout_ns = azs_timers_timeout(self, timers_ns);
             /* Cancelled timers end there, and finalizers run. */
-            if (azs_unlikely(self->ready.count > 0 || self->stopping))
+            if (azs_unlikely(self->ready.count > 0 || AZS_LOOK(&self->stopping)))
                 timeout_ns = 0;
         }
-        self->stats.asleep_since_ns = timeout_ns != 0 ? now_ns : 0;
+        AZS_ATOMIC_STORE(&self->stats.asleep_since_ns, timeout_ns != 0 ? now_ns : 0);
         int res = azs_poller_poll(self, now_ns, timeout_ns);
         if (res == 0)
             res = azs_inbox_take(self);
         now_ns = azs_clock_ns();
         azs_stats_wakes(&self->stats, now_ns);
         if (res < 0) {
-            self->stats.turn_began_ns = now_ns; /* what it waited is no turn */
+            /* What it waited is no turn. */
+            AZS_SET(&self->stats.turn_began_ns, now_ns);
             return -1;
         }
     }
     if (self->timers.count > 0 && move_due_timers(self, now_ns) < 0)
         return -1;
-    self->stats.turn_began_ns = now_ns;
+    AZS_SET(&self->stats.turn_began_ns, now_ns);
     if (azs_unlikely(self->timed))
         azs_slow_mark(self, now_ns);
     /* Callbacks may add entries and, by way of another loop's run in the same
      * thread or a nested clear, take some away: the count is read again. */
     for (size_t left = self->ready.count; left > 0 && self->ready.count > 0; left--) {
-        self->stats.callbacks++;
+        AZS_COUNT(&self->stats.callbacks, 1);
         if (run_entry(self, azs_ring_pop(&self->ready)) < 0)
             return -1;
         if (azs_unlikely(self->deferred != NULL))
@@ -264,7 +265,7 @@ Loop__run(LoopObject *self, PyObject *Py_UNUSED(ignored))
     int res;
     do {
         res = loop_turn(self);
-    } while (res == 0 && !self->stopping);
+    } while (res == 0 && !AZS_LOOK(&self->stopping));
     loop_leave(self);
     if (res < 0)
         return NULL;
@@ -377,7 +378,7 @@ PyDoc_STRVAR(stop_doc,
 static PyObject *
 Loop_stop(LoopObject *self, PyObject *Py_UNUSED(ignored))
 {
-    self->stopping = true;
+    AZS_SET(&self->stopping, true);
     Py_RETURN_NONE;
 }
 

@@ -145,7 +145,7 @@ azs_watcher_start(LoopObject *loop, azs_watcher *watcher, int fd, uint32_t inter
         return -1;
     }
     entry->watcher = watcher;
-    watcher->interest = interest;
+    AZS_SET(&watcher->interest, interest); /* a repr may ask in another thread */
     /* Waits end without a word, as where add_reader() replaces them. */
     azs_watcher *in_wait = azs_fd_take_wait(entry, false);
     azs_watcher *out_wait = azs_fd_take_wait(entry, true);
@@ -154,7 +154,7 @@ azs_watcher_start(LoopObject *loop, azs_watcher *watcher, int fd, uint32_t inter
     int err = azs_fd_sync(&loop->poller, fd, entry, verify);
     if (err < 0) {
         entry->watcher = NULL;
-        watcher->interest = 0;
+        AZS_SET(&watcher->interest, 0);
     } else {
         watcher->fd = fd;
         Py_INCREF(watcher->owner);
@@ -174,7 +174,7 @@ azs_watcher_modify(LoopObject *loop, azs_watcher *watcher, uint32_t interest)
     if (entry == NULL || entry->watcher != watcher)
         return 0; /* stopped, or the loop is closed */
     uint32_t before = watcher->interest;
-    watcher->interest = interest;
+    AZS_SET(&watcher->interest, interest); /* a repr may ask in another thread */
     if (entry->registered != 0) {
         azs_fd_defer(&loop->poller, watcher->fd, entry);
         return 0;
@@ -183,7 +183,7 @@ azs_watcher_modify(LoopObject *loop, azs_watcher *watcher, uint32_t interest)
     int err = azs_fd_sync(&loop->poller, watcher->fd, entry, false);
     if (err == 0)
         return 0;
-    watcher->interest = before;
+    AZS_SET(&watcher->interest, before);
     return azs_set_errno(err);
 }
 
@@ -193,7 +193,7 @@ azs_watcher_stop(LoopObject *loop, azs_watcher *watcher)
     azs_fd *entry = azs_fd_lookup(&loop->poller, watcher->fd);
     int fd = watcher->fd;
     watcher->fd = -1;
-    watcher->interest = 0;
+    AZS_SET(&watcher->interest, 0);
     watcher->pending = 0;
     if (entry == NULL || entry->watcher != watcher)
         return;
@@ -201,7 +201,7 @@ azs_watcher_stop(LoopObject *loop, azs_watcher *watcher)
     if (loop->fork_generation == azs_fork_generation)
         (void)azs_fd_sync(&loop->poller, fd, entry, false);
     else
-        entry->registered = 0;
+        AZS_SET(&entry->registered, 0);
     Py_DECREF(watcher->owner);
 }
 
@@ -293,7 +293,7 @@ dispatch_event(LoopObject *loop, int fd, uint32_t events)
          * this the loop would spin. */
         azs_sys_epoll_ctl(poller->epfd, EPOLL_CTL_DEL, fd, 0);
         if (entry != NULL)
-            entry->registered = 0;
+            AZS_SET(&entry->registered, 0);
         return 0;
     }
     if (entry->watcher != NULL)
@@ -330,7 +330,7 @@ azs_poller_poll(LoopObject *loop, int64_t now_ns, int64_t timeout_ns)
     /* A callback forked, and this is the child: epoll is the parent's. */
     if (azs_unlikely(loop->fork_generation != azs_fork_generation))
         return azs_loop_fail_forked();
-    loop->stats.polls++;
+    AZS_COUNT(&loop->stats.polls, 1);
     poller->polled_ns = now_ns;
     azs_fd_flush(poller);
     if (azs_unlikely(poller->nunverified > 0 && now_ns >= poller->verify_due_ns) &&
@@ -367,10 +367,10 @@ azs_poller_poll(LoopObject *loop, int64_t now_ns, int64_t timeout_ns)
             n = azs_poller_spin(epfd, events, &spin_ns, &polls);
             Py_END_ALLOW_THREADS
             poller->spun_ns += spin_ns;
-            loop->stats.busy_polls += polls;
+            AZS_COUNT(&loop->stats.busy_polls, polls);
         } else {
             if (timeout_ns != 0) {
-                loop->stats.sleeps++;
+                AZS_COUNT(&loop->stats.sleeps, 1);
                 azs_handle_free_lists_trim(loop);
             }
             Py_BEGIN_ALLOW_THREADS
@@ -461,7 +461,8 @@ azs_poller_close(LoopObject *loop)
         azs_watcher *watcher = fds[fd].watcher;
         if (watcher != NULL) {
             watcher->fd = -1;
-            watcher->interest = watcher->pending = 0;
+            AZS_SET(&watcher->interest, 0);
+            watcher->pending = 0;
             Py_DECREF(watcher->owner);
         }
         if (fds[fd].in_wait != NULL)

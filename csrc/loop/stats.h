@@ -1,4 +1,4 @@
-/* What Loop.stats() counts. */
+/* What Loop.stats() counts. The loop's thread writes, any may look. */
 #ifndef AZS_LOOP_STATS_H
 #define AZS_LOOP_STATS_H
 
@@ -40,15 +40,15 @@ typedef struct {
 static inline void
 azs_stats_received(azs_stats *stats, size_t bytes)
 {
-    stats->packets_received++;
-    stats->bytes_received += bytes;
+    AZS_COUNT(&stats->packets_received, 1);
+    AZS_COUNT(&stats->bytes_received, bytes);
 }
 
 static inline void
 azs_stats_sent(azs_stats *stats, size_t bytes)
 {
-    stats->packets_sent++;
-    stats->bytes_sent += bytes;
+    AZS_COUNT(&stats->packets_sent, 1);
+    AZS_COUNT(&stats->bytes_sent, bytes);
 }
 
 /* The same by a socket object, which returned the number of bytes. */
@@ -62,14 +62,15 @@ azs_stats_sent_by(azs_stats *stats, PyObject *bytes)
 static inline void
 azs_stats_peak(int64_t *peak, int64_t ns)
 {
-    if (azs_unlikely(ns > *peak))
-        *peak = ns;
+    if (azs_unlikely(ns > AZS_LOOK(peak)))
+        AZS_SET(peak, ns);
 }
 
 static inline void
 azs_stats_run_begins(azs_stats *stats, int64_t now_ns)
 {
-    stats->running_since_ns = stats->turn_began_ns = now_ns;
+    AZS_SET(&stats->turn_began_ns, now_ns);
+    AZS_ATOMIC_STORE(&stats->running_since_ns, now_ns);
 }
 
 /* What the turn ran has come back. */
@@ -83,16 +84,16 @@ static inline void
 azs_stats_run_ends(azs_stats *stats, int64_t now_ns)
 {
     azs_stats_turn_ends(stats, now_ns);
-    stats->ran_ns += now_ns - stats->running_since_ns;
-    stats->running_since_ns = 0;
+    AZS_COUNT(&stats->ran_ns, now_ns - stats->running_since_ns);
+    AZS_ATOMIC_STORE(&stats->running_since_ns, 0);
 }
 
 static inline void
 azs_stats_wakes(azs_stats *stats, int64_t now_ns)
 {
     if (stats->asleep_since_ns != 0)
-        stats->idle_ns += now_ns - stats->asleep_since_ns;
-    stats->asleep_since_ns = 0;
+        AZS_COUNT(&stats->idle_ns, now_ns - stats->asleep_since_ns);
+    AZS_ATOMIC_STORE(&stats->asleep_since_ns, 0);
 }
 
 /* The first of the timers that are due was for `when_ns`. A time that had passed when

@@ -169,7 +169,7 @@ azs_datagram_receive(DatagramObject *self)
         if (datagram_deliver(self, &dgram) < 0)
             return -1;
         /* The rest stays where it is; the socket is readable still. */
-        if (base->paused || base->closing || base->loop->stopping)
+        if (base->paused || base->closing || AZS_LOOK(&base->loop->stopping))
             return 0;
     }
     /* As many as were there, or more where there were more. */

@@ -20,7 +20,7 @@ send_failed(DatagramObject *self)
 void
 azs_datagram_drop_out(DatagramObject *self)
 {
-    self->base.queued = 0; /* first: the end of an address may send */
+    AZS_SET(&self->base.queued, 0); /* first: the end of an address may send */
     azs_datagram_queue_clear(&self->out);
 }
 
@@ -40,7 +40,7 @@ queue_datagram(DatagramObject *self, PyObject *data, const char *buf, size_t len
         azs_datagram_drop(&dgram);
         return -1;
     }
-    self->base.queued += len + AZS_DATAGRAM_HEADER;
+    AZS_COUNT(&self->base.queued, len + AZS_DATAGRAM_HEADER);
     return 0;
 }
 
@@ -144,7 +144,8 @@ static azs_datagram
 pop_out(DatagramObject *self)
 {
     azs_datagram dgram = azs_datagram_queue_pop(&self->out);
-    self->base.queued -= (size_t)PyBytes_GET_SIZE(dgram.data) + AZS_DATAGRAM_HEADER;
+    AZS_COUNT(&self->base.queued,
+              -((size_t)PyBytes_GET_SIZE(dgram.data) + AZS_DATAGRAM_HEADER));
     return dgram;
 }
 
@@ -159,7 +160,7 @@ send_first_converted(DatagramObject *self)
     if (res == 0 && !self->base.lost_posted) {
         size_t size = (size_t)PyBytes_GET_SIZE(dgram.data) + AZS_DATAGRAM_HEADER;
         if (azs_datagram_queue_unpop_steal(&self->out, &dgram) == 0) {
-            self->base.queued += size;
+            AZS_COUNT(&self->base.queued, size);
             return 0;
         }
         res = -1;

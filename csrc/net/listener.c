@@ -139,7 +139,7 @@ listener_on_ready(azs_watcher *watcher, uint32_t Py_UNUSED(events))
                 return report(self, self->sock, "accept() failed");
             }
         }
-        self->loop->stats.accepted++;
+        AZS_COUNT(&self->loop->stats.accepted, 1);
         /* The factory may stop the listener, which lets go of it. */
         PyObject *sock = Py_NewRef(self->sock);
         int res = listener_serve(self, fd, &peer);

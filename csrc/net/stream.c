@@ -27,7 +27,7 @@ void
 azs_stream_drop_queue(TransportObject *self)
 {
     azs_bufq_clear(&stream_of(self)->queue);
-    self->queued = 0;
+    AZS_SET(&self->queued, 0);
 }
 
 /* -errno or the number of bytes taken. */
@@ -85,7 +85,7 @@ azs_stream_send(StreamObject *self)
         }
         azs_stats_sent(&base->loop->stats, (size_t)sent);
         azs_bufq_advance(&self->queue, (size_t)sent);
-        base->queued = before - (size_t)sent;
+        AZS_SET(&base->queued, before - (size_t)sent);
         /* resume_writing() may write, close or abort. */
         if (azs_transport_shrank(base) < 0)
             return -1;
@@ -167,7 +167,7 @@ stream_write(StreamObject *self, PyObject *data, const char *buf, size_t len)
     if (azs_bufq_add(&self->queue, data, buf, len) < 0)
         /* A stream with a hole in it must end. */
         return sent > 0 ? azs_transport_fatal(base, base->ops->write_failed) : -1;
-    base->queued += len;
+    AZS_COUNT(&base->queued, len);
     return azs_transport_grew(base);
 }
 
@@ -265,7 +265,7 @@ Stream_writelines(StreamObject *self, PyObject *lines)
         }
         added += size;
     }
-    base->queued += added;
+    AZS_COUNT(&base->queued, added);
     Py_DECREF(list);
     if (added > 0 &&
         (end.count > 0 ? azs_transport_grew(base) : azs_stream_send(self)) < 0)

@@ -174,7 +174,7 @@ azs_transport_new(const azs_transport_args *args)
         self->server = Py_XNewRef(server);
     self->gone = self->closing = false;
     (void)AZS_ATOMIC_ADD(&self->loop->stats.transports, 1);
-    self->loop->stats.transports_made++;
+    AZS_COUNT(&self->loop->stats.transports_made, 1);
     if (azs_watcher_post(self->loop, &self->later, AZS_LATER_MADE) < 0) {
         leave_server(self);
         self->gone = self->closing = true;
@@ -199,13 +199,15 @@ azs_transport_unmake(TransportObject *self)
     /* The protocol may have found it, closed it and run the loop. */
     if (!self->gone)
         (void)AZS_ATOMIC_ADD(&self->loop->stats.transports, -1);
-    self->gone = self->closing = true;
-    self->loop->stats.transports_made--;
+    AZS_ATOMIC_STORE(&self->closing, true);
+    AZS_ATOMIC_STORE(&self->gone, true);
+    AZS_COUNT(&self->loop->stats.transports_made, -1);
     azs_watcher_stop(self->loop, &self->io);
     azs_sys_close(self->dup_fd);
     if (self->sock == NULL)
         azs_sys_close(self->fd);
-    self->fd = self->dup_fd = -1;
+    AZS_SET(&self->fd, -1);
+    self->dup_fd = -1;
     leave_server(self);
     azs_exc_restore_steal(exc);
 }
@@ -455,7 +457,7 @@ static void
 transport_close_fd(TransportObject *self)
 {
     int fd = self->fd;
-    self->fd = -1;
+    AZS_SET(&self->fd, -1);
     azs_sys_close(self->dup_fd);
     self->dup_fd = -1;
     PyObject *sock;
@@ -505,7 +507,7 @@ run_connection_lost(TransportObject *self)
     /* Whatever it raised or did, the rest is done before that is reported. */
     PyObject *raised = res < 0 ? azs_exc_take() : NULL;
     Py_DECREF(exc);
-    self->gone = true;
+    AZS_ATOMIC_STORE(&self->gone, true);
     (void)AZS_ATOMIC_ADD(&self->loop->stats.transports, -1);
     /* sendfile() has a descriptor of its own, which hears nothing of it. */
     if (self->empty_waiter != NULL && sendfile_lost(self) < 0)
@@ -702,7 +704,8 @@ azs_transport_finalize(TransportObject *self)
     /* Who showed the warning may have closed it, and run the loop. */
     if (!self->gone) {
         azs_watcher_stop(self->loop, &self->io);
-        self->gone = self->closing = true;
+        AZS_ATOMIC_STORE(&self->closing, true);
+        AZS_ATOMIC_STORE(&self->gone, true);
         (void)AZS_ATOMIC_ADD(&self->loop->stats.transports, -1);
         transport_close_fd(self);
         leave_server(self);

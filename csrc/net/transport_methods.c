@@ -162,16 +162,16 @@ inet_addr_object(const azs_inet_addr *addr)
 static PyObject *
 transport_sock(TransportObject *self)
 {
-    if (self->sock == NULL && self->fd >= 0 && self->is_socket) {
-        int fd = self->fd;
+    if (self->sock == NULL && AZS_LOOK(&self->fd) >= 0 && self->is_socket) {
+        int fd = AZS_LOOK(&self->fd);
         PyObject *sock =
             PyObject_CallMethod((PyObject *)self->loop, "_transport_socket", "i", fd);
         /* An audit hook may have asked for it as well, or closed the transport. */
         if (sock == NULL) {
-            if (self->fd == fd || !PyErr_ExceptionMatches(PyExc_OSError))
+            if (AZS_LOOK(&self->fd) == fd || !PyErr_ExceptionMatches(PyExc_OSError))
                 return NULL;
             PyErr_Clear();
-        } else if (self->sock == NULL && self->fd == fd) {
+        } else if (self->sock == NULL && AZS_LOOK(&self->fd) == fd) {
             self->sock = sock;
         } else {
             /* It must not close a descriptor that is another's. */
@@ -280,7 +280,7 @@ PyDoc_STRVAR(get_write_buffer_size_doc,
 static PyObject *
 Transport_get_write_buffer_size(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    return PyLong_FromSize_t(self->queued);
+    return PyLong_FromSize_t(AZS_LOOK(&self->queued));
 }
 
 PyDoc_STRVAR(get_write_buffer_limits_doc,
@@ -523,19 +523,23 @@ shown_address(TransportObject *self)
 PyObject *
 azs_transport_repr(TransportObject *self)
 {
-    const char *state = self->gone ? " closed" : self->closing ? " closing" : "";
-    if (self->gone)
+    bool gone = AZS_ATOMIC_LOAD(&self->gone);
+    const char *state = gone                              ? " closed"
+                        : AZS_ATOMIC_LOAD(&self->closing) ? " closing"
+                                                          : "";
+    if (gone)
         return PyUnicode_FromFormat("<%s%s>", self->ops->name, state);
     if (AZS_ATOMIC_LOAD(&self->loop->closed))
         return PyUnicode_FromFormat("<%s%s open fd=%d>", self->ops->name, state,
-                                    self->fd);
+                                    AZS_LOOK(&self->fd));
     PyObject *address = shown_address(self);
     if (address == NULL)
         return NULL;
+    uint32_t interest = AZS_LOOK(&self->io.interest);
     PyObject *repr = PyUnicode_FromFormat(
         "<%s%s fd=%d read=%s write=<%s, bufsize=%zu>%U>", self->ops->name, state,
-        self->fd, self->io.interest & self->input ? "polling" : "idle",
-        self->io.interest & EPOLLOUT ? "polling" : "idle", self->queued, address);
+        AZS_LOOK(&self->fd), interest & self->input ? "polling" : "idle",
+        interest & EPOLLOUT ? "polling" : "idle", AZS_LOOK(&self->queued), address);
     Py_DECREF(address);
     return repr;
 }

@@ -59,6 +59,12 @@ azs_mutex_unlock(azs_mutex *mutex)
 #define AZS_ATOMIC_LOAD(place)         __atomic_load_n(place, __ATOMIC_ACQUIRE)
 #define AZS_ATOMIC_STORE(place, value) __atomic_store_n(place, value, __ATOMIC_RELEASE)
 
+/* What one thread counts, or sets, and any may look at: the word is whole, and tells of
+ * nothing else. Plain moves. */
+#define AZS_LOOK(place)         __atomic_load_n(place, __ATOMIC_RELAXED)
+#define AZS_SET(place, value)   __atomic_store_n(place, value, __ATOMIC_RELAXED)
+#define AZS_COUNT(place, delta) AZS_SET(place, AZS_LOOK(place) + (delta))
+
 /* Puts `value`, which is stolen, where another thread may do the same. */
 #define AZS_ATOMIC_SETREF(place, value)                                                \
     Py_XDECREF(__atomic_exchange_n(&(place), value, __ATOMIC_ACQ_REL))
@@ -125,6 +131,9 @@ typedef struct {
 #define AZS_ATOMIC_ADD(place, delta)    (*(place) += (delta))
 #define AZS_ATOMIC_LOAD(place)          (*(place))
 #define AZS_ATOMIC_STORE(place, value)  ((void)(*(place) = (value)))
+#define AZS_LOOK(place)                 (*(place))
+#define AZS_SET(place, value)           ((void)(*(place) = (value)))
+#define AZS_COUNT(place, delta)         ((void)(*(place) += (delta)))
 #define AZS_ATOMIC_SETREF(place, value) Py_XSETREF(place, value)
 #define AZS_LOCKED(object)              {
 #define AZS_UNLOCKED(object)            }

@@ -250,7 +250,7 @@ drain(ZmqTransportObject *self)
         bytes += size;
         self->wrote = false;
         if (azs_likely(self->own_loop != NULL))
-            self->own_loop->stats.zmq_messages_received++;
+            AZS_COUNT(&self->own_loop->stats.zmq_messages_received, 1);
         if (azs_unlikely(self->protocol == NULL)) { /* a finalizer ended us */
             Py_DECREF(message);
             Py_XDECREF(lent.bytes);
@@ -310,7 +310,7 @@ flush(ZmqTransportObject *self)
         if (azs_unlikely(err != 0))
             reported = report_refused(self, err, message);
         else if (azs_likely(self->own_loop != NULL))
-            self->own_loop->stats.zmq_messages_sent++;
+            AZS_COUNT(&self->own_loop->stats.zmq_messages_sent, 1);
         Py_DECREF(message);
         if (reported < 0)
             return FAILED;
@@ -501,7 +501,7 @@ write_parts(ZmqTransportObject *self, PyObject *const *parts, Py_ssize_t nparts,
         int err = self->socket.engine->send(&self->socket, parts, nparts, &zero_copy);
         if (azs_likely(err == 0)) {
             if (azs_likely(self->own_loop != NULL))
-                self->own_loop->stats.zmq_messages_sent++;
+                AZS_COUNT(&self->own_loop->stats.zmq_messages_sent, 1);
             if (look_after_call(self) < 0)
                 return -1;
             return zero_copy ? azs_zmq_transport_watch_release(self) : 0;

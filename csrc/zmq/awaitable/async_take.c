@@ -269,7 +269,7 @@ take(AsyncSocketObject *self, azs_operation *op, azs_stashed *item, size_t *size
     item->number = self->number += NUMBER_STEP;
     self->more = item->more;
     if (self->own_loop != NULL)
-        self->own_loop->stats.zmq_messages_received++;
+        AZS_COUNT(&self->own_loop->stats.zmq_messages_received, 1);
     return 0;
 }
 

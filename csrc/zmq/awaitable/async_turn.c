@@ -188,7 +188,7 @@ send_parts(AsyncSocketObject *self, PyObject *const *parts, Py_ssize_t nparts)
     if (azs_unlikely(err != 0))
         return err;
     if (self->own_loop != NULL)
-        self->own_loop->stats.zmq_messages_sent++;
+        AZS_COUNT(&self->own_loop->stats.zmq_messages_sent, 1);
     if (azs_unlikely(zero_copy &&
                      azs_clock_ns() >=
                          AZS_ATOMIC_LOAD(&self->st->zmq->release_due_ns))) {

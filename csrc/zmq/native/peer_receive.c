@@ -411,7 +411,7 @@ read_on(ZmtpPeerObject *peer, PyObject **raised)
                 return 0;
             return azs_native_peer_fail(peer, n == 0 ? EPIPE : err);
         }
-        socket->loop->stats.packets_received++;
+        AZS_COUNT(&socket->loop->stats.packets_received, 1);
         azs_zmtp_heartbeat_received(&peer->heartbeat);
         budget -= (size_t)n < budget ? (size_t)n : budget;
         if (target != NULL) {

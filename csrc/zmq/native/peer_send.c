@@ -397,7 +397,7 @@ azs_native_peer_flush(ZmtpPeerObject *peer)
             break;
         }
         if (socket->loop != NULL)
-            socket->loop->stats.packets_sent++;
+            AZS_COUNT(&socket->loop->stats.packets_sent, 1);
         azs_zmtp_batch_sent(&peer->batch->batch, (size_t)n);
         if (peer->batch->batch.octets > 0) {
             blocked = true;
