@@ -16,8 +16,17 @@
 void
 azs_slow_mark(LoopObject *self, int64_t now_ns)
 {
-    self->mark_ns = now_ns;
-    self->mark_ticks = self->ticker != NULL ? azs_ticker_now(self->ticker) : 0;
+    AZS_SET(&self->mark_ns, now_ns);
+    AZS_SET(&self->mark_ticks, self->ticker != NULL ? azs_ticker_now(self->ticker) : 0);
+}
+
+/* Another thread may be looking at it: see Loop__stuck. */
+static void
+set_ticker(LoopObject *self, azs_ticker *ticker)
+{
+    azs_mutex_lock(&self->inbox.mutex);
+    self->ticker = ticker;
+    azs_mutex_unlock(&self->inbox.mutex);
 }
 
 int
@@ -26,16 +35,21 @@ azs_slow_run_begins(LoopObject *self)
     if (self->slow_ns <= 0 || self->ticker != NULL)
         return 0;
     int64_t period_ns = self->slow_ns / 4;
-    int err = azs_ticker_start(&self->ticker,
+    azs_ticker *ticker;
+    int err = azs_ticker_start(&ticker,
                                period_ns > PERIOD_MIN_NS ? period_ns : PERIOD_MIN_NS);
-    return err < 0 ? azs_set_errno(err) : 0;
+    if (err < 0)
+        return azs_set_errno(err);
+    set_ticker(self, ticker);
+    return 0;
 }
 
 void
 azs_slow_end(LoopObject *self)
 {
-    azs_ticker_stop(self->ticker, self->fork_generation != azs_fork_generation);
-    self->ticker = NULL;
+    azs_ticker *ticker = self->ticker;
+    set_ticker(self, NULL);
+    azs_ticker_stop(ticker, self->fork_generation != azs_fork_generation);
 }
 
 /* What the mark stands for has come back. True, and *took_ns, where somebody may have
@@ -144,8 +158,8 @@ slow_leave_steal(LoopObject *loop, slow_outer outer, PyObject *what, PyObject *n
         }
     }
     /* Its caller's time goes on, this call's among it. */
-    loop->mark_ns = outer.mark_ns;
-    loop->mark_ticks = outer.mark_ticks;
+    AZS_SET(&loop->mark_ns, outer.mark_ns);
+    AZS_SET(&loop->mark_ticks, outer.mark_ticks);
     Py_DECREF(what);
     Py_DECREF(loop);
     return result;
@@ -197,11 +211,16 @@ PyDoc_STRVAR(stuck_doc,
 static PyObject *
 Loop__stuck(LoopObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (!self->turning || self->stats.asleep_since_ns != 0)
+    if (!AZS_ATOMIC_LOAD(&self->turning) ||
+        AZS_ATOMIC_LOAD(&self->stats.asleep_since_ns) != 0)
         Py_RETURN_NONE;
-    return Py_BuildValue("(KLO)", (unsigned long long)self->stats.callbacks,
-                         (long long)(azs_clock_ns() - self->mark_ns),
-                         azs_slow_ticked(self) ? Py_True : Py_False);
+    azs_mutex_lock(&self->inbox.mutex); /* lest the ticker ends meanwhile */
+    bool ticked = self->ticker != NULL &&
+                  azs_ticker_now(self->ticker) != AZS_LOOK(&self->mark_ticks);
+    azs_mutex_unlock(&self->inbox.mutex);
+    return Py_BuildValue("(KLO)", (unsigned long long)AZS_LOOK(&self->stats.callbacks),
+                         (long long)(azs_clock_ns() - AZS_LOOK(&self->mark_ns)),
+                         ticked ? Py_True : Py_False);
 }
 
 PyMethodDef azs_slow_methods[] = {

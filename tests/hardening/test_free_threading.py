@@ -13,6 +13,7 @@ import threading
 
 import pytest
 
+from aiozmq_speedups import Loop
 from aiozmq_speedups._ext import core
 
 LONG = int(os.environ.get("AZS_STRESS", "1"))
@@ -204,6 +205,24 @@ def test_what_another_thread_may_ask(loop):
     )
     address = server.sockets[0].getsockname()
     in_threads(ask, ask, lambda: loop.run_until_complete(main()))
+
+
+@pytest.mark.skipif(core is None, reason="the C extension was not built")
+def test_watched_to_the_end():
+    """A watchdog looks at a loop that is closed at that moment."""
+    loops = [Loop(slow_callback_ms=1) for _ in range(20 * LONG)]
+
+    def watch():
+        for loop in loops:
+            while not loop.is_closed():
+                assert len(loop._stuck() or "ran") == 3
+
+    def run():
+        for loop in loops:
+            loop.run_until_complete(asyncio.sleep(0))
+            loop.close()
+
+    in_threads(watch, watch, run)
 
 
 @pytest.mark.skipif(
