@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -86,10 +87,19 @@ def test_interrupted(run):
     started = threading.Barrier(2, timeout=20)
     ended = []
 
+    def is_starting_one():
+        """Is the main thread in Thread.start()? An interrupt may break that."""
+        frame = sys._current_frames()[threading.main_thread().ident]
+        while frame is not None and frame.f_code is not threading.Thread.start.__code__:
+            frame = frame.f_back
+        return frame is not None
+
     async def work(i):
         try:
             await asyncio.to_thread(started.wait)
             if i == 0:
+                while is_starting_one():
+                    await asyncio.sleep(0.001)
                 os.kill(os.getpid(), signal.SIGINT)
             await asyncio.Event().wait()
         finally:
