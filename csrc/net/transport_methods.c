@@ -3,15 +3,34 @@
 #include "net/server_clients.h"
 #include "py/containers.h"
 
+/* In another thread the loop closes it: who forgot a StreamWriter has it collected in
+ * any, and it calls this. 0 or -1. */
+static int
+transport_close_anywhere(TransportObject *self)
+{
+    if (azs_likely(azs_loop_check_thread(self->loop) == 0))
+        return azs_transport_close(self);
+    PyErr_Clear();
+    PyObject *close = PyObject_GetAttrString((PyObject *)self, "close");
+    PyObject *handle = close == NULL
+                           ? NULL
+                           : PyObject_CallMethod((PyObject *)self->loop,
+                                                 "call_soon_threadsafe", "O", close);
+    Py_XDECREF(close);
+    Py_XDECREF(handle);
+    return handle == NULL ? -1 : 0;
+}
+
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
 "Stop reading, send what is buffered, then call protocol.connection_lost(None).\n\n"
-"Twice is harmless (asyncio BaseTransport.close).");
+"Twice is harmless. In another thread than the loop's, in a free-threaded build: as\n"
+"loop.call_soon_threadsafe(transport.close) (asyncio BaseTransport.close).");
 
 static PyObject *
 Transport_close(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (azs_loop_check_thread(self->loop) < 0 || azs_transport_close(self) < 0)
+    if (transport_close_anywhere(self) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

@@ -452,3 +452,19 @@ def test_a_coroutine_that_another_thread_closes(loop, pair):
         await asyncio.to_thread(loop.sock_recv(a, 10).close)  # it has not begun
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.loops("speedups")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_a_writer_that_another_thread_collects(loop, pair):
+    """The loop closes its connection, as where its own thread collects it."""
+
+    async def main():
+        a, b = pair
+        forgotten = [await asyncio.open_connection(sock=b)]
+        forgotten.append(forgotten)
+        del forgotten
+        await asyncio.to_thread(gc.collect)
+        assert await asyncio.wait_for(loop.sock_recv(a, 1), 20) == b""
+
+    loop.run_until_complete(main())
