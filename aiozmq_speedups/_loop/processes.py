@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sys
+from asyncio import unix_events
 from collections.abc import Callable
 from typing import Any
 
@@ -33,6 +34,9 @@ class _Exiting:
             waiter = waiters.pop()
             if not waiter.done():
                 waiter.set_result(returncode)
+
+
+_can_use_pidfd = getattr(unix_events, "can_use_pidfd", None)
 
 
 class _PidfdChildWatcher:
@@ -75,6 +79,8 @@ def _child_watcher() -> _PidfdChildWatcher | None:
     """None where asyncio's is as good, or the only one."""
     if hasattr(os, "pidfd_open") or _ext.core is None:
         return None
+    if getattr(unix_events, "can_use_pidfd", None) is not _can_use_pidfd:
+        return None  # who has put another in its place is to have threads
     with contextlib.suppress(OSError):
         os.close(_ext.core._pidfd_open(os.getpid()))
         return _PidfdChildWatcher()

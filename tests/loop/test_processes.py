@@ -1,6 +1,7 @@
 """Child processes: spawning is asyncio's own, the pipes and the waiting are ours."""
 
 import asyncio
+import contextlib
 import os
 import resource
 import signal
@@ -8,6 +9,8 @@ import sys
 import threading
 
 import pytest
+
+from aiozmq_speedups import Loop
 
 pytestmark = pytest.mark.loops("speedups", "asyncio", closed_at_once=True)
 
@@ -51,6 +54,13 @@ def test_no_thread_waits_without_pidfds(without_pidfds, run):
         return names
 
     assert not any(name.startswith("asyncio-waitpid") for name in run(main()))
+
+
+def test_who_wants_threads_has_them(without_pidfds, monkeypatch):
+    """CPython's tests of its thread's watcher say so like this."""
+    monkeypatch.setattr(asyncio.unix_events, "can_use_pidfd", lambda: False)
+    with contextlib.closing(Loop()) as loop:
+        assert isinstance(loop._watcher, asyncio.unix_events._ThreadedChildWatcher)
 
 
 @pytest.mark.loops("speedups")
