@@ -29,8 +29,8 @@ handle_alloc(LoopObject *loop, bool is_timer)
     azs_freelist *list = free_list(loop, is_timer);
     HandleObject *self = azs_likely(list != NULL) ? azs_freelist_take(list) : NULL;
 #ifdef Py_GIL_DISABLED
-    if (azs_unlikely(list == NULL && !is_timer))
-        self = azs_inbox_take_dead(loop);
+    if (azs_unlikely(list == NULL))
+        self = azs_inbox_take_dead(loop, is_timer);
 #endif
     if (self == NULL) {
         PyTypeObject *type = is_timer ? st->timer_handle_type : st->handle_type;

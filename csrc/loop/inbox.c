@@ -133,10 +133,14 @@ azs_inbox_push(LoopObject *loop, HandleObject *handle)
 }
 
 HandleObject *
-azs_inbox_take_dead(LoopObject *loop)
+azs_inbox_take_dead(LoopObject *loop, bool is_timer)
 {
+    HandleObject *handle = NULL;
     azs_mutex_lock(&loop->inbox.mutex);
-    HandleObject *handle = azs_freelist_take(&loop->inbox.dead);
+    if (loop->inbox.turner == 0) /* the loop's own lists are the mutex's as well */
+        handle = azs_freelist_take(is_timer ? &loop->free_timers : &loop->free_handles);
+    if (handle == NULL && !is_timer)
+        handle = azs_freelist_take(&loop->inbox.dead);
     azs_mutex_unlock(&loop->inbox.mutex);
     return handle;
 }
@@ -241,6 +245,8 @@ azs_inbox_may_sleep(LoopObject *loop)
 void
 azs_inbox_clear(LoopObject *loop)
 {
+    if (azs_unlikely(is_forked(loop)))
+        loop->inbox.mutex = (azs_mutex){0};
     while (loop->inbox.taken.count > 0)
         Py_DECREF((PyObject *)azs_ring_pop(&loop->inbox.taken));
     azs_mutex_lock(&loop->inbox.mutex);

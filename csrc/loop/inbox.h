@@ -37,8 +37,9 @@ void azs_loop_unclaim(LoopObject *loop);
  * loop up. 0, or -1 with an exception. */
 int azs_inbox_push(LoopObject *loop, HandleObject *handle);
 
-/* For another thread's handle: one to be used again, as of azs_freelist_take(). */
-HandleObject *azs_inbox_take_dead(LoopObject *loop);
+/* For a handle that is made outside of the loop's turn: one to be used again, as of
+ * azs_freelist_take(). */
+HandleObject *azs_inbox_take_dead(LoopObject *loop, bool is_timer);
 
 /* A copy of the current Context for such a handle, one that is shared where it is the
  * same as the latest: new reference, or NULL. */
