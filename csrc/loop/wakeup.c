@@ -39,7 +39,9 @@ int
 azs_wakeup_run(LoopObject *loop, HandleObject *handle,
                int (*run)(LoopObject *loop, HandleObject *handle))
 {
-    if (azs_likely(azs_has_one_reference((PyObject *)handle)))
+    azs_own((PyObject *)handle, &handle->weakrefs);
+    if (azs_likely(azs_has_one_reference((PyObject *)handle) &&
+                   AZS_ATOMIC_LOAD(&handle->weakrefs) == NULL))
         return run(loop, handle); /* nobody can cancel it */
     azs_wakeup *wakeup = &loop->wakeup;
     /* Whoever waits holds it for a moment, and without the GIL. */

@@ -69,15 +69,14 @@ azs_mutex_unlock(azs_mutex *mutex)
 #define AZS_ATOMIC_SETREF(place, value)                                                \
     Py_XDECREF(__atomic_exchange_n(&(place), value, __ATOMIC_ACQ_REL))
 
-/* The caller has the only reference, whichever thread made the object: no other thread
- * can come by one while the caller stays out of Python. */
+/* The calling thread owns the object and has the only reference: no other thread can
+ * come by one, by a weak reference either, while the caller stays out of Python. */
 static inline bool
 azs_has_one_reference(PyObject *obj)
 {
-    Py_ssize_t shared = __atomic_load_n(&obj->ob_ref_shared, __ATOMIC_ACQUIRE);
-    if (__atomic_load_n(&obj->ob_tid, __ATOMIC_RELAXED) == _Py_ThreadId())
-        return obj->ob_ref_local == 1 && shared == 0;
-    return shared == _Py_REF_SHARED(1, _Py_REF_MERGED);
+    return __atomic_load_n(&obj->ob_tid, __ATOMIC_RELAXED) == _Py_ThreadId() &&
+           obj->ob_ref_local == 1 &&
+           __atomic_load_n(&obj->ob_ref_shared, __ATOMIC_ACQUIRE) == 0;
 }
 
 /* Has the object, of which the caller has the only reference, counted as one that no
@@ -88,6 +87,23 @@ azs_disown(PyObject *obj)
 {
     obj->ob_tid = _Py_UNOWNED_TID;
     Py_SET_REFCNT(obj, 1);
+}
+
+/* The calling thread owns from now on what none did, where it has the only reference.
+ * Who has a weak one can make a strong one of it at any moment, and that is not seen in
+ * the count of what no thread owns: so not where there are any. */
+static inline void
+azs_own(PyObject *obj, PyObject *const *weakrefs)
+{
+    Py_ssize_t one = _Py_REF_SHARED(1, _Py_REF_MERGED);
+    if (AZS_ATOMIC_LOAD(weakrefs) != NULL ||
+        !__atomic_compare_exchange_n(&obj->ob_ref_shared, &one, 0, false,
+                                     __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+        return;
+    obj->ob_ref_local = 1;
+    __atomic_store_n(&obj->ob_tid, _Py_ThreadId(), __ATOMIC_RELAXED);
+    if (AZS_ATOMIC_LOAD(weakrefs) != NULL) /* made in between */
+        AZS_ATOMIC_STORE(&obj->ob_ref_shared, _Py_REF_MAYBE_WEAKREF);
 }
 
 /* A block in which no other thread is in one of the same object; a call into Python,
@@ -148,6 +164,11 @@ azs_has_one_reference(PyObject *obj)
 
 static inline void
 azs_disown(PyObject *Py_UNUSED(obj))
+{
+}
+
+static inline void
+azs_own(PyObject *Py_UNUSED(obj), PyObject *const *Py_UNUSED(weakrefs))
 {
 }
 

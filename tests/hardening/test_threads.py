@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -265,6 +266,43 @@ def test_a_handle_that_runs_is_waited_for(loop, method):
     [thread] = start(other)
     loop.run_forever()
     thread.join()
+    assert order == ["ran", "returned"]
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="since Python 3.14")
+@pytest.mark.parametrize("method", ["cancel", "cancelled"])
+@pytest.mark.parametrize("kind", [Loop, asyncio.SelectorEventLoop])
+@pytest.mark.parametrize("by", ["its own", "another"])
+def test_one_that_is_referred_to_weakly_is_waited_for(kind, method, by):
+    """The thread that waits has no other reference to it as it begins."""
+    loop = kind()
+    order = []
+    weak = []
+    started = threading.Event()
+
+    def callback():
+        started.set()
+        time.sleep(0.05)
+        order.append("ran")
+
+    def schedule():
+        weak.append(weakref.ref(loop.call_soon_threadsafe(callback)))
+
+    def other():
+        started.wait(10)
+        getattr(weak[0](), method)()
+        order.append("returned")
+        loop.call_soon_threadsafe(loop.stop)
+
+    if by == "another":
+        [maker] = start(schedule)
+        maker.join()
+    else:
+        loop.call_soon(schedule)
+    [thread] = start(other)
+    loop.run_forever()
+    thread.join()
+    loop.close()
     assert order == ["ran", "returned"]
 
 
