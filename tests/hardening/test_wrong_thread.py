@@ -286,6 +286,32 @@ def test_sockets_of_zmq_asyncio_that_end_meanwhile(loop):
     loop.run_until_complete(main())
 
 
+def test_a_close_that_was_refused_leaves_nothing_behind(loop):
+    """Of two sockets with one handle, only the second has the loop that runs."""
+    context = zmq_asyncio.Context()
+    first = context.socket(zmq.PULL)
+    first.bind("inproc://shared")
+    second = zmq_asyncio.Socket.shadow(first)
+
+    async def main():
+        received = second.recv()
+        with pytest.raises(RuntimeError, match=NOT_HERE):
+            await loop.run_in_executor(None, first.close)
+        with context.socket(zmq.PUSH) as sender:
+            sender.connect("inproc://shared")
+            await sender.send(b"1")
+            assert await asyncio.wait_for(received, 20) == b"1"
+            await sender.send(b"2")
+            assert await asyncio.wait_for(first.recv(), 20) == b"2"
+        second.close()
+        first.close()
+
+    try:
+        loop.run_until_complete(main())
+    finally:
+        context.destroy(linger=0)
+
+
 @pytest.mark.filterwarnings("ignore:Unclosed socket:ResourceWarning")
 def test_what_another_thread_collects(loop):
     """A message that nobody takes goes back, a socket is closed, by the loop."""

@@ -514,21 +514,43 @@ PyDoc_STRVAR(close_doc,
 "at other sockets of the handle, too. Returns the number of messages that were\n"
 "received and that nobody has got.");
 
-/* Free-threaded builds: this thread is the one that closes it, with libzmq's handle. 0,
- * or -1 with an exception. */
+/* Free-threaded builds: this thread is the one that closes it, with libzmq's handle. 1
+ * where it was not yet, 0 where it was, or -1 with an exception. */
 static int
 claim_close(AsyncSocketObject *self)
 {
     if (azs_async_check_thread(self) < 0)
         return -1;
 #ifdef Py_GIL_DISABLED
-    uintptr_t none = 0;
-    if (!__atomic_compare_exchange_n(&self->closer, &none, _Py_ThreadId(), false,
-                                     __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE) &&
-        none != _Py_ThreadId())
+    uintptr_t closer = 0;
+    if (__atomic_compare_exchange_n(&self->closer, &closer, _Py_ThreadId(), false,
+                                    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
+        return 1;
+    if (closer != _Py_ThreadId())
         return azs_loop_fail_thread();
 #endif
     return 0;
+}
+
+/* The same for all of a handle, or for none: 0, or -1 with an exception. */
+static int
+claim_close_all(AsyncSocketObject *self, PyObject *siblings)
+{
+    Py_ssize_t i = 0, n = siblings == NULL ? 0 : PyList_GET_SIZE(siblings);
+    int first = claim_close(self), res = first;
+    while (res >= 0 && i < n)
+        res = claim_close((AsyncSocketObject *)PyList_GET_ITEM(siblings, i++));
+    if (res >= 0)
+        return 0;
+#ifdef Py_GIL_DISABLED
+    if (first > 0) { /* else the caller's caller has them all, and closes them */
+        AZS_ATOMIC_STORE(&self->closer, 0);
+        for (Py_ssize_t k = 0; k < i - 1; k++)
+            AZS_ATOMIC_STORE(
+                &((AsyncSocketObject *)PyList_GET_ITEM(siblings, k))->closer, 0);
+    }
+#endif
+    return -1;
 }
 
 /* The number of messages that nobody has got. */
@@ -549,11 +571,7 @@ AsyncSocket_close(AsyncSocketObject *self, PyObject *Py_UNUSED(ignored))
     PyObject *siblings = self->has_siblings ? azs_async_siblings(self) : NULL;
     if (siblings == NULL && PyErr_Occurred())
         PyErr_WriteUnraisable((PyObject *)self); /* no memory: theirs is the errno */
-    int refused = claim_close(self);
-    for (Py_ssize_t i = 0;
-         refused == 0 && siblings != NULL && i < PyList_GET_SIZE(siblings); i++)
-        refused = claim_close((AsyncSocketObject *)PyList_GET_ITEM(siblings, i));
-    if (refused < 0) {
+    if (claim_close_all(self, siblings) < 0) {
         Py_XDECREF(siblings);
         return NULL;
     }
