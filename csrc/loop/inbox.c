@@ -110,13 +110,19 @@ azs_inbox_push(LoopObject *loop, HandleObject *handle)
 {
     int err = 0;
     size_t ahead;
+    PyObject *snapshot = NULL;
     Py_INCREF(handle);
     azs_mutex_lock(&loop->inbox.mutex);
     bool closed = loop->closed;
     if (!closed)
         err = push_locked(loop, handle);
     ahead = loop->inbox.handles.count;
+    if (ahead == 0) { /* nobody comes to take it */
+        snapshot = loop->inbox.snapshot;
+        loop->inbox.snapshot = NULL;
+    }
     azs_mutex_unlock(&loop->inbox.mutex);
+    Py_XDECREF(snapshot); /* finalizers run */
     if (azs_likely(!closed && err == 0)) {
         if (azs_unlikely(ahead >= FAR_AHEAD && ahead % FAR_AHEAD == 0)) {
             Py_BEGIN_ALLOW_THREADS

@@ -240,6 +240,18 @@ def test_a_failure_is_reported_and_the_next_callback_unharmed(loop):
     reports.clear()
 
 
+def test_values_end_with_a_timer_that_was_set_before_the_loop_ran(loop):
+    value = Value()
+    ref = weakref.ref(value)
+    context = contextvars.Context()
+    context.run(var.set, value)
+    context.run(loop.call_later, 0, loop.stop)
+    del value, context
+    loop.run_forever()
+    gc.collect()
+    assert ref() is None
+
+
 def test_values_live_no_longer_than_the_handles(loop):
     value = Value()
     ref = weakref.ref(value)
