@@ -186,6 +186,8 @@ azs_async_check_thread(AsyncSocketObject *self)
 static int
 check_may_leave(AsyncSocketObject *self)
 {
+    if (azs_async_check_thread(self) < 0) /* first: what waits is its thread's */
+        return -1;
     PyObject *old;
     AZS_LOCKED(self);
     old = Py_XNewRef(self->loop);
