@@ -5,11 +5,11 @@
 #include "py/state.h"
 
 /* PyDict_GetItemRef() of Python 3.13: 1 with a new reference in *out; 0 with NULL where
- * there is none; -1 with NULL and an exception. */
+ * there is none; -1 with NULL and an exception. With a GIL that is the slower one. */
 static inline int
 azs_dict_get(PyObject *dict, PyObject *key, PyObject **out)
 {
-#if PY_VERSION_HEX >= 0x030D0000
+#ifdef Py_GIL_DISABLED
     return PyDict_GetItemRef(dict, key, out);
 #else
     *out = Py_XNewRef(PyDict_GetItemWithError(dict, key));

@@ -64,6 +64,7 @@ is_drained(StreamObject *self)
     if (dict != NULL)
         exc = azs_reader_get(dict, st->str__exception);
     res = exc == NULL ? -1 : exc == Py_None;
+    azs_reader_let_go(exc);
     Py_XDECREF(dict);
     Py_DECREF(reader);
     if (res > 0) {

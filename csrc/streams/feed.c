@@ -45,9 +45,10 @@ feed_begin(feed_state *feed, StreamObject *stream)
         feed->dict == NULL ? NULL : azs_reader_get(feed->dict, st->str__eof);
     if (eof == NULL)
         return -1;
+    azs_reader_let_go(eof);
     if (eof != Py_False)
         return 0; /* asyncio has its own answer to that */
-    feed->buffer = Py_XNewRef(azs_reader_get(feed->dict, st->str__buffer));
+    feed->buffer = azs_reader_keep(azs_reader_get(feed->dict, st->str__buffer));
     return feed->buffer == NULL ? -1 : PyByteArray_CheckExact(feed->buffer);
 }
 

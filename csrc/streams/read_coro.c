@@ -142,10 +142,10 @@ attempt_until(ReadCoroObject *self, PyObject *dict, PyObject *buffer, PyObject *
         sep = PyBytes_AS_STRING(self->separator);
         len = PyBytes_GET_SIZE(self->separator);
     }
-    PyObject *limit_obj = azs_reader_get(dict, self->coro.st->str__limit);
+    PyObject *limit_obj =
+        azs_reader_keep(azs_reader_get(dict, self->coro.st->str__limit));
     if (limit_obj == NULL)
         return -1;
-    Py_INCREF(limit_obj);
     Py_ssize_t limit = PyNumber_AsSsize_t(limit_obj, NULL);
     Py_DECREF(limit_obj);
     if (limit == -1 && PyErr_Occurred())
@@ -195,7 +195,6 @@ line_failed(ReadCoroObject *self, PyObject *dict, PyObject **result)
     PyObject *buffer = azs_reader_buffer(st, dict);
     if (buffer == NULL)
         goto done;
-    Py_INCREF(buffer);
     Py_ssize_t size = PyByteArray_GET_SIZE(buffer);
     bool found = n < size && PyByteArray_AS_STRING(buffer)[n] == '\n';
     int res = azs_readbuf_discard(buffer, found ? n + 1 : size);
@@ -224,7 +223,6 @@ attempt(ReadCoroObject *self, PyObject *dict, PyObject **result)
     PyObject *buffer = azs_reader_buffer(self->coro.st, dict);
     if (buffer == NULL)
         return -1;
-    Py_INCREF(buffer);
     int res = -1;
     switch (self->kind) {
     case AZS_READ_SOME:
@@ -252,6 +250,7 @@ begin_wait(ReadCoroObject *self, PyObject *dict)
 {
     azs_state *st = self->coro.st;
     PyObject *other = azs_reader_get(dict, st->str__waiter);
+    azs_reader_let_go(other);
     if (other != Py_None) {
         if (other != NULL)
             PyErr_Format(PyExc_RuntimeError,
@@ -283,11 +282,11 @@ end_wait(ReadCoroObject *self, PyObject *dict)
 {
     PyObject *waiter = self->coro.awaiting;
     self->coro.awaiting = NULL;
-    PyObject *name = self->coro.st->str__waiter;
-    PyObject *now = PyDict_GetItemWithError(dict, name);
-    int res = now == NULL && PyErr_Occurred() ? -1 : 0;
+    PyObject *name = self->coro.st->str__waiter, *now;
+    int res = azs_dict_get(dict, name, &now) < 0 ? -1 : 0;
     if (now == waiter)
         res = PyDict_SetItem(dict, name, Py_None);
+    Py_XDECREF(now);
     Py_DECREF(waiter);
     return res;
 }
@@ -319,14 +318,18 @@ static int
 read_coro_start(ReadCoroObject *self, PyObject *dict)
 {
     PyObject *exc = azs_reader_get(dict, self->coro.st->str__exception);
-    if (azs_likely(exc == Py_None))
+    if (azs_likely(exc == Py_None)) {
+        azs_reader_let_go(exc);
         return 0;
+    }
     if (exc != NULL) {
+        azs_reader_keep(exc);
         if (PyExceptionInstance_Check(exc))
             PyErr_SetObject((PyObject *)Py_TYPE(exc), exc);
         else
             PyErr_SetString(PyExc_TypeError, "exceptions must derive from "
                                              "BaseException");
+        Py_DECREF(exc);
     }
     return -1;
 }

@@ -32,11 +32,12 @@ azs_reader_of(azs_state *st, PyObject *protocol, PyObject **out)
 PyObject *
 azs_reader_buffer(azs_state *st, PyObject *dict)
 {
-    PyObject *buffer = azs_reader_get(dict, st->str__buffer);
+    PyObject *buffer = azs_reader_keep(azs_reader_get(dict, st->str__buffer));
     if (azs_likely(buffer != NULL && PyByteArray_CheckExact(buffer)))
         return buffer;
     if (buffer != NULL)
         PyErr_SetString(PyExc_TypeError, "StreamReader._buffer is not a bytearray");
+    Py_XDECREF(buffer);
     return NULL;
 }
 
@@ -44,10 +45,9 @@ azs_reader_buffer(azs_state *st, PyObject *dict)
 static int
 reader_limit(azs_state *st, PyObject *dict, Py_ssize_t *limit)
 {
-    PyObject *value = azs_reader_get(dict, st->str__limit);
+    PyObject *value = azs_reader_keep(azs_reader_get(dict, st->str__limit));
     if (value == NULL)
         return -1;
-    Py_INCREF(value);
     *limit = PyNumber_AsSsize_t(value, NULL);
     Py_DECREF(value);
     return *limit == -1 && PyErr_Occurred() ? -1 : 0;
@@ -57,9 +57,13 @@ int
 azs_reader_is_true(PyObject *dict, PyObject *name)
 {
     PyObject *value = azs_reader_get(dict, name);
-    if (value == NULL || value == Py_True || value == Py_False)
-        return value == NULL ? -1 : value == Py_True;
-    Py_INCREF(value);
+    if (value == NULL)
+        return -1;
+    if (azs_likely(value == Py_True || value == Py_False)) {
+        azs_reader_let_go(value);
+        return value == Py_True;
+    }
+    azs_reader_keep(value);
     int res = PyObject_IsTrue(value);
     Py_DECREF(value);
     return res;
@@ -70,9 +74,11 @@ static int
 call_transport(azs_state *st, PyObject *dict, PyObject *method)
 {
     PyObject *transport = azs_reader_get(dict, st->str__transport);
-    if (transport == NULL || transport == Py_None)
+    if (transport == NULL || transport == Py_None) {
+        azs_reader_let_go(transport);
         return transport == NULL ? -1 : 0;
-    Py_INCREF(transport);
+    }
+    azs_reader_keep(transport);
     PyObject *ok = PyObject_CallMethodNoArgs(transport, method);
     Py_DECREF(transport);
     Py_XDECREF(ok);
@@ -127,9 +133,11 @@ int
 azs_reader_wake(azs_state *st, PyObject *dict)
 {
     PyObject *waiter = azs_reader_get(dict, st->str__waiter);
-    if (waiter == NULL || waiter == Py_None)
+    if (waiter == NULL || waiter == Py_None) {
+        azs_reader_let_go(waiter);
         return waiter == NULL ? -1 : 0;
-    Py_INCREF(waiter);
+    }
+    azs_reader_keep(waiter);
     int res = -1;
     if (Py_IS_TYPE(waiter, st->waiter_type)) {
         /* Without memory to wake it, it stays there for set_exception(). */

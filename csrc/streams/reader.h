@@ -8,6 +8,7 @@
 #define AZS_STREAMS_READER_H
 
 #include "net/stream.h"
+#include "py/containers.h"
 
 /* The reader that a StreamReaderProtocol refers to weakly: as azs_weakref_get(). */
 int azs_reader_of(azs_state *st, PyObject *protocol, PyObject **out);
@@ -39,18 +40,44 @@ azs_reader_dict(PyObject *reader)
     return PyObject_GenericGetDict(reader, NULL);
 }
 
-/* Borrowed, or NULL with AttributeError. Nothing but a change of the attribute ends its
- * life. */
+/* NULL with an exception, or what is borrowed until Python code runs. Without a GIL it
+ * is a new reference: another thread may call the reader's own methods, which asyncio
+ * does not guard. So azs_reader_keep() makes it the caller's, or azs_reader_let_go()
+ * ends its use. */
 static inline PyObject *
 azs_reader_get(PyObject *dict, PyObject *name)
 {
-    PyObject *value = PyDict_GetItemWithError(dict, name);
+    PyObject *value;
+#ifdef Py_GIL_DISABLED
+    (void)azs_dict_get(dict, name, &value);
+#else
+    value = PyDict_GetItemWithError(dict, name);
+#endif
     if (azs_unlikely(value == NULL && !PyErr_Occurred()))
         PyErr_SetObject(PyExc_AttributeError, name);
     return value;
 }
 
-/* _buffer: borrowed; NULL with TypeError where it is no bytearray. */
+static inline PyObject *
+azs_reader_keep(PyObject *value)
+{
+#ifndef Py_GIL_DISABLED
+    Py_XINCREF(value);
+#endif
+    return value;
+}
+
+static inline void
+azs_reader_let_go(PyObject *value)
+{
+#ifdef Py_GIL_DISABLED
+    Py_XDECREF(value);
+#else
+    (void)value;
+#endif
+}
+
+/* _buffer: new reference; NULL with TypeError where it is no bytearray. */
 PyObject *azs_reader_buffer(azs_state *st, PyObject *dict);
 
 /* Whether an attribute is true: 1, 0 or -1. */

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import threading
+import time
 
 import pytest
 
@@ -205,6 +206,51 @@ def test_what_another_thread_may_ask(loop):
     )
     address = server.sockets[0].getsockname()
     in_threads(ask, ask, lambda: loop.run_until_complete(main()))
+
+
+def test_a_reader_changed_by_another_thread(loop):
+    """What is read of its attributes lives as long as it is used."""
+    over = threading.Event()
+    readers = []
+
+    def change():
+        limit = 1 << 20
+        while not over.is_set():
+            for reader in readers:
+                limit += 1
+                reader._limit = limit  # no object of long life
+                reader.exception()
+            time.sleep(0)
+
+    async def main():
+        async with server:
+            reader, writer = await asyncio.open_connection(*address)
+            readers.append(reader)
+            for i in range(100 * LONG):
+                writer.write(b"%d\n" % i)
+                await writer.drain()
+                assert await reader.readline() == b"%d\n" % i
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+
+    async def echo(reader, writer):
+        while data := await reader.read(65536):
+            writer.write(data)
+        writer.close()
+        await writer.wait_closed()
+
+    server = loop.run_until_complete(asyncio.start_server(echo, "127.0.0.1", 0))
+    address = server.sockets[0].getsockname()
+
+    def run():
+        try:
+            loop.run_until_complete(asyncio.wait_for(main(), 50))
+        finally:
+            over.set()
+
+    in_threads(change, run)
 
 
 @pytest.mark.skipif(core is None, reason="the C extension was not built")
