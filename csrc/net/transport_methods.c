@@ -185,6 +185,7 @@ transport_sock(TransportObject *self)
         int fd = AZS_LOOK(&self->fd);
         PyObject *sock =
             PyObject_CallMethod((PyObject *)self->loop, "_transport_socket", "i", fd);
+        AZS_TSAN_ACQUIRE(self); /* the block was left for that, and entered again */
         /* An audit hook may have asked for it as well, or closed the transport. */
         if (sock == NULL) {
             if (AZS_LOOK(&self->fd) == fd || !PyErr_ExceptionMatches(PyExc_OSError))
