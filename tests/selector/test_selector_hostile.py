@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from selectors import EVENT_READ, EVENT_WRITE
 
 import pytest
@@ -190,15 +191,17 @@ def on_alarm():
     def send(main):
         waiting.wait()
         # until the handler has run: a signal that comes before the wait is lost
-        while not done.wait(0.001):
+        while not done:
+            time.sleep(0.001)
             signal.pthread_kill(main, signal.SIGALRM)
 
-    done = threading.Event()
+    done = []  # no Event: the handler may come while its lock is held
 
     def install(handler):
         def handle(signum, frame):
-            done.set()
-            handler()
+            if not done:
+                done.append(True)
+                handler()
 
         signal.signal(signal.SIGALRM, handle)
         senders.append(
@@ -209,7 +212,7 @@ def on_alarm():
 
     old = signal.getsignal(signal.SIGALRM)
     yield install
-    done.set()
+    done.append(True)
     waiting.set()
     for sender in senders:
         sender.join()
