@@ -343,6 +343,33 @@ def test_what_another_thread_collects(loop):
     loop.run_until_complete(main())
 
 
+def test_an_await_that_another_thread_collects(loop):
+    """The coroutine ends as ever, and the socket goes on."""
+    ended = []
+
+    async def receive(sock, cycle):
+        try:
+            await sock.recv()
+        except BaseException as exc:
+            ended.append(type(exc))
+            raise
+
+    def begin(sock):
+        cycle = []
+        cycle.append(receive(sock, cycle))
+        cycle[0].send(None)
+
+    async def main():
+        with asyncio_pair() as (a, b), ThreadPoolExecutor(1) as pool:
+            begin(a)
+            await loop.run_in_executor(pool, gc.collect)
+            assert ended == [GeneratorExit]
+            await b.send(b"1")
+            assert await asyncio.wait_for(a.recv(), 20) == b"1"
+
+    loop.run_until_complete(main())
+
+
 class Handler(rpc.AttrHandler):
     @rpc.method
     def add(self, a: int, b: int) -> int:

@@ -363,6 +363,31 @@ OperationWait_throw(OperationWait *self, PyObject *const *args, Py_ssize_t nargs
     return NULL;
 }
 
+/* Another thread's collector ends the coroutine that awaits: this one's loop does the
+ * rest. After azs_operation_check_thread() has failed: None, or NULL. */
+static PyObject *
+wait_close_in_loop(OperationWait *self)
+{
+#ifdef Py_GIL_DISABLED
+    if (!PyErr_ExceptionMatches(PyExc_RuntimeError))
+        return NULL;
+    PyErr_Clear();
+    PyObject *loop = Py_NewRef(self->op->loop), *handle = NULL;
+    PyObject *close = PyObject_GetAttr((PyObject *)self, self->st->str_close);
+    if (close != NULL)
+        handle = PyObject_CallMethod(loop, "call_soon_threadsafe", "O", close);
+    Py_XDECREF(close);
+    Py_DECREF(loop);
+    if (handle == NULL)
+        return NULL;
+    Py_DECREF(handle);
+    Py_RETURN_NONE;
+#else
+    (void)self;
+    return NULL;
+#endif
+}
+
 PyDoc_STRVAR(wait_close_doc,
 "close($self, /)\n--\n\n"
 "End the wait: a message that has come goes back to the socket\n"
@@ -374,7 +399,7 @@ OperationWait_close(OperationWait *self, PyObject *Py_UNUSED(ignored))
     if (self->future == NULL)
         Py_RETURN_NONE;
     if (azs_operation_check_thread(self->op) < 0)
-        return NULL;
+        return wait_close_in_loop(self);
     PyObject *future = Py_NewRef(self->future);
     int res = wait_leave(self, false);
     wait_end(self);
