@@ -114,7 +114,8 @@ class _PyZmqTransport(_BaseTransport):
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             assert self._loop is not None
-            self._loop.remove_reader(fd)
+            if not self._is_forked():  # a child has its parent's epoll
+                self._loop.remove_reader(fd)
         if self._retry is not None:
             self._retry.cancel()
             self._retry = None

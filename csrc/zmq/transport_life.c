@@ -143,7 +143,9 @@ stop_watching(ZmqTransportObject *self)
         return;
     if (self->socket.fd < 0) {
         self->socket.engine->unwatch(&self->socket);
-    } else if (self->own_loop == NULL && self->loop != NULL) {
+    } else if (self->own_loop == NULL && self->loop != NULL &&
+               self->fork_generation == azs_fork_generation) {
+        /* (A forked child has its parent's epoll, and would end its parent's watch.) */
         PyObject *loop = Py_NewRef(self->loop);
         PyObject *res =
             PyObject_CallMethod(loop, "remove_reader", "i", self->socket.fd);

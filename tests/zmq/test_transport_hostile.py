@@ -419,7 +419,7 @@ def test_a_forked_child_is_refused_with_threads(run):
 
 def _fork_test(run):
     async def go():
-        async with pair(zmq.PAIR, zmq.PAIR) as (a, _, _, bp):
+        async with pair(zmq.PAIR, zmq.PAIR) as (a, ap, b, bp):
             pid = os.fork()
             if pid == 0:
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -444,6 +444,8 @@ def _fork_test(run):
             assert status == 0
             a.write([b"from the parent"])
             assert await bp.received(1) == [[b"from the parent"]]
+            b.write([b"back"])  # the parent's loop still watches
+            assert await asyncio.wait_for(ap.received(1), 20) == [[b"back"]]
 
     run(go())
 
