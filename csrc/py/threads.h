@@ -100,7 +100,7 @@ azs_own(PyObject *obj, PyObject *const *weakrefs)
         !__atomic_compare_exchange_n(&obj->ob_ref_shared, &one, 0, false,
                                      __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
         return;
-    obj->ob_ref_local = 1;
+    __atomic_store_n(&obj->ob_ref_local, 1, __ATOMIC_RELAXED);
     __atomic_store_n(&obj->ob_tid, _Py_ThreadId(), __ATOMIC_RELAXED);
     if (AZS_ATOMIC_LOAD(weakrefs) != NULL) /* made in between */
         AZS_ATOMIC_STORE(&obj->ob_ref_shared, _Py_REF_MAYBE_WEAKREF);
