@@ -183,9 +183,10 @@ transport_sock(TransportObject *self)
 {
     if (self->sock == NULL && AZS_LOOK(&self->fd) >= 0 && self->is_socket) {
         int fd = AZS_LOOK(&self->fd);
+        AZS_TSAN_RELEASE(self); /* the block is left for that, and entered again */
         PyObject *sock =
             PyObject_CallMethod((PyObject *)self->loop, "_transport_socket", "i", fd);
-        AZS_TSAN_ACQUIRE(self); /* the block was left for that, and entered again */
+        AZS_TSAN_ACQUIRE(self);
         /* An audit hook may have asked for it as well, or closed the transport. */
         if (sock == NULL) {
             if (AZS_LOOK(&self->fd) == fd || !PyErr_ExceptionMatches(PyExc_OSError))
