@@ -278,10 +278,11 @@ def test_one_that_is_referred_to_weakly_is_waited_for(kind, method, by):
     loop = kind()
     order = []
     weak = []
-    started = threading.Event()
+    started, held = threading.Event(), threading.Event()
 
     def callback():
         started.set()
+        held.wait(10)
         time.sleep(0.05)
         order.append("ran")
 
@@ -289,10 +290,14 @@ def test_one_that_is_referred_to_weakly_is_waited_for(kind, method, by):
         weak.append(weakref.ref(loop.call_soon_threadsafe(callback)))
 
     def other():
-        started.wait(10)
-        getattr(weak[0](), method)()
-        order.append("returned")
-        loop.call_soon_threadsafe(loop.stop)
+        try:
+            started.wait(10)
+            handle = weak[0]()
+            held.set()
+            getattr(handle, method)()
+            order.append("returned")
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
 
     if by == "another":
         [maker] = start(schedule)
