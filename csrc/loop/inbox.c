@@ -27,6 +27,22 @@ azs_loop_fail_thread(void)
 }
 
 int
+azs_loop_hand_on(PyObject *loop, PyObject *object, PyObject *name)
+{
+    if (!PyErr_ExceptionMatches(PyExc_RuntimeError))
+        return -1;
+    PyErr_Clear();
+    Py_INCREF(loop); /* the object's, which may let go of it */
+    PyObject *handle = NULL, *method = PyObject_GenericGetAttr(object, name);
+    if (method != NULL)
+        handle = PyObject_CallMethod(loop, "call_soon_threadsafe", "O", method);
+    Py_XDECREF(method);
+    Py_DECREF(loop);
+    Py_XDECREF(handle);
+    return handle == NULL ? -1 : 0;
+}
+
+int
 azs_loop_check_foreign_thread(azs_state *st, PyObject *loop)
 {
     if (loop == NULL)

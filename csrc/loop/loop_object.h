@@ -114,6 +114,19 @@ azs_loop_check_any_thread(azs_state *st, const LoopObject *own, PyObject *loop)
 #endif
 }
 
+/* The same for who does not know whose loop it is. */
+static inline int
+azs_loop_check_object_thread(azs_state *st, PyObject *loop)
+{
+#ifdef Py_GIL_DISABLED
+    bool is_ours = loop != NULL && azs_loop_check(st, loop);
+    return azs_loop_check_any_thread(st, is_ours ? (LoopObject *)loop : NULL, loop);
+#else
+    (void)st, (void)loop;
+    return 0;
+#endif
+}
+
 /* ---- ready entries ---- */
 
 #define AZS_READY_WATCHER ((uintptr_t)1)

@@ -10,15 +10,8 @@ transport_close_anywhere(TransportObject *self)
 {
     if (azs_likely(azs_loop_check_thread(self->loop) == 0))
         return azs_transport_close(self);
-    PyErr_Clear();
-    PyObject *close = PyObject_GetAttrString((PyObject *)self, "close");
-    PyObject *handle = close == NULL
-                           ? NULL
-                           : PyObject_CallMethod((PyObject *)self->loop,
-                                                 "call_soon_threadsafe", "O", close);
-    Py_XDECREF(close);
-    Py_XDECREF(handle);
-    return handle == NULL ? -1 : 0;
+    return azs_loop_hand_on((PyObject *)self->loop, (PyObject *)self,
+                            self->st->str_close);
 }
 
 PyDoc_STRVAR(close_doc,

@@ -25,22 +25,6 @@ typedef struct {
     PyObject *loop; /* owned */
 } RpcClientObject;
 
-/* Free-threaded builds: its loop runs in no other thread. 0, or -1 with an exception.
- */
-static inline int
-client_check_thread(const RpcClientObject *self)
-{
-#ifdef Py_GIL_DISABLED
-    PyObject *loop = self->loop;
-    bool is_ours = loop != NULL && azs_loop_check(self->st, loop);
-    return azs_loop_check_any_thread(self->st, is_ours ? (LoopObject *)loop : NULL,
-                                     loop);
-#else
-    (void)self;
-    return 0;
-#endif
-}
-
 /* ---- sending ---- */
 
 /* The next id that no call has, as a new int and in *req_id; NULL with an exception. */
@@ -157,7 +141,7 @@ static PyObject *
 client_send_call(RpcClientObject *self, PyObject *bname, PyObject *args,
                  PyObject *kwargs, PyObject *option)
 {
-    if (client_check_thread(self) < 0)
+    if (azs_loop_check_object_thread(self->st, self->loop) < 0)
         return NULL;
     if (azs_unlikely(self->write == NULL || self->write == Py_None ||
                      self->calls == NULL || !PyDict_CheckExact(self->calls) ||
@@ -281,7 +265,7 @@ PyDoc_STRVAR(msg_received_doc, "msg_received($self, data, /)\n--\n\n"
 static PyObject *
 RpcClient_msg_received(RpcClientObject *self, PyObject *data)
 {
-    if (client_check_thread(self) < 0)
+    if (azs_loop_check_object_thread(self->st, self->loop) < 0)
         return NULL;
     if (azs_likely(PyList_CheckExact(data) && PyList_GET_SIZE(data) == 2 &&
                    self->calls != NULL && PyDict_CheckExact(self->calls))) {

@@ -29,22 +29,6 @@ typedef struct {
     PyObject *loop; /* owned */
 } RpcServerObject;
 
-/* Free-threaded builds: its loop runs in no other thread. 0, or -1 with an exception.
- */
-static inline int
-server_check_thread(const RpcServerObject *self)
-{
-#ifdef Py_GIL_DISABLED
-    PyObject *loop = self->loop;
-    bool is_ours = loop != NULL && azs_loop_check(self->st, loop);
-    return azs_loop_check_any_thread(self->st, is_ours ? (LoopObject *)loop : NULL,
-                                     loop);
-#else
-    (void)self;
-    return 0;
-#endif
-}
-
 /* What is known of a name: the function behind it when it was last looked up, and
  * what its CallSpec says. It holds while the look-up gives a function (or a method)
  * with the same `holder`, whose __rpc__ is the same object. */
@@ -441,7 +425,7 @@ PyDoc_STRVAR(msg_received_doc,
 static PyObject *
 RpcServer_msg_received(RpcServerObject *self, PyObject *data)
 {
-    if (server_check_thread(self) < 0)
+    if (azs_loop_check_object_thread(self->st, self->loop) < 0)
         return NULL;
     Py_ssize_t count = PyList_CheckExact(data) ? PyList_GET_SIZE(data) : 0;
     if (azs_unlikely(count < 4 || self->refusing || self->unstarted > 0))

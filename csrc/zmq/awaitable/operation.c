@@ -426,16 +426,7 @@ return_message(PyObject *self, azs_operation *op)
     if (azs_likely(azs_operation_check_thread(op) == 0))
         return azs_operation_give_back(op);
 #ifdef Py_GIL_DISABLED
-    if (!PyErr_ExceptionMatches(PyExc_RuntimeError))
-        return -1;
-    PyErr_Clear();
-    PyObject *give_back = PyObject_GenericGetAttr(self, op->st->str__give_back);
-    PyObject *handle = NULL;
-    if (give_back != NULL)
-        handle = PyObject_CallMethod(op->loop, "call_soon_threadsafe", "O", give_back);
-    Py_XDECREF(give_back);
-    Py_XDECREF(handle);
-    return handle == NULL ? -1 : 0;
+    return azs_loop_hand_on(op->loop, self, op->st->str__give_back);
 #else
     (void)self;
     return -1;

@@ -363,31 +363,6 @@ OperationWait_throw(OperationWait *self, PyObject *const *args, Py_ssize_t nargs
     return NULL;
 }
 
-/* Another thread's collector ends the coroutine that awaits: this one's loop does the
- * rest. After azs_operation_check_thread() has failed: None, or NULL. */
-static PyObject *
-wait_close_in_loop(OperationWait *self)
-{
-#ifdef Py_GIL_DISABLED
-    if (!PyErr_ExceptionMatches(PyExc_RuntimeError))
-        return NULL;
-    PyErr_Clear();
-    PyObject *loop = Py_NewRef(self->op->loop), *handle = NULL;
-    PyObject *close = PyObject_GetAttr((PyObject *)self, self->st->str_close);
-    if (close != NULL)
-        handle = PyObject_CallMethod(loop, "call_soon_threadsafe", "O", close);
-    Py_XDECREF(close);
-    Py_DECREF(loop);
-    if (handle == NULL)
-        return NULL;
-    Py_DECREF(handle);
-    Py_RETURN_NONE;
-#else
-    (void)self;
-    return NULL;
-#endif
-}
-
 PyDoc_STRVAR(wait_close_doc,
 "close($self, /)\n--\n\n"
 "End the wait: a message that has come goes back to the socket\n"
@@ -398,8 +373,15 @@ OperationWait_close(OperationWait *self, PyObject *Py_UNUSED(ignored))
 {
     if (self->future == NULL)
         Py_RETURN_NONE;
-    if (azs_operation_check_thread(self->op) < 0)
-        return wait_close_in_loop(self);
+#ifdef Py_GIL_DISABLED
+    /* Another thread's collector ends the coroutine that awaits: the loop does the
+     * rest. */
+    azs_operation *op = self->op;
+    if (azs_operation_check_thread(op) < 0)
+        return azs_loop_hand_on(op->loop, (PyObject *)self, self->st->str_close) < 0
+                   ? NULL
+                   : Py_NewRef(Py_None);
+#endif
     PyObject *future = Py_NewRef(self->future);
     int res = wait_leave(self, false);
     wait_end(self);
