@@ -97,12 +97,15 @@ def make_loop(loop_kind):
 def loop(request, loop_kind):
     """A new loop of the kind in hand, closed after the test."""
     loop = new_loop(loop_kind)
+    fds = _open_fds()
     yield loop
     mark = request.node.get_closest_marker("loops")
     at_once = mark is not None and mark.kwargs.get("closed_at_once", False)
     if not at_once and not loop.is_closed():
         # Lets what the test's last lines closed come to its end.
         loop.run_until_complete(_settle())
+        if loop_kind != "uvloop":  # which makes sockets of its own when it runs
+            loop.run_until_complete(_without_sockets(fds))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
     loop.close()
@@ -117,6 +120,19 @@ def run(loop):
 async def _settle():
     for _ in range(4):
         await asyncio.sleep(0)
+
+
+async def _without_sockets(fds):
+    """Waits for 2 seconds at most until no sockets but `fds` are open.
+
+    A TLS connection closes when its peer answers. A loop that closes before that leaves
+    the socket, and a ResourceWarning.
+    """
+    for _ in range(200):
+        left = map(_fd_target, _open_fds() - fds)
+        if not any(target and target.startswith("socket:") for target in left):
+            return
+        await asyncio.sleep(0.01)
 
 
 def transport_class(kind):

@@ -1,11 +1,13 @@
 """What a program sees of a TLS connection, whoever makes it."""
 
 import asyncio
+import concurrent.futures
 import gc
 import os
 import socket
 import ssl
 import sys
+import time
 import weakref
 
 import pytest
@@ -481,3 +483,35 @@ def test_which_contexts_are_plain(tls, tmp_path):
     assert not _tls.is_plain(change(_msg_callback=print))
     assert not _tls.is_plain(change(post_handshake_auth=True))
     assert not _tls.is_plain(change(sslobject_class=Other))
+
+
+@pytest.fixture
+def late_peer(tls):
+    """A server that answers a close many turns later; it outlives the loop."""
+
+    def serve():
+        connection = listener.accept()[0]
+        connection.settimeout(60)
+        with tls.server.wrap_socket(connection, server_side=True) as connection:
+            assert connection.recv(1) == b""
+            time.sleep(0.05)
+
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
+        served = pool.submit(serve)
+        yield listener.getsockname()
+        served.result(60)
+
+
+def test_closed_in_the_last_line(late_peer, loop, run, tls):
+    """The fixture `loop` waits: asyncio's does not close by itself what is left."""
+
+    async def main():
+        _, client = await asyncio.open_connection(
+            *late_peer, ssl=tls.client, server_hostname="localhost"
+        )
+        client.close()
+
+    run(main())
