@@ -103,10 +103,10 @@ async def pair(type1, type2, *, factory1=Recorder, factory2=Recorder, transport=
 
 
 def raw_socket(zmq_type, **options):
-    """A pyzmq socket that gives up after ten seconds and lingers not."""
+    """A pyzmq socket that gives up after a minute and lingers not."""
     sock = zmq.Context.instance().socket(zmq_type)
     sock.linger = 0
-    sock.rcvtimeo = sock.sndtimeo = 10_000
+    sock.rcvtimeo = sock.sndtimeo = 60_000
     for name, value in options.items():
         setattr(sock, name, value)
     return sock

@@ -20,7 +20,7 @@ def run():
     loop = new_event_loop(zmq_engine="native")
     loop.close_timeout = 1
 
-    def run(coroutine, seconds=30):
+    def run(coroutine, seconds=100):
         return loop.run_until_complete(asyncio.wait_for(coroutine, seconds))
 
     yield run

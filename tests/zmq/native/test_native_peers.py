@@ -11,6 +11,7 @@ import textwrap
 import pytest
 import zmq
 from helpers import close, open_transport, raw_socket
+from ports import held_port
 from raw_peer import RawPeer, RawServer, frame
 
 from aiozmq_speedups import new_event_loop
@@ -203,6 +204,8 @@ def test_a_wrong_key_keeps_the_interval(run):
             curve_secretkey=keys[1],
         )
         await transport.enable_monitor()
+        loop = asyncio.get_running_loop()
+        started = loop.time()
         client, _ = await open_transport(
             zmq.PUSH,
             connect=endpoint,
@@ -212,9 +215,12 @@ def test_a_wrong_key_keeps_the_interval(run):
             curve_publickey=other[0],
             curve_secretkey=other[1],
         )
-        await asyncio.sleep(0.5)
-        accepted = [e for e in protocol.events if e.event == zmq.EVENT_ACCEPTED]
-        assert 1 <= len(accepted) <= 11
+        names = []
+        while names.count(zmq.EVENT_ACCEPTED) < 8:
+            await asyncio.sleep(0.01)
+            names = [e.event for e in protocol.events]
+        tries = (loop.time() - started) / 0.05
+        assert names.count(zmq.EVENT_ACCEPTED) <= tries + 1
         assert not [
             e for e in protocol.events if e.event == zmq.EVENT_HANDSHAKE_SUCCEEDED
         ]
@@ -227,10 +233,7 @@ def test_disconnect_sends_what_waits(run):
     """To who does not listen yet, and to who reads slowly."""
     messages = [[b"%d" % n, bytes(20_000)] for n in range(300)]
 
-    async def go():
-        server = RawServer()
-        endpoint = await server.listen()
-        server.close()
+    async def go(endpoint):
         transport, _ = await open_transport(zmq.PUSH, connect=endpoint, sndhwm=0)
         for message in messages:
             transport.write(message)
@@ -246,14 +249,12 @@ def test_disconnect_sends_what_waits(run):
             assert pull.poll(0) == 0
         transport.abort()
 
-    run(go())
+    with held_port() as port:
+        run(go(f"tcp://127.0.0.1:{port}"))
 
 
 def test_disconnect_waits_no_longer_than_the_linger_time(run):
-    async def go():
-        server = RawServer()
-        endpoint = await server.listen()
-        server.close()
+    async def go(endpoint):
         for linger in (0, 0.05):
             transport, _ = await open_transport(
                 zmq.PUSH, connect=endpoint, linger=linger
@@ -267,7 +268,8 @@ def test_disconnect_waits_no_longer_than_the_linger_time(run):
             await transport.connect(endpoint)
             await close(transport)
 
-    run(go())
+    with held_port() as port:
+        run(go(f"tcp://127.0.0.1:{port}"))
 
 
 def test_disconnect_then_close_sends_what_waits(run):
@@ -394,16 +396,16 @@ def test_what_a_router_does_with_who_does_not_read(run, mandatory):
             )
             transport.write([b"nobody", b"x"])
             assert seen == [errno.EHOSTUNREACH]
-            for _ in range(100):
-                transport.write([b"slow", b"x" * 300_000])
+            for _ in range(30):
+                transport.write([b"slow", b"x" * 100_000])
             assert transport.get_write_buffer_size() > 0  # EAGAIN
-            for _ in range(100):
+            for _ in range(30):
                 await slow.frame()
             await quick.close()
             assert seen == [errno.EHOSTUNREACH]
         else:
-            for _ in range(100):
-                transport.write([b"slow", b"x" * 300_000])
+            for _ in range(30):
+                transport.write([b"slow", b"x" * 100_000])
             transport.write([b"quick", b"here"])
             assert await quick.frame() == (0, b"here")
             assert transport.get_write_buffer_size() == 0
@@ -425,7 +427,7 @@ def test_a_publisher_drops_for_who_does_not_read_and_serves_others(run):
         quick.write(frame(b"\1q"))
         await protocol.received(2)
         for _ in range(100):
-            transport.write([b"x" * 300_000])
+            transport.write([b"x" * 100_000])
         transport.write([b"quick"])
         assert await quick.frame() == (0, b"quick")
         assert transport.get_write_buffer_size() == 0
@@ -462,9 +464,7 @@ def test_immediate_waits_for_a_connection(run):
 
 def test_messages_wait_for_who_comes_late(run):
     async def go():
-        with raw_socket(zmq.PULL) as sock:
-            port = sock.bind_to_random_port("tcp://127.0.0.1")
-            sock.unbind(f"tcp://127.0.0.1:{port}")
+        with held_port() as port, raw_socket(zmq.PULL) as sock:
             transport, _ = await open_transport(
                 zmq.PUSH,
                 connect=f"tcp://127.0.0.1:{port}",
@@ -474,12 +474,7 @@ def test_messages_wait_for_who_comes_late(run):
             for number in range(900):
                 transport.write([b"%d" % number])
             await asyncio.sleep(0.05)
-            while True:
-                try:
-                    sock.bind(f"tcp://127.0.0.1:{port}")
-                    break
-                except zmq.ZMQError:
-                    await asyncio.sleep(0.01)
+            sock.bind(f"tcp://127.0.0.1:{port}")
             for number in range(900):
                 while not sock.poll(0):
                     await asyncio.sleep(0.001)
@@ -492,7 +487,7 @@ def test_messages_wait_for_who_comes_late(run):
 # ---- the end ----
 
 
-@pytest.mark.parametrize(("linger", "all_of_them"), [(0, False), (10, True)])
+@pytest.mark.parametrize(("linger", "all_of_them"), [(0, False), (60, True)])
 def test_what_close_sends(run, linger, all_of_them):
     async def go():
         server = RawServer()
@@ -532,7 +527,7 @@ def test_the_end_of_the_loop_sends_all_whatever_the_handshake_is_at():
                 for _ in range(turns % 5):
                     await asyncio.sleep(0)
 
-            loop = new_event_loop(close_timeout=10)
+            loop = new_event_loop(close_timeout=60)
             loop.run_until_complete(write())
             loop.close()
             assert [sock.recv() for _ in range(10)] == [b"%d" % n for n in range(10)]
@@ -540,14 +535,16 @@ def test_the_end_of_the_loop_sends_all_whatever_the_handshake_is_at():
 
 def test_what_the_linger_time_ends_is_told(caplog):
     async def write():
+        endpoint = f"tcp://127.0.0.1:{port}"
         transport, _ = await open_transport(
-            zmq.PUSH, connect="tcp://127.0.0.1:9", engine="native", linger=0.05
+            zmq.PUSH, connect=endpoint, engine="native", linger=0.05
         )
         transport.write([b"lost"])
 
-    loop = new_event_loop(close_timeout=10)
-    loop.run_until_complete(write())
-    loop.close()
+    loop = new_event_loop(close_timeout=60)
+    with held_port() as port:
+        loop.run_until_complete(write())
+        loop.close()
     assert caplog.messages == [
         "1 messages that waited in 1 closed ZeroMQ sockets are lost"
     ]
@@ -577,7 +574,7 @@ def test_a_process_that_ends_sends_what_it_has_written():
         ) as child:
             for number in range(2000):
                 assert sock.recv_multipart()[0] == b"%d" % number
-            assert child.wait(30) == 0
+            assert child.wait(100) == 0
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # libzmq's threads

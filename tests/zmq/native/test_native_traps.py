@@ -107,10 +107,12 @@ def test_who_speaks_something_else_is_cut_and_heard_of(run, garbage):
 
 def test_a_hundred_silent_connections(run):
     async def go():
-        transport, protocol, endpoint = await bound(zmq.PULL, handshake_timeout=0.3)
+        transport, protocol, endpoint = await bound(zmq.PULL)
+        transport.setsockopt(zmq.HANDSHAKE_IVL, 300)
         silent = [await RawPeer.connect(endpoint) for _ in range(100)]
         for peer in silent[::2]:
             peer.write(greeting()[:40])
+        transport.setsockopt(zmq.HANDSHAKE_IVL, 30_000)  # a right one's may take long
         await works(protocol, endpoint)
         for peer in silent:  # handshake_timeout ends them
             await peer.at_end()
@@ -123,10 +125,18 @@ def test_a_hundred_silent_connections(run):
 
 def test_a_handshake_s_time_ends_with_it(run):
     async def go():
-        transport, protocol, endpoint = await bound(zmq.PULL, handshake_timeout=0.05)
-        peer = await RawPeer.connect(endpoint)
-        await peer.shake(b"PUSH")
-        await asyncio.sleep(0.2)
+        transport, protocol, endpoint = await bound(zmq.PULL)
+        for seconds in (0.05, 0.5, 5):
+            transport.setsockopt(zmq.HANDSHAKE_IVL, int(seconds * 1000))
+            peer = await RawPeer.connect(endpoint)
+            try:
+                await peer.shake(b"PUSH")
+                break
+            except (ConnectionError, EOFError):
+                await peer.close()  # a busy machine: it was not done in that time
+        silent = await RawPeer.connect(endpoint)
+        await silent.at_end()  # its time is over, and so would be that of the first
+        await silent.close()
         peer.write(frame(b"late"))
         await protocol.received(1)
         await peer.close()
@@ -296,13 +306,13 @@ def test_a_peer_of_libzmq_with_heartbeats(run):
     async def go():
         transport, protocol, endpoint = await bound(zmq.PULL)
         # A busy machine may take its time to answer.
-        beats = {"heartbeat_ivl": 50, "heartbeat_timeout": 500, "heartbeat_ttl": 2000}
+        beats = {"heartbeat_ivl": 50, "heartbeat_timeout": 2000, "heartbeat_ttl": 6000}
         with raw_socket(zmq.PUSH, **beats) as sock:
             sock.connect(endpoint)
             with sock.get_monitor_socket(zmq.EVENT_DISCONNECTED) as monitor:
                 sock.send(b"first")
                 await protocol.received(1)
-                await asyncio.sleep(0.8)
+                await asyncio.sleep(2.3)
                 sock.send(b"second")
                 await protocol.received(2)
                 assert not monitor.poll(0)
@@ -353,9 +363,9 @@ def test_a_ttl_is_heeded_and_does_not_overflow(run):
 def test_a_reader_that_pauses_cuts_nobody(run):
     async def go():
         transport, protocol, endpoint = await bound(
-            zmq.PULL, rcvhwm=1, heartbeat_interval=0.05
+            zmq.PULL, rcvhwm=1, heartbeat_interval=0.05, heartbeat_timeout=2
         )
-        with raw_socket(zmq.PUSH, heartbeat_ivl=50, heartbeat_timeout=5000) as sock:
+        with raw_socket(zmq.PUSH, heartbeat_ivl=50, heartbeat_timeout=60_000) as sock:
             sock.connect(endpoint)
             sock.send(b"first")
             await protocol.received(1)
@@ -363,7 +373,7 @@ def test_a_reader_that_pauses_cuts_nobody(run):
             transport.pause_reading()
             for i in range(50):
                 sock.send(b"%d" % i)
-            await asyncio.sleep(0.4)
+            await asyncio.sleep(2.3)  # longer than heartbeat_timeout
             transport.resume_reading()
             await protocol.received(51)
             assert [m[0] for m in protocol.messages[1:]] == [
