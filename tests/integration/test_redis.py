@@ -12,14 +12,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError  # noqa: E4
 
 @pytest.fixture
 def options(redis_server, way):
-    """Arguments of Redis()."""
+    """Arguments of Redis(). It repeats a command after its time, 5 seconds, which the
+    server may have done already."""
+    patient = {"socket_timeout": 60, "socket_connect_timeout": 60}
     if way == "unix":
-        return {"unix_socket_path": str(redis_server.path)}
+        return {**patient, "unix_socket_path": str(redis_server.path)}
+    patient["host"] = "127.0.0.1"
     if way == "tcp":
-        return {"host": "127.0.0.1", "port": redis_server.port}
+        return {**patient, "port": redis_server.port}
     cert = str(redis_server.cert)
     port = redis_server.tls_port
-    return {"host": "127.0.0.1", "port": port, "ssl": True, "ssl_ca_certs": cert}
+    return {**patient, "port": port, "ssl": True, "ssl_ca_certs": cert}
 
 
 def test_commands(run, options):
@@ -49,6 +52,7 @@ def test_pool(run, options):
         pool = client.connection_pool
         limited = kind(
             max_connections=5,
+            timeout=None,
             connection_class=pool.connection_class,
             **pool.connection_kwargs,
         )

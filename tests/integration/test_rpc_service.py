@@ -28,7 +28,7 @@ def urls(postgres, redis_server):
     pytest.importorskip("redis")
     return (
         f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{postgres.port}/postgres",
-        f"unix://{redis_server.path}",
+        f"unix://{redis_server.path}?socket_timeout=60&socket_connect_timeout=60",
     )
 
 
