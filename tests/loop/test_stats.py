@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -178,9 +179,10 @@ def test_busy_and_idle(loop):
         return stats["busy_ns"], stats["idle_ns"]
 
     assert times() == (0, 0)
-    loop.run_until_complete(asyncio.sleep(0.02))
+    while times()[1] < 10_000_000:  # a busy machine may be late to sleep
+        loop.run_until_complete(asyncio.sleep(0.02))
     busy, idle = times()
-    assert idle >= 10_000_000 and busy > 0
+    assert busy > 0
     time.sleep(0.01)
     assert times() == (busy, idle)  # it does not run
 
@@ -195,9 +197,9 @@ def test_busy_and_idle(loop):
 @needs_extension
 def test_busy_polling_is_idle_time():
     loop = Loop(busy_poll_us=1_000_000)
-    loop.run_until_complete(asyncio.sleep(0.02))
-    assert loop.stats()["busy_polls"] > 1
-    assert loop.stats()["idle_ns"] >= 10_000_000
+    while loop.stats()["busy_polls"] < 2 or loop.stats()["idle_ns"] < 10_000_000:
+        loop.run_until_complete(asyncio.sleep(0.02))
+    assert loop.stats()["sleeps"] == 0
     loop.close()
 
 
@@ -263,18 +265,26 @@ def test_sleep_that_is_interrupted_is_no_turn(loop):
     def interrupt(*_):
         raise KeyboardInterrupt
 
+    def kill():
+        while not loop.stats()["sleeps"]:
+            time.sleep(0.001)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGALRM)
+
     old = signal.signal(signal.SIGALRM, interrupt)
     try:
         loop.run_until_complete(asyncio.sleep(0))
         loop.stats(reset=True)
         loop.call_later(3600, lambda: None).cancel()
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        thread = threading.Thread(target=kill)
         with pytest.raises(KeyboardInterrupt):
+            loop.call_soon(thread.start)
             loop.run_forever()
+        thread.join()
     finally:
         signal.signal(signal.SIGALRM, old)
     stats = loop.stats()
-    assert stats["idle_ns"] >= 40_000_000
+    assert stats["idle_ns"] >= 300_000_000
     assert stats["longest_turn_ns"] < stats["idle_ns"]
 
 

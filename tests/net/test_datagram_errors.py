@@ -178,7 +178,8 @@ def test_an_address_the_socket_module_refuses(loop, addr, error):
 
 @pytest.mark.parametrize(
     "addr",
-    [("no.such.host.invalid", 9), ("::1", 9), ("1.2.3.4.5", 9), ("", 9)],
+    # With a space no name server is asked, whose answers vary.
+    [("no such host", 9), ("::1", 9), ("1.2.3.4.5", 9), ("", 9)],
 )
 def test_an_address_the_system_refuses(loop, addr):
     async def main():

@@ -62,11 +62,11 @@ def test_names(loop, told, monkeypatch, kind):
     async def main():
         async with served(kind.split()[-1], Handler()) as (client, _):
             remote = client.call if "rpc" in kind else client.notify
-            for count, name in enumerate(names, 1):
+            for name in names:
                 await getattr(remote, name)()
-                while len(told) < count:
+                # On a busy machine anything else may be told of, too.
+                while not any(f"={name!r}" in text for text in told):
                     await asyncio.sleep(0.001)
-                assert f"={name!r}" in told[-1]
 
     loop.run_until_complete(main())
 
