@@ -31,7 +31,7 @@ def run(*args, ok=True, env=None):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=100,
+        timeout=250,
         check=False,
     )
     if ok:

@@ -454,8 +454,8 @@ def open_socket():
     def make(kind, address, *, bind=False):
         sock = context.socket(kind)
         socks.append(sock)
-        sock.setsockopt(zmq.RCVTIMEO, 30_000)
-        sock.setsockopt(zmq.SNDTIMEO, 30_000)
+        sock.setsockopt(zmq.RCVTIMEO, 100_000)
+        sock.setsockopt(zmq.SNDTIMEO, 100_000)
         if kind == zmq.SUB:
             sock.subscribe(b"")
         (sock.bind if bind else sock.connect)(address)
@@ -469,7 +469,7 @@ def open_socket():
 
 def stop(process):
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 0, err
     assert err == ""
     return out
@@ -537,7 +537,7 @@ def test_proxy_forwarder(proxy, open_socket, tmp_path):
 )
 def test_proxy_errors(proxy, argv, message):
     process = proxy(*argv)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 1
     assert out == ""
     assert message in err

@@ -224,7 +224,7 @@ def run_python(blocks, page):
         input=json.dumps(source),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
     )
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout.splitlines()[-1])
@@ -245,7 +245,7 @@ def run_consoles(blocks, page):
         for process in running:
             process.terminate()
         for process in running:
-            process.communicate(timeout=20)
+            process.communicate(timeout=200)
     for process in running:
         assert process.returncode in (0, -signal.SIGTERM), process.args
 
@@ -278,7 +278,7 @@ def run_command(command, shown, at, running):
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=250,
     )
     assert done.returncode == 0, f"{at}: {command}:\n{done.stdout}"
     if shown:

@@ -42,7 +42,7 @@ def run(*args, **env):
         [sys.executable, "-X", "dev", *map(str, args)],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=250,
         env={**os.environ, **env},
     )
     assert result.returncode == 0, result.stderr

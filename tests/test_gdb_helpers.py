@@ -46,7 +46,7 @@ def gdb(pid, *commands):
     argv += ["-iex", "set debuginfod enabled off", "-x", str(HELPERS)]
     for command in commands:
         argv += ["-ex", command]
-    ran = subprocess.run(argv, capture_output=True, text=True, timeout=100)
+    ran = subprocess.run(argv, capture_output=True, text=True, timeout=250)
     if "ptrace: " in ran.stderr:
         pytest.skip("no process may be traced here")
     return ran.stdout + ran.stderr

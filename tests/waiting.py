@@ -5,7 +5,7 @@ import asyncio
 
 async def until(condition):
     """Waits until condition() is true."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         while not condition():
             await asyncio.sleep(0.001)
 

@@ -71,7 +71,7 @@ def make_peer(program, c_environment, context):
         ):
             sock = stack.enter_context(context.socket(getattr(zmq, zmq_type)))
             sock.linger = 0
-            sock.rcvtimeo = sock.sndtimeo = 20_000
+            sock.rcvtimeo = sock.sndtimeo = 100_000
             environment = c_environment | secure(sock, mechanism, password, stack)
             for name, value in options.items():
                 setattr(sock, name, value)

@@ -25,7 +25,7 @@ def run(*args):
         env={"PYTHONMALLOC": "debug", **os.environ},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
         check=False,
     )
     assert process.returncode == 0, process.stderr[-8000:]

@@ -56,7 +56,7 @@ async def sockets():
 @pytest.mark.parametrize("body", [streams, sockets])
 def test_it_works_without(without, body):
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(asyncio.wait_for(body(), 30))
+        runner.run(asyncio.wait_for(body(), 100))
 
 
 def test_only_what_there_is():

@@ -21,7 +21,7 @@ LONG = int(os.environ.get("AZS_STRESS", "1"))
 
 pytestmark = [
     pytest.mark.loops("speedups", "asyncio", closed_at_once=True),
-    pytest.mark.timeout(60 + 60 * LONG),
+    pytest.mark.timeout(300 + 60 * LONG),
 ]
 
 
@@ -246,7 +246,7 @@ def test_a_reader_changed_by_another_thread(loop):
 
     def run():
         try:
-            loop.run_until_complete(asyncio.wait_for(main(), 50))
+            loop.run_until_complete(asyncio.wait_for(main(), 100))
         finally:
             over.set()
 
@@ -410,7 +410,7 @@ def test_the_import_leaves_the_gil_off():
         env=env,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=250,
         check=False,
     )
     assert process.stdout == "False\n", process.stderr

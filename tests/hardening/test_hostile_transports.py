@@ -88,7 +88,7 @@ def test_an_accepted_protocol_that_cannot_be_classified(loop, contexts):
         server = await loop.create_server(lambda: Shy(calls), "127.0.0.1", 0)
         with socket.create_connection(server.sockets[0].getsockname()[:2]) as client:
             client.setblocking(False)
-            assert await asyncio.wait_for(loop.sock_recv(client, 10), 10) == b""
+            assert await asyncio.wait_for(loop.sock_recv(client, 10), 100) == b""
         server.close()
         await server.wait_closed()
 
@@ -154,7 +154,7 @@ def test_a_factory_that_stops_its_server_and_fails(loop, contexts, error):
         server = await loop.create_server(factory, "127.0.0.1", 0)
         with socket.create_connection(server.sockets[0].getsockname()[:2]) as client:
             client.setblocking(False)
-            assert await asyncio.wait_for(loop.sock_recv(client, 10), 10) == b""
+            assert await asyncio.wait_for(loop.sock_recv(client, 10), 100) == b""
 
     loop.set_debug(True)
     loop.run_until_complete(main())
@@ -233,8 +233,8 @@ def test_showing_the_socket_is_interrupted(loop, contexts):
         with socket.socket() as client:
             client.setblocking(False)
             await loop.sock_connect(client, server.sockets[0].getsockname())
-            assert await asyncio.wait_for(loop.sock_recv(client, 10), 10) == b"hello"
-            assert await asyncio.wait_for(loop.sock_recv(client, 10), 10) == b""
+            assert await asyncio.wait_for(loop.sock_recv(client, 10), 100) == b"hello"
+            assert await asyncio.wait_for(loop.sock_recv(client, 10), 100) == b""
         server.close()
         await server.wait_closed()
 
@@ -290,7 +290,7 @@ def test_a_descriptor_that_cannot_be_watched(loop, kind):
             make = getattr(loop, f"_make_{kind}_transport")
             transport = make(a, Watched(calls), waiter=waiter)
             core._inject_fault("epoll_ctl", errno.ENOSPC)
-            await asyncio.wait_for(waiter, 10)
+            await asyncio.wait_for(waiter, 100)
             core._inject_fault("", 0, 0)
             assert transport.is_closing()
             await asyncio.sleep(0)
@@ -323,7 +323,7 @@ def test_resuming_without_room_to_watch(loop, kind):
             waiter = loop.create_future()
             make = getattr(loop, f"_make_{kind}_transport")
             transport = make(a, Protocol(), waiter=waiter)
-            await asyncio.wait_for(waiter, 10)
+            await asyncio.wait_for(waiter, 100)
             transport.pause_reading()
             await asyncio.sleep(0.001)  # until epoll was told
             core._inject_fault("epoll_ctl", errno.ENOSPC)
@@ -333,7 +333,7 @@ def test_resuming_without_room_to_watch(loop, kind):
             b.send(b"x")
             transport.pause_reading()
             transport.resume_reading()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(100):
                 while not got:
                     await asyncio.sleep(0.001)
             transport.close()

@@ -25,7 +25,7 @@ SERVER, ALICE = zmq.curve_keypair(), zmq.curve_keypair()
 
 pytestmark = [
     pytest.mark.skipif(_ext.core is None, reason="the C extension was not built"),
-    pytest.mark.timeout(100 + 60 * LONG),
+    pytest.mark.timeout(300 + 60 * LONG),
 ]
 
 
@@ -236,7 +236,7 @@ JOBS = {
 def in_threads(*targets):
     """Runs them at once; the first exception of one is raised here."""
     errors = []
-    start = threading.Barrier(len(targets), timeout=50)
+    start = threading.Barrier(len(targets), timeout=100)
 
     def run(target):
         try:
@@ -269,7 +269,7 @@ def test_each_at_its_work(what, request):
         jobs += jobs_with_tls(request.getfixturevalue("tls"))
 
     async def main():
-        async with asyncio.timeout(50):
+        async with asyncio.timeout(100):
             await asyncio.gather(*(job() for job in jobs))
 
     def run(i):
@@ -283,8 +283,8 @@ def test_each_at_its_work(what, request):
 def test_they_call_each_other():
     """Round a ring, by call_soon_threadsafe() and by coroutines sent over."""
     loops = [None] * THREADS
-    ready = threading.Barrier(THREADS, timeout=50)
-    over = threading.Barrier(THREADS, timeout=50)
+    ready = threading.Barrier(THREADS, timeout=100)
+    over = threading.Barrier(THREADS, timeout=100)
     rounds = 50 * LONG
 
     async def double(i, number):
@@ -308,7 +308,7 @@ def test_they_call_each_other():
 
     def run(i):
         with asyncio.Runner(loop_factory=lambda: make_loop(i)) as runner:
-            runner.run(asyncio.wait_for(main(i), 50))
+            runner.run(asyncio.wait_for(main(i), 100))
 
     in_threads(*(lambda i=i: run(i) for i in range(THREADS)))
 

@@ -33,7 +33,7 @@ def run(program, case):
         [sys.executable, str(HERE / f"{program}.py"), case],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
         check=False,
     )
     assert process.returncode == 0, process.stderr[-8000:]

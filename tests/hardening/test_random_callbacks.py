@@ -130,7 +130,7 @@ class Run:
         )
 
     async def quiet(self, sock):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while not self.is_quiet(sock):
                 await asyncio.sleep(0)
 

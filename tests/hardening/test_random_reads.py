@@ -28,7 +28,7 @@ OF_A_SCRIPT = 100
 
 pytestmark = [
     pytest.mark.skipif(_ext.core is None, reason="needs the C extension"),
-    pytest.mark.timeout(OPERATIONS / 500 + 60),
+    pytest.mark.timeout(OPERATIONS / 500 + 300),
     # Tasks that are cancelled before their first step.
     pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning"),
 ]

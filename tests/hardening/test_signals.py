@@ -352,7 +352,7 @@ def test_a_program_ends_at_ctrl_c(body):
             assert process.stdout.readline() == "ready\n"
             process.send_signal(signal.SIGINT)
             # the thread of the last program ends with its input
-            out, err = process.communicate(timeout=30)
+            out, err = process.communicate(timeout=200)
         except BaseException:
             process.kill()
             raise

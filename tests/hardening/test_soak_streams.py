@@ -44,7 +44,7 @@ SPARE_MEMORY = (64 if FREE_THREADED else 8) * MIB
 pytestmark = [
     pytest.mark.loops("speedups", closed_at_once=True),
     pytest.mark.skipif(_ext.core is None, reason="needs the C extension"),
-    pytest.mark.timeout(SECONDS * 3 + 60),
+    pytest.mark.timeout(SECONDS * 3 + 300),
 ]
 
 

@@ -62,7 +62,7 @@ def output_of(program):
         [sys.executable, "-c", program],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=250,
         check=False,
     )
     assert process.returncode == 0, process.stderr

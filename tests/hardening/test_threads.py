@@ -257,7 +257,7 @@ def test_a_handle_that_runs_is_waited_for(loop, method):
         order.append("ran")
 
     def other():
-        started.wait(10)
+        started.wait(100)
         getattr(handle, method)()
         order.append("returned")
         loop.call_soon_threadsafe(loop.stop)
@@ -282,7 +282,7 @@ def test_one_that_is_referred_to_weakly_is_waited_for(kind, method, by):
 
     def callback():
         started.set()
-        held.wait(10)
+        held.wait(100)
         time.sleep(0.05)
         order.append("ran")
 
@@ -291,7 +291,7 @@ def test_one_that_is_referred_to_weakly_is_waited_for(kind, method, by):
 
     def other():
         try:
-            started.wait(10)
+            started.wait(100)
             handle = weak[0]()
             held.set()
             getattr(handle, method)()
@@ -330,7 +330,7 @@ def test_that_wait_can_be_interrupted(kind, method):
 
     def callback():
         started.set()
-        waiting.wait(10)
+        waiting.wait(100)
         for _ in range(1000):
             signal.pthread_kill(main, signal.SIGUSR1)
             if interrupted.wait(0.01):
@@ -344,7 +344,7 @@ def test_that_wait_can_be_interrupted(kind, method):
     handle = loop.call_soon_threadsafe(callback)
     [thread] = start(loop.run_forever)
     try:
-        assert started.wait(10)
+        assert started.wait(100)
         with pytest.raises(Interrupted):
             waiting.set()
             getattr(handle, method)()

@@ -13,7 +13,7 @@ def run(loop, errors):
 
     def run(coro):
         async def within():
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(100):
                 return await coro
 
         return loop.run_until_complete(within())

@@ -19,7 +19,7 @@ def test_local_cluster(mode, tmp_path, monkeypatch):
         [sys.executable, "-m", "aiozmq_speedups", "run", str(PROGRAM), mode],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
     )
     assert ran.returncode == 0, ran.stderr[-6000:]
     assert ran.stdout.split() == ["aiozmq_speedups.loop"] * 2

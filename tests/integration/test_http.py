@@ -101,7 +101,7 @@ async def hypercorn_server(sock, tls):
 def client_of(tls, path, **options):
     verify = tls.client if tls else True
     transport = httpx.AsyncHTTPTransport(verify=verify, uds=path, **options)
-    return httpx.AsyncClient(transport=transport, timeout=30)
+    return httpx.AsyncClient(transport=transport, timeout=100)
 
 
 async def check(client, url, body, loop):
@@ -226,6 +226,6 @@ def test_gunicorn_with_uvicorn_workers(run, tmp_path_factory, request, secure):
                 pass
             await asyncio.gather(*[ask(path) for _ in range(40)])
             process.terminate()
-            assert await asyncio.to_thread(process.wait, 30) == 0
+            assert await asyncio.to_thread(process.wait, 200) == 0
 
     run(main())

@@ -23,7 +23,7 @@ def test_start_method(method, loop_kind):
         + [str(PROGRAM), method, loop_kind],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=250,
     )
     assert ran.returncode == 0, ran.stderr[-6000:]
     loop = "aiozmq_speedups.loop" if loop_kind == "speedups" else "asyncio.unix_events"

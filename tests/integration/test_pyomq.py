@@ -19,7 +19,7 @@ class Theirs:
     async def open(self, kind, options):
         self.socket = pyomq.Context.instance().socket(getattr(pyomq, kind))
         self.socket.linger = 0
-        self.socket.rcvtimeo = self.socket.sndtimeo = 20_000
+        self.socket.rcvtimeo = self.socket.sndtimeo = 100_000
         for name, value in options.items():
             if name == "plain_server":
                 self.socket.set_plain_auth([("alice", "secret")])

@@ -93,7 +93,7 @@ def passes(folder, **files):
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
     assert "4 passed" in ran.stdout, ran.stdout

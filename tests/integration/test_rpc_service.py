@@ -44,7 +44,7 @@ def test_example(urls):
         + [str(EXAMPLE), *urls],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
     )
     # But for what says that the machine is busy.
     said = [line for line in ran.stderr.splitlines() if "Executing <" not in line]
@@ -105,7 +105,7 @@ def test_service(run, urls, example, transport_kind):
                 await stock.query(query + " WHERE pid = pg_backend_pid()")
             last = asyncio.ensure_future(call.sleep(0.1))
             assert await call.count("thing 1") == sums[1]
-            await server.shutdown(timeout=30)
+            await server.shutdown(timeout=100)
             await last
             for client in clients:
                 client.close()

@@ -384,7 +384,7 @@ def test_values_end_before_the_loop_sleeps(loop):
     seen = []
 
     def watch():
-        seen.append(gone.wait(20))
+        seen.append(gone.wait(100))
         loop.call_soon_threadsafe(loop.stop)
 
     thread = threading.Thread(target=watch)

@@ -64,7 +64,7 @@ def seen(command, pid):
         [sys.executable, "-m", "asyncio", command, str(pid)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
     )
     if ran.returncode and "ermission" in ran.stdout + ran.stderr:
         pytest.skip("this user may not look at the memory of another process")

@@ -37,7 +37,7 @@ def test_one_port_for_all(run):
     placeholder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     placeholder.bind(("127.0.0.1", 0))
     port = placeholder.getsockname()[1]
-    listening = threading.Barrier(2, timeout=20)
+    listening = threading.Barrier(2, timeout=100)
     over = threading.Event()
 
     async def work(i):
@@ -65,7 +65,7 @@ def test_one_port_for_all(run):
 
 def test_the_first_error_stops_the_others_in_order(run):
     stopped = []
-    waiting = threading.Barrier(4, timeout=20)
+    waiting = threading.Barrier(4, timeout=100)
 
     async def work(i):
         try:
@@ -84,7 +84,7 @@ def test_the_first_error_stops_the_others_in_order(run):
 
 
 def test_interrupted(run):
-    started = threading.Barrier(2, timeout=20)
+    started = threading.Barrier(2, timeout=100)
     ended = []
 
     def is_starting_one():
@@ -131,7 +131,7 @@ def test_refused(run):
 
 @pytest.mark.parametrize("factory", [new_event_loop, asyncio.SelectorEventLoop])
 def test_a_thread_pool_with_a_loop_in_each(factory):
-    together = threading.Barrier(3, timeout=20)
+    together = threading.Barrier(3, timeout=100)
 
     async def echo(reader, writer):
         writer.write(await reader.readline())

@@ -106,7 +106,7 @@ def bound_socket(family="ipv4", where=None):
     """A blocking socket bound to `where` (a path for "unix") or anywhere."""
     family_number = HOSTS[family][0] if family in HOSTS else socket.AF_UNIX
     sock = socket.socket(family_number, socket.SOCK_DGRAM)
-    sock.settimeout(10)
+    sock.settimeout(100)
     sock.bind(where or address(family))
     return sock
 

@@ -143,10 +143,10 @@ def test_a_reset_before_anybody_looks(loop, listener):
 
 def no_connection(loop, listener):
     """The peer sees the end of whatever came in."""
-    listener.settimeout(5)
+    listener.settimeout(100)
     peer, _ = listener.accept()
     with peer:
-        peer.settimeout(5)
+        peer.settimeout(100)
         with contextlib.suppress(ConnectionResetError):
             assert peer.recv(1) == b""
 
@@ -738,7 +738,7 @@ aiozmq_speedups.run(main())
 
 
 def test_sockets_that_were_replaced_before_the_import():
-    subprocess.run([sys.executable, "-c", REPLACED], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", REPLACED], check=True, timeout=250)
 
 
 AUDITED = """
@@ -760,4 +760,4 @@ assert seen == [("socket.connect", (("127.0.0.1", 1),))], seen
 
 
 def test_audit_hooks_hear_of_it(loop_kind):
-    subprocess.run([sys.executable, "-c", AUDITED, loop_kind], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", AUDITED, loop_kind], check=True, timeout=250)

@@ -124,7 +124,7 @@ def test_what_comes_below_the_low_water_mark(loop):
             b.send(b"abc")
             while not a.recv(100, socket.MSG_PEEK | socket.MSG_DONTWAIT):
                 pass
-            assert await asyncio.wait_for(loop.sock_recv(a, 100), 5) == b"abc"
+            assert await asyncio.wait_for(loop.sock_recv(a, 100), 100) == b"abc"
 
     loop.run_until_complete(main())
 

@@ -41,7 +41,7 @@ async def served(loop, factory=Greeter, *args, **kwargs):
     finally:
         server.close()
         # Python 3.12 waits for connections, 3.11 does not.
-        await asyncio.wait_for(server.wait_closed(), 20)
+        await asyncio.wait_for(server.wait_closed(), 100)
 
 
 async def greeted(loop, address):
@@ -50,7 +50,7 @@ async def greeted(loop, address):
     with socket.socket(family) as client:
         client.setblocking(False)
         await loop.sock_connect(client, address)
-        return await asyncio.wait_for(loop.sock_recv(client, 10), 20) == b"hello"
+        return await asyncio.wait_for(loop.sock_recv(client, 10), 100) == b"hello"
 
 
 def addresses(server):
@@ -308,7 +308,7 @@ def test_wait_closed(loop, first):
         server = await loop.create_server(Protocol, "127.0.0.1", 0)
         waiting = loop.create_task(wait(server))
         with socket.create_connection(addresses(server)[0]):
-            protocol = await asyncio.wait_for(made, 20)
+            protocol = await asyncio.wait_for(made, 100)
             if first == "server":
                 server.close()
             else:
@@ -320,7 +320,7 @@ def test_wait_closed(loop, first):
             else:
                 assert events == ["connection_lost"]
                 server.close()
-            await asyncio.wait_for(waiting, 20)
+            await asyncio.wait_for(waiting, 100)
         await server.wait_closed()
 
     loop.run_until_complete(main())
@@ -351,12 +351,12 @@ def test_ending_clients_of_a_server_that_goes_on(loop, how):
             getattr(server, how)()
             getattr(server, how)()
             with contextlib.suppress(ConnectionResetError):
-                assert await asyncio.wait_for(loop.sock_recv(client, 10), 20) == b""
-            assert await asyncio.wait_for(lost, 20) is None
+                assert await asyncio.wait_for(loop.sock_recv(client, 10), 100) == b""
+            assert await asyncio.wait_for(lost, 100) is None
         assert await greeted(loop, address)
         server.close()
         getattr(server, how)()
-        await asyncio.wait_for(server.wait_closed(), 20)
+        await asyncio.wait_for(server.wait_closed(), 100)
 
     loop.run_until_complete(main())
 

@@ -77,7 +77,7 @@ def test_the_reader_goes_away(loop, kind, pending):
         if pending:
             writing.write(b"x" * (4 << 20))
         r.close()
-        exc = await asyncio.wait_for(writer.lost, 10)
+        exc = await asyncio.wait_for(writer.lost, 100)
         if pending:
             assert isinstance(exc, (BrokenPipeError, ConnectionResetError))
         else:
@@ -151,7 +151,7 @@ def test_a_terminal_that_hangs_up_is_an_end(loop):
         master, slave = pty.openpty()
         reading, reader = await loop.connect_read_pipe(Reader, open(master, "rb", 0))
         os.close(slave)
-        exc = await asyncio.wait_for(reader.lost, 10)
+        exc = await asyncio.wait_for(reader.lost, 100)
         assert exc is None or isinstance(exc, OSError)
 
     loop.run_until_complete(main())

@@ -62,7 +62,7 @@ def test_the_peer_goes_away(loop, big_file):
         await sent_some(loop, peer)
         peer.close()
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 100)
         transport.close()
 
     loop.run_until_complete(main())
@@ -93,9 +93,9 @@ def test_the_transport_is_closed(loop, big_file, errors, how):
             await sent_some(loop, peer)
             getattr(transport, how)()
             with pytest.raises(ConnectionError, match="closed by peer"):
-                await asyncio.wait_for(task, 10)
+                await asyncio.wait_for(task, 100)
             await loop.sock_connect(client, server.sockets[0].getsockname())
-            assert await asyncio.wait_for(loop.sock_recv(client, 10), 10) == b"hello"
+            assert await asyncio.wait_for(loop.sock_recv(client, 10), 100) == b"hello"
             assert fds == [fd]
         server.close()
         await server.wait_closed()
@@ -118,7 +118,7 @@ def test_the_transport_is_closed_before_its_buffer_is_empty(
             while await loop.sock_recv(peer, 1 << 20):
                 pass
             with pytest.raises(ConnectionError):
-                await asyncio.wait_for(task, 10)
+                await asyncio.wait_for(task, 100)
 
     loop.run_until_complete(main())
 
@@ -145,7 +145,7 @@ def test_cancelled(loop, big_file, errors, written):
                 await task
             assert transport.is_reading()
             peer.send(b"ping")
-            assert await asyncio.wait_for(received, 10) == b"ping"
+            assert await asyncio.wait_for(received, 100) == b"ping"
             transport.write(b"the end")
             transport.close()
             data = b""
@@ -174,7 +174,7 @@ def test_an_empty_waiter_that_is_done_already(loop, errors):
             transport.close()
             while await loop.sock_recv(peer, 1 << 20):
                 pass
-            assert await asyncio.wait_for(lost, 10) is None
+            assert await asyncio.wait_for(lost, 100) is None
 
     loop.run_until_complete(main())
 
@@ -195,12 +195,12 @@ def test_reading_is_resumed_meanwhile(loop, big_file, errors):
             await sent_some(loop, peer)
             transport.resume_reading()
             peer.send(b"ping")
-            assert await asyncio.wait_for(received, 10) == b"ping"
+            assert await asyncio.wait_for(received, 100) == b"ping"
             assert not task.done()
             size = 1
             while size < 8 << 20:
                 size += len(await loop.sock_recv(peer, 1 << 20))
-            assert await asyncio.wait_for(task, 10) == 8 << 20
+            assert await asyncio.wait_for(task, 100) == 8 << 20
             assert transport.is_reading()
             transport.close()
 
@@ -226,11 +226,11 @@ def test_reading_is_resumed_before_it_begins(loop, big_file, errors):
             while size < 2_000_000:  # the file is on its way
                 size += len(await loop.sock_recv(peer, 1 << 16))
             peer.send(b"ping")
-            assert await asyncio.wait_for(received, 10) == b"ping"
+            assert await asyncio.wait_for(received, 100) == b"ping"
             assert not task.done()
             while size < 1_000_000 + (8 << 20):
                 size += len(await loop.sock_recv(peer, 1 << 20))
-            assert await asyncio.wait_for(task, 10) == 8 << 20
+            assert await asyncio.wait_for(task, 100) == 8 << 20
             transport.close()
 
     loop.run_until_complete(main())
@@ -256,7 +256,7 @@ def test_without_descriptors(loop, big_file, errors):
             size = 0
             while size < 8 << 20:
                 size += len(await loop.sock_recv(peer, 1 << 20))
-            assert await asyncio.wait_for(task, 10) == 8 << 20
+            assert await asyncio.wait_for(task, 100) == 8 << 20
             transport.close()
 
     loop.run_until_complete(main())

@@ -60,12 +60,12 @@ def connect(server):
 
 async def echoed(loop, client):
     await loop.sock_sendall(client, b"ping")
-    return await asyncio.wait_for(loop.sock_recv(client, 10), 10) == b"ping"
+    return await asyncio.wait_for(loop.sock_recv(client, 10), 100) == b"ping"
 
 
 async def ended(loop, client):
     try:
-        return await asyncio.wait_for(loop.sock_recv(client, 10), 10) == b""
+        return await asyncio.wait_for(loop.sock_recv(client, 10), 100) == b""
     except ConnectionResetError:
         return True
 
@@ -198,7 +198,7 @@ def test_a_factory_that_leaves_the_loop(loop, made, exception):
             loop.run_forever()
         loop.run_until_complete(stop())
         client.setblocking(True)
-        client.settimeout(10)
+        client.settimeout(100)
         with contextlib.suppress(ConnectionResetError):
             assert client.recv(1) == b""
 
@@ -297,16 +297,16 @@ async def main():
     async with server:
         address = server.sockets[0].getsockname()
         with socket.create_connection(address) as client:
-            reader, writer = await asyncio.wait_for(accepted, 10)
+            reader, writer = await asyncio.wait_for(accepted, 100)
             fd = writer.get_extra_info("socket").fileno()
             assert not os.get_inheritable(fd) and not os.get_blocking(fd)
             client.send(b"x")
-            assert await asyncio.wait_for(reader.readexactly(1), 10) == b"x"
+            assert await asyncio.wait_for(reader.readexactly(1), 100) == b"x"
             writer.close()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.setblocking(False)
         with socket.create_connection(listening.getsockname()):
-            conn, _ = await asyncio.wait_for(loop.sock_accept(listening), 10)
+            conn, _ = await asyncio.wait_for(loop.sock_accept(listening), 100)
             with conn:
                 fd = conn.fileno()
                 assert not os.get_inheritable(fd) and not os.get_blocking(fd)
@@ -326,7 +326,7 @@ def test_a_sandbox_without_accept4(loop_kind):
         [sys.executable, "-c", WITHOUT_ACCEPT4, loop_kind],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=250,
         check=False,
     )
     if done.stdout == "no filters here\n":

@@ -105,14 +105,14 @@ def test_others_are_kept_weakly(loop, made):
         await asyncio.sleep(0.01)
         assert not waiting.done()
         server._detach(other)
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, 100)
         server = await loop.create_server(Accepted, "127.0.0.1", 0)
         server._attach(other)
         del other
         gc.collect()
         assert not server._clients
         server.close()
-        await asyncio.wait_for(server.wait_closed(), 10)
+        await asyncio.wait_for(server.wait_closed(), 100)
 
     loop.run_until_complete(main())
 
@@ -129,7 +129,7 @@ def test_waiting_for_the_last_one(loop, made):
                     assert not waiting.done()
                     client.close()
                     await until(lambda protocol=protocol: protocol.lost)
-                await asyncio.wait_for(waiting, 10)
+                await asyncio.wait_for(waiting, 100)
 
     loop.run_until_complete(main())
 
@@ -149,7 +149,7 @@ def test_ended_from_inside_a_callback(loop, made, method):
         server = await loop.create_server(Ending, "127.0.0.1", 0)
         async with connected(server, made) as clients:
             clients[0].sendall(b"end")
-            await asyncio.wait_for(server.wait_closed(), 10)
+            await asyncio.wait_for(server.wait_closed(), 100)
             assert all(protocol.lost for protocol in made)
 
     server = None
@@ -175,14 +175,14 @@ def test_an_abandoned_transport_leaves(loop):
         server = await loop.create_server(Careless, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
         with socket.create_connection(address) as client:
-            client.settimeout(10)
+            client.settimeout(100)
             await asyncio.sleep(0.05)
             gc.collect()
             await asyncio.sleep(0.01)
             gc.collect()
             assert client.recv(1) == b""
         server.close()
-        await asyncio.wait_for(server.wait_closed(), 10)
+        await asyncio.wait_for(server.wait_closed(), 100)
 
     server = None
     # Around the loop: filters may be a Context's.
@@ -236,7 +236,7 @@ def test_one_of_ours_that_came_before(loop, made):
         assert transport in server._clients and len(server._clients) == 1
         server.close()
         transport.close()
-        await asyncio.wait_for(server.wait_closed(), 10)
+        await asyncio.wait_for(server.wait_closed(), 100)
         assert transport not in server._clients
 
     with b:
@@ -259,9 +259,9 @@ def test_of_two_servers_the_last(loop, made):
             assert transport in second._clients
             second.close()
             waiting = loop.create_task(second.wait_closed())
-        await asyncio.wait_for(waiting, 10)
+        await asyncio.wait_for(waiting, 100)
         first.close()
-        await asyncio.wait_for(first.wait_closed(), 10)
+        await asyncio.wait_for(first.wait_closed(), 100)
 
     loop.run_until_complete(main())
 
@@ -286,7 +286,7 @@ def test_a_server_of_another_class_is_called(loop, made, monkeypatch):
         async with connected(server, made, 2):
             assert WatchfulServer.attached == 2
         server.close()
-        await asyncio.wait_for(server.wait_closed(), 10)
+        await asyncio.wait_for(server.wait_closed(), 100)
 
     loop.run_until_complete(main())
 
@@ -348,10 +348,10 @@ def test_a_factory_that_closes_the_server(loop, made, errors, waiting):
             client.setblocking(False)
             await loop.sock_connect(client, address)
             with contextlib.suppress(ConnectionResetError):
-                assert await asyncio.wait_for(loop.sock_recv(client, 1), 10) == b""
+                assert await asyncio.wait_for(loop.sock_recv(client, 1), 100) == b""
         if waiting:
-            await asyncio.wait_for(task, 10)
-        await asyncio.wait_for(server.wait_closed(), 10)
+            await asyncio.wait_for(task, 100)
+        await asyncio.wait_for(server.wait_closed(), 100)
         assert not made
 
     server = None

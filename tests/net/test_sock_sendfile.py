@@ -63,7 +63,7 @@ async def sent(loop, pair, file, *args, slowly=False, **kwargs):
     except Exception as exc:
         result = type(exc)
     a.shutdown(socket.SHUT_WR)
-    return result, await asyncio.wait_for(receiving, 30)
+    return result, await asyncio.wait_for(receiving, 100)
 
 
 def run(loop, coroutine):
@@ -129,7 +129,7 @@ def test_a_file_that_grows(loop, pair, file):
         await asyncio.sleep(0.001)
         os.pwrite(file.fileno(), b"more", SIZE)
         receiving = loop.create_task(receive_all(loop, b))
-        assert await asyncio.wait_for(sending, 30) == SIZE + 4
+        assert await asyncio.wait_for(sending, 100) == SIZE + 4
         a.shutdown(socket.SHUT_WR)
         assert (await receiving).endswith(b"more")
 
@@ -286,7 +286,7 @@ def test_the_peer_goes_away(loop, pair, file):
         task, _ = await begin(loop, pair, file)
         pair[1].close()
         with pytest.raises(ConnectionError):
-            await asyncio.wait_for(task, 30)
+            await asyncio.wait_for(task, 100)
         assert file.tell() > 0
         assert loop.remove_writer(pair[0]) is False
 

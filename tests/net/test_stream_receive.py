@@ -39,7 +39,7 @@ class Collector(asyncio.Protocol):
         self.lost.set_result(exc)
 
     async def wait_total(self, total):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(100):
             while self.total < total:
                 self.changed.clear()
                 await self.changed.wait()
@@ -219,7 +219,7 @@ def test_a_buffer_is_released_once(loop, input, action):
                 linger = struct.pack("ii", 1, 0)
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 peer.close()
-            await asyncio.wait_for(protocol.lost, 10)
+            await asyncio.wait_for(protocol.lost, 100)
         expected = ["get", "release", 4] if input == "data" else ["get", "release"]
         assert protocol.calls == expected
 

@@ -75,7 +75,7 @@ async def connect(family, protocol=Recorder, **kwargs):
     if family == "pair":
         a, b = socket.socketpair()
         a.setblocking(False)
-        b.settimeout(10)
+        b.settimeout(100)
         tr, pr = await loop.create_connection(protocol, sock=a, **kwargs)
         return tr, pr, b
     if family == "unix":
@@ -91,7 +91,7 @@ async def connect(family, protocol=Recorder, **kwargs):
         )
     b, _ = listener.accept()
     listener.close()
-    b.settimeout(10)
+    b.settimeout(100)
     return tr, pr, b
 
 
@@ -566,7 +566,7 @@ def test_hostile_callbacks(loop, where, action):
                         break
                 await asyncio.sleep(0)
         del tr, pr
-        await asyncio.wait_for(lost, 10)
+        await asyncio.wait_for(lost, 100)
 
     loop.run_until_complete(main())
     for context in contexts:
@@ -655,7 +655,7 @@ def test_streams_echo(loop, where):
 
         await asyncio.gather(*(client(n) for n in (1, 10, 1000, 70_000, 300_000)))
         server.close()
-        await asyncio.wait_for(server.wait_closed(), 10)
+        await asyncio.wait_for(server.wait_closed(), 100)
 
     loop.run_until_complete(main())
 
@@ -686,7 +686,7 @@ def test_many_connections_in_one_go(loop):
         assert len(made) == 200
         await until(lambda: all(t.is_closing() for t in made))
         server.close()
-        await asyncio.wait_for(server.wait_closed(), 10)
+        await asyncio.wait_for(server.wait_closed(), 100)
         made.clear()
 
     loop.run_until_complete(main())
@@ -731,6 +731,6 @@ def test_start_tls_handshake_failure_is_reported(loop):
             await asyncio.sleep(0.01)
             peer.sendall(b"this is not TLS at all\r\n" * 10)
             with pytest.raises((ssl.SSLError, ConnectionError)):
-                await asyncio.wait_for(task, 10)
+                await asyncio.wait_for(task, 100)
 
     loop.run_until_complete(main())

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.loops("speedups", "asyncio")
 def pair():
     a, b = socket.socketpair()
     a.setblocking(False)
-    b.settimeout(5)
+    b.settimeout(100)
     return a, b
 
 
@@ -261,7 +261,7 @@ loop.run_until_complete(main())
 )
 def test_written_by_a_process_that_ends_there(loop_kind, end_by):
     a, b = socket.socketpair()
-    b.settimeout(20)
+    b.settimeout(100)
     program = PROGRAM.format(end=end_by)
     with b:
         with a:

@@ -254,4 +254,4 @@ def test_topics_of_both_types_under_bb():
         "asyncio.run(main())\n"
     )
     command = [sys.executable, "-bb", "-c", program]
-    subprocess.run(command, check=True, timeout=50)
+    subprocess.run(command, check=True, timeout=250)

@@ -396,7 +396,7 @@ async def test_wait_for_and_cancel(impl, client, service, handlers):
     waiter.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiter
-    assert await asyncio.wait_for(client.call.func(1), 30) == 2
+    assert await asyncio.wait_for(client.call.func(1), 100) == 2
     done, pending = await asyncio.wait({client.call.func(i) for i in range(3)})
     assert {fut.result() for fut in done} == {1, 2, 3}
     assert not pending

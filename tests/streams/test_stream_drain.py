@@ -48,7 +48,7 @@ def test_nothing_to_wait_for(loop):
         async with accepted() as (_, writer, _peer):
             assert is_in_c(writer) == isinstance(loop, Loop)
             assert await writer.drain() is None
-            assert await asyncio.wait_for(writer.drain(), 20) is None
+            assert await asyncio.wait_for(writer.drain(), 100) is None
             assert await asyncio.gather(writer.drain(), writer.drain()) == [None] * 2
             assert asyncio.iscoroutine(coro := writer.drain())
             assert await loop.create_task(coro) is None
@@ -195,7 +195,7 @@ def test_a_method_outlives_its_writer(loop):
     drain, _ = loop.run_until_complete(main())
     gc.collect()
     with pytest.raises((ConnectionResetError, ReferenceError)):
-        loop.run_until_complete(asyncio.wait_for(call(drain), 20))
+        loop.run_until_complete(asyncio.wait_for(call(drain), 100))
 
 
 async def call(function):

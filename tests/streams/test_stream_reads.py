@@ -433,7 +433,7 @@ def test_wait_for(loop, read):
                     async with asyncio.timeout(0):
                         await read(reader)
             peer.send(DATA)
-            assert await asyncio.wait_for(read(reader), 20) == DATA
+            assert await asyncio.wait_for(read(reader), 100) == DATA
 
     loop.run_until_complete(main())
 

@@ -12,7 +12,7 @@ from recorder import Recorder
 def run(loop):
     def run(coro):
         async def within():
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(100):
                 return await coro
 
         return loop.run_until_complete(within())

@@ -491,7 +491,7 @@ def late_peer(tls):
 
     def serve():
         connection = listener.accept()[0]
-        connection.settimeout(60)
+        connection.settimeout(100)
         with tls.server.wrap_socket(connection, server_side=True) as connection:
             assert connection.recv(1) == b""
             time.sleep(0.05)
@@ -502,7 +502,7 @@ def late_peer(tls):
     ):
         served = pool.submit(serve)
         yield listener.getsockname()
-        served.result(60)
+        served.result(100)
 
 
 def test_closed_in_the_last_line(late_peer, loop, run, tls):

@@ -106,7 +106,7 @@ def raw_socket(zmq_type, **options):
     """A pyzmq socket that gives up after a minute and lingers not."""
     sock = zmq.Context.instance().socket(zmq_type)
     sock.linger = 0
-    sock.rcvtimeo = sock.sndtimeo = 60_000
+    sock.rcvtimeo = sock.sndtimeo = 100_000
     for name, value in options.items():
         setattr(sock, name, value)
     return sock

@@ -74,7 +74,7 @@ def run_child(program, pure, loop_kind, *args):
         [sys.executable, "-c", program, loop_kind, *args],
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=250,
         env={**os.environ, "AIOZMQ_SPEEDUPS_PURE": pure},
     )
 

@@ -77,7 +77,7 @@ def test_no_memory_to_look_later(loop, errors, monkeypatch):
             refused.append(tr2)
             tr1.write([b"a"])
             tr1.write([b"b"])
-            await asyncio.wait_for(pr2.received(5), 10)
+            await asyncio.wait_for(pr2.received(5), 100)
             refused.clear()
 
     loop.run_until_complete(go())

@@ -445,7 +445,7 @@ def _fork_test(run):
             a.write([b"from the parent"])
             assert await bp.received(1) == [[b"from the parent"]]
             b.write([b"back"])  # the parent's loop still watches
-            assert await asyncio.wait_for(ap.received(1), 20) == [[b"back"]]
+            assert await asyncio.wait_for(ap.received(1), 100) == [[b"back"]]
 
     run(go())
 

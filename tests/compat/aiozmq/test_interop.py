@@ -37,7 +37,7 @@ def peer(env, *args):
         _, errors = process.communicate()
         print(errors, file=sys.stderr)
         raise
-    out, errors = process.communicate(timeout=30)
+    out, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
     process.output = process.seen + out
     assert process.output.endswith("DONE\n"), out
@@ -133,7 +133,7 @@ def test_hostile_pickle(child_environment, tmp_path):
         zmq.Context.instance().socket(zmq.DEALER) as sock,
     ):
         sock.linger = 0
-        sock.rcvtimeo = 30_000
+        sock.rcvtimeo = 100_000
         sock.connect(serving.stdout.readline().strip())
         for code in range(123, 128):
             args = msgpack.packb([msgpack.ExtType(code, data)])

@@ -69,7 +69,7 @@ def output(env, *args):
         [sys.executable, *map(str, args)],
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=250,
         env=env,
     )
     assert result.returncode == 0, result.stderr

@@ -246,7 +246,7 @@ def test_client_leaves_mid_response(run, errors, end):
                 linger = struct.pack("ii", 1, 0)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             sock.close()
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(100):
                 raised = await outcome
             assert issubclass(raised, (ConnectionError, asyncio.CancelledError))
             async with session.get(url) as response:

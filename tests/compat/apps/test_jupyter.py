@@ -77,7 +77,7 @@ def test_a_kernel_runs_cells(loop_kind, tmp_path, monkeypatch):
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", CLIENT, loop_kind],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=250,
     )
     assert ran.returncode == 0, ran.stdout[-3000:] + ran.stderr[-6000:]
     module = "aiozmq_speedups" if loop_kind == "speedups" else "asyncio"

@@ -208,7 +208,7 @@ def test_client_leaves_mid_response(run, errors, http):
             response = await session.get(f"{url}/stream")
             assert await response.content.readexactly(100_000) == bytes(100_000)
             response.close()  # and with it the connection
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(100):
                 assert await app.streamed
             async with session.get(url) as response:
                 assert await response.read() == b"Hello, world!"

@@ -135,7 +135,7 @@ def test_client_vanishes(run, errors):
                 await client.send("x")
                 assert await client.recv() == "x"
                 client.transport.abort()
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(100):
                     assert isinstance(await ended, websockets.ConnectionClosedError)
                 await client.wait_closed()
                 await other.send("still here")

@@ -11,8 +11,6 @@ from sock_cases import CANCELLED, turns
 
 from aiozmq_speedups.loop import Loop
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def test_accept_and_connect(loop, listener):
     async def main():

@@ -7,8 +7,6 @@ import socket
 import pytest
 from sock_cases import pending, readable, turns
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def test_datagrams(loop, udp_pair):
     a, b = udp_pair

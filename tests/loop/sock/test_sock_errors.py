@@ -12,8 +12,6 @@ from sock_cases import fill, pending, readable, turns
 
 from aiozmq_speedups.loop import Loop
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def test_arguments_are_refused_with_the_same_words(pair, udp_pair):
     """Each call on asyncio and here; what it raises, at once or when awaited."""

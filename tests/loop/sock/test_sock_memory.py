@@ -8,7 +8,6 @@ from sock_cases import tcp_pair
 
 testcapi = pytest.importorskip("_testcapi")
 
-pytestmark = pytest.mark.timeout(60)
 
 SWEEP = 60  # more allocations than any of the operations makes
 

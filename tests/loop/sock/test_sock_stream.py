@@ -9,8 +9,6 @@ import sys
 import pytest
 from sock_cases import CANCELLED, fill, pending, readable, tcp_pair, turns
 
-pytestmark = pytest.mark.timeout(60)
-
 
 def test_recv_at_once_and_later(loop, pair):
     a, b = pair

@@ -17,7 +17,7 @@ GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def run(loop, main):
-    return loop.run_until_complete(asyncio.wait_for(main, 20))
+    return loop.run_until_complete(asyncio.wait_for(main, 100))
 
 
 class ForeignLoop(asyncio.SelectorEventLoop):
@@ -68,7 +68,7 @@ def foreign():
 
 
 async def arrived(sock, future):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(100):
         while not future.done():
             await asyncio.sleep(0)
 
@@ -227,7 +227,7 @@ def test_load_of_a_closed_socket(loop, ours):
     async def main():
         with sockets(ours, zmq.PULL, zmq.PUSH) as (pull, push):
             await push.send(b"1")
-            await pull.poll(5000)
+            await pull.poll(100_000)
             future = pull.recv()
             assert future.done()
             pull.close()
@@ -241,7 +241,7 @@ def test_load_of_a_buffer_goes_back(loop, ours):
     async def main():
         with sockets(ours, zmq.PULL, zmq.PUSH) as (pull, push):
             await push.send(b"1")
-            await pull.poll(5000)
+            await pull.poll(100_000)
             future = pull.recv_into(bytearray(5))
             assert future.done()
             future = pull._deserialize(future, str)
@@ -384,7 +384,7 @@ def test_the_debug_mode_that_ends_the_operation(foreign, hostile):
 )
 def test_a_method_of_the_loop_uses_the_socket(foreign, hostile, name, what):
     async def test(pull, push):
-        pull.rcvtimeo = 10_000
+        pull.rcvtimeo = 100_000
         nested = []
 
         def trick():
@@ -416,7 +416,7 @@ def test_a_method_of_the_loop_uses_the_socket(foreign, hostile, name, what):
 
 def test_a_timer_that_fires_at_once(foreign, hostile):
     async def test(pull, push):
-        pull.rcvtimeo = 10_000
+        pull.rcvtimeo = 100_000
         call_later = foreign.call_later
 
         def at_once(delay, callback, *args):
@@ -544,7 +544,7 @@ def test_a_receive_beside_a_poll(loop, module):
                 except zmq.Again:
                     if not await b.poll(20, zmq.POLLOUT):
                         break
-            polling = b.poll(10_000, zmq.POLLOUT)
+            polling = b.poll(100_000, zmq.POLLOUT)
             await asyncio.sleep(0.01)
             raw = zmq.Socket.shadow(a.underlying)
             while raw.poll(100):
@@ -638,7 +638,7 @@ def test_a_receive_closes_its_socket_when_it_is_done(loop, module):
 
 def test_another_thread_has_another_loop(loop, make_loop, ours):
     async def receive(sock):
-        return await asyncio.wait_for(sock.recv(), 10)
+        return await asyncio.wait_for(sock.recv(), 100)
 
     async def main():
         with sockets(ours, zmq.PULL, zmq.PUSH) as (pull, push):
@@ -707,7 +707,7 @@ def test_a_forked_child(loop, ours):
                     code = 0
                 finally:
                     os._exit(code)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(100):
                 while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
                     await asyncio.sleep(0.01)
             assert os.waitstatus_to_exitcode(ended[1]) == 0

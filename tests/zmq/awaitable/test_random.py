@@ -63,13 +63,13 @@ async def play(module, script):
                 there += len(parts)
                 while waiting and there:
                     future = waiting.pop(0)
-                    await asyncio.wait([future], timeout=20)
+                    await asyncio.wait([future], timeout=100)
                     history.append(outcome(future))
                     there -= frames_of(future.result())
                 if there:
-                    assert await receiver.poll(20_000)
+                    assert await receiver.poll(100_000)
             elif step == "poll":
-                history.append(await receiver.poll(0 if not there else 20_000))
+                history.append(await receiver.poll(0 if not there else 100_000))
             elif step == "dont_wait":
                 future = receiver.recv(zmq.DONTWAIT) if not there else None
                 history.append(future is not None and outcome(future))
@@ -98,7 +98,7 @@ async def play(module, script):
                     history.append(future.done())
                     waiting.append(future)
                     continue
-                await asyncio.wait([future], timeout=20)
+                await asyncio.wait([future], timeout=100)
                 history.append((outcome(future), bytes(buffer)))
                 history.append(receiver.get(zmq.RCVMORE))
                 there -= frames_of(future.result())
@@ -129,4 +129,4 @@ def test_random_scripts(loop, ours, seeds):
             theirs = await play(zmq.asyncio, script)
             assert await play(ours, script) == theirs, (seed, script)
 
-        loop.run_until_complete(asyncio.wait_for(main(), 60))
+        loop.run_until_complete(asyncio.wait_for(main(), 100))

@@ -11,7 +11,7 @@ from awaitable.conftest import sockets
 
 
 def run(loop, main):
-    return loop.run_until_complete(asyncio.wait_for(main, 20))
+    return loop.run_until_complete(asyncio.wait_for(main, 100))
 
 
 def test_kinds(loop, module):
@@ -82,7 +82,7 @@ def test_serialized(loop, module):
                 await push.send_json({"a": 1})
                 await push.send_pyobj((1, 2))
                 if not early:
-                    assert await pull.poll(5000)
+                    assert await pull.poll(100_000)
                     received = pull.recv_string(), pull.recv_json(), pull.recv_pyobj()
                 assert await asyncio.gather(*received) == ["ä", {"a": 1}, (1, 2)]
             await push.send_serialized([1], lambda m: [pickle.dumps(m)])
@@ -118,7 +118,7 @@ def test_dont_wait(loop, module):
                 with pytest.raises(zmq.Again):
                     await failed
             await push.send(b"x", flags=zmq.DONTWAIT)
-            await pull.poll(5000)
+            await pull.poll(100_000)
             assert await pull.recv(flags=zmq.DONTWAIT) == b"x"
 
     run(loop, main())
@@ -189,7 +189,7 @@ def test_a_future_of_asyncio(loop, module):
                 await waiting
             first, second = push.send(b"1"), push.send(b"2")
             assert first is not second
-            assert await asyncio.wait_for(pull.recv(), 10) == b"1"
+            assert await asyncio.wait_for(pull.recv(), 100) == b"1"
             assert await pull.recv() == b"2"
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(pull.recv_multipart()), 0)
@@ -219,8 +219,8 @@ def test_polling(loop, module):
         with sockets(module, zmq.PULL, zmq.PUSH) as (pull, push):
             assert await pull.poll(0) == 0
             assert await pull.poll(10) == 0
-            assert await push.poll(5000, zmq.POLLOUT) == zmq.POLLOUT
-            waiting = pull.poll(5000)
+            assert await push.poll(100_000, zmq.POLLOUT) == zmq.POLLOUT
+            waiting = pull.poll(100_000)
             await push.send(b"x")
             assert await waiting == zmq.POLLIN
             assert pull.get(zmq.EVENTS) & zmq.POLLIN
@@ -240,7 +240,7 @@ def test_polling(loop, module):
 def test_closed(loop, module):
     async def main():
         with sockets(module, zmq.PULL, zmq.PUSH) as (pull, push):
-            waiting = [pull.recv(), pull.recv_multipart(), pull.poll(5000)]
+            waiting = [pull.recv(), pull.recv_multipart(), pull.poll(100_000)]
             pull.close()
             await asyncio.sleep(0)
             await asyncio.sleep(0)

@@ -8,7 +8,7 @@ from awaitable.conftest import sockets
 
 
 def run(loop, main):
-    return loop.run_until_complete(asyncio.wait_for(main, 20))
+    return loop.run_until_complete(asyncio.wait_for(main, 100))
 
 
 async def settled():
@@ -133,7 +133,7 @@ def test_one_polls_and_another_looks(loop, ours):
     async def main():
         with Inproc(ours, zmq.PULL, zmq.PUSH) as (pull, push):
             other = ours.Socket.shadow(pull.underlying)
-            polling = pull.poll(10_000)
+            polling = pull.poll(100_000)
             await settled()
             zmq.Socket.shadow(push.underlying).send(b"1")
             assert other.get(zmq.EVENTS) & zmq.POLLIN

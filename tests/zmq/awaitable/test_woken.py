@@ -11,7 +11,7 @@ pytestmark = pytest.mark.loops("asyncio", "uvloop")
 
 
 def run(loop, main):
-    return loop.run_until_complete(asyncio.wait_for(main, 20))
+    return loop.run_until_complete(asyncio.wait_for(main, 100))
 
 
 def test_the_order_and_the_contexts(loop, module):
@@ -118,7 +118,7 @@ def test_a_turn_within_a_task(loop, ours):
     async def main():
         with sockets(ours, zmq.PULL, zmq.PUSH) as (pull, push):
             receiving = asyncio.ensure_future(pull.recv())
-            task = asyncio.ensure_future(asyncio.wait_for(receiving, 10))
+            task = asyncio.ensure_future(asyncio.wait_for(receiving, 100))
             await asyncio.sleep(0)
 
             async def receive():

@@ -25,7 +25,7 @@ def play(model, engines, folder, patience):
     loop = new_event_loop(close_timeout=0)
     player = scripts.Player(model, engines, folder, patience)
     try:
-        loop.run_until_complete(asyncio.wait_for(player.play(), 60))
+        loop.run_until_complete(asyncio.wait_for(player.play(), 100))
     except TimeoutError:
         player.history.append(("not", "ended"))
     finally:

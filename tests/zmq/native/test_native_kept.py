@@ -120,7 +120,7 @@ def test_what_a_peer_sent_before_it_went_arrives(run, engine):
             await loop.sock_sendall(peer, greeting() + ready(b"DEALER") + frame(b"0"))
             await protocol.received(1)
             # It never reads: where it is closed, its kernel resets the connection.
-            peer.settimeout(60)
+            peer.settimeout(100)
             for part in range(1, 300):
                 peer.sendall(frame(b"%d" % part, more=True) + frame(bytes(1000)))
             while struct.unpack("i", fcntl.ioctl(peer, termios.TIOCOUTQ, bytes(4)))[0]:
@@ -176,7 +176,7 @@ def slow_peer():
     def receive():
         sock, _ = listener.accept()
         with sock:
-            sock.settimeout(60)
+            sock.settimeout(100)
             sock.sendall(greeting() + ready(b"DEALER"))
             got = bytearray()
             # Who closes with something unread resets the connection. What had arrived
@@ -192,7 +192,7 @@ def slow_peer():
 
     with socket.socket() as listener, ThreadPoolExecutor(1) as pool:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        listener.settimeout(60)
+        listener.settimeout(100)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         endpoint = f"tcp://127.0.0.1:{listener.getsockname()[1]}"

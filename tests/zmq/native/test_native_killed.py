@@ -92,7 +92,7 @@ def run():
     loop = new_event_loop()
 
     def run(coroutine):
-        return loop.run_until_complete(asyncio.wait_for(coroutine, 60))
+        return loop.run_until_complete(asyncio.wait_for(coroutine, 100))
 
     yield run
     loop.close()
