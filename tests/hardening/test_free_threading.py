@@ -1,7 +1,7 @@
 """Threads without a GIL, and with one: the same programs on asyncio's loop.
 
 AZS_STRESS=100 makes each as many times as long: with 125 eight threads make a million
-calls.
+calls (tests/threads.py).
 """
 
 import asyncio
@@ -13,36 +13,15 @@ import threading
 import time
 
 import pytest
+from threads import LONG, in_threads
 
 from aiozmq_speedups import Loop
 from aiozmq_speedups._ext import core
-
-LONG = int(os.environ.get("AZS_STRESS", "1"))
 
 pytestmark = [
     pytest.mark.loops("speedups", "asyncio", closed_at_once=True),
     pytest.mark.timeout(300 + 60 * LONG),
 ]
-
-
-def in_threads(*targets):
-    """Runs them at once; the first exception of one is raised here."""
-    errors = []
-
-    def run(target):
-        try:
-            target()
-        except BaseException as exc:
-            errors.append(exc)
-
-    threads = [threading.Thread(target=run, args=(one,)) for one in targets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60 * LONG)
-        assert not thread.is_alive()
-    if errors:
-        raise errors[0]
 
 
 def test_threadsafe_calls_of_eight_threads(loop):

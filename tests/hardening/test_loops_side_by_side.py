@@ -6,7 +6,6 @@ one ThreadSanitizer sees what does (`make tsan`). AZS_STRESS=100 makes each as l
 
 import asyncio
 import contextlib
-import os
 import socket
 import sys
 import threading
@@ -14,11 +13,11 @@ import threading
 import pytest
 import zmq
 from certificate import tls  # noqa: F401
+from threads import LONG, in_threads
 
 from aiozmq_speedups import Loop, ZmqProtocol, _ext, create_zmq_connection, rpc
 from aiozmq_speedups._loop import tls as tls_choice
 
-LONG = int(os.environ.get("AZS_STRESS", "1"))
 THREADS = 4
 ANY_PORT = "tcp://127.0.0.1:*"
 SERVER, ALICE = zmq.curve_keypair(), zmq.curve_keypair()
@@ -231,28 +230,6 @@ JOBS = {
 
 
 # ---- the loops ----
-
-
-def in_threads(*targets):
-    """Runs them at once; the first exception of one is raised here."""
-    errors = []
-    start = threading.Barrier(len(targets), timeout=100)
-
-    def run(target):
-        try:
-            start.wait()
-            target()
-        except BaseException as exc:
-            errors.append(exc)
-
-    threads = [threading.Thread(target=run, args=(one,)) for one in targets]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60 + 60 * LONG)
-        assert not thread.is_alive()
-    if errors:
-        raise errors[0]
 
 
 def make_loop(i):
