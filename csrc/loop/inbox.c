@@ -26,6 +26,22 @@ azs_loop_fail_thread(void)
     return -1;
 }
 
+/* A child's copy of its parent's loop: another thread of that may have held the mutex,
+ * and is not there to release it. */
+static inline bool
+is_forked(const LoopObject *loop)
+{
+    return loop->fork_generation != azs_fork_generation;
+}
+
+int
+azs_loop_fail_thread_of(const LoopObject *loop)
+{
+    /* The thread in its turn has not come along, and was at no more than a call into
+     * Python: os.fork() stops the others for that. */
+    return is_forked(loop) ? 0 : azs_loop_fail_thread();
+}
+
 int
 azs_loop_hand_on(PyObject *loop, PyObject *object, PyObject *name)
 {
@@ -63,14 +79,6 @@ azs_loop_check_foreign_thread(azs_state *st, PyObject *loop)
     }
     Py_DECREF(running);
     return running == Py_True ? azs_loop_fail_thread() : 0;
-}
-
-/* A child's copy of its parent's loop: another thread of that may have held the mutex,
- * and is not there to release it. */
-static inline bool
-is_forked(const LoopObject *loop)
-{
-    return loop->fork_generation != azs_fork_generation;
 }
 
 bool

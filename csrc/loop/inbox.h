@@ -60,8 +60,10 @@ void azs_inbox_clear(LoopObject *loop);
 /* The number of descriptors that the kernel was told of; any thread may ask. */
 size_t azs_inbox_count_fds(LoopObject *loop);
 
-/* -1 with RuntimeError. */
+/* -1 with RuntimeError. The second: 0 for a loop of the parent process, which refuses
+ * for that reason, if it does, as where there is a GIL. */
 int azs_loop_fail_thread(void);
+int azs_loop_fail_thread_of(const LoopObject *loop);
 
 /* After such a check has failed: `loop`, of whatever kind, is to call object.name(), in
  * its own thread. 0, or -1 with an exception: the check's, if it was another. */

@@ -95,7 +95,7 @@ azs_loop_check_thread(const LoopObject *loop)
 #ifdef Py_GIL_DISABLED
     uintptr_t turner = __atomic_load_n(&loop->inbox.turner, __ATOMIC_RELAXED);
     if (azs_unlikely(turner != _Py_ThreadId() && turner != 0))
-        return azs_loop_fail_thread();
+        return azs_loop_fail_thread_of(loop);
 #endif
     return 0;
 }

@@ -165,6 +165,43 @@ def test_a_fork_inside_a_callback(loop):
     assert own == "own loop" and "parent process" in message
 
 
+def test_a_fork_in_another_thread_than_the_loops(loop):
+    """The child has not the thread that runs the loop, and hears the same."""
+    a, b = socket.socketpair()
+    a.setblocking(False)
+
+    async def main():
+        _, writer = await asyncio.open_connection(sock=b)
+        waiting = loop.create_task(loop.sock_recv(a, 1))
+        await asyncio.sleep(0)
+
+        def child():
+            calls = {
+                "call_soon": lambda: loop.call_soon(nothing),
+                "call_soon_threadsafe": lambda: loop.call_soon_threadsafe(nothing),
+                "add_reader": lambda: loop.add_reader(a, nothing),
+                "sock_recv": lambda: loop.sock_recv(a, 1).send(None),
+                "cancel": waiting.cancel,
+                "run_once": loop._run_once,
+            }
+            messages = {name: message_of(call) for name, call in calls.items()}
+            writer.transport.set_write_buffer_limits(1)
+            return messages, loop.remove_reader(a)
+
+        messages, removed = await asyncio.to_thread(in_child, child)
+        for name, message in messages.items():
+            assert "parent process" in message, (name, message)
+        assert not removed
+        writer.write(b"x")
+        assert await waiting == b"x"
+        writer.close()
+        await writer.wait_closed()
+        await loop.shutdown_default_executor()
+
+    with a, b:
+        loop.run_until_complete(main())
+
+
 def test_the_child_comes_back_to_the_parents_loop(loop):
     """A child that does not exit: its next turn is an error, not two processes
     that read the same epoll."""
