@@ -31,6 +31,7 @@ ASAN_ENV = PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 TSAN_ENV = PYTHON_GIL=0 LD_PRELOAD="$$($${CC:-gcc} -print-file-name=libtsan.so)" \
     TSAN_OPTIONS="suppressions=$(CURDIR)/tests/tsan.supp ignore_noninstrumented_modules=1"
 THREADED = tests/hardening/test_free_threading.py tests/hardening/test_threads.py \
+    tests/hardening/test_foreign_collector.py \
     tests/hardening/test_loops_side_by_side.py \
     tests/loop/test_workers.py
 

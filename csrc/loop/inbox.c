@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include "base/sys.h"
+#include "loop/hand_on.h"
 #include "loop/loop_object.h"
 #include "py/context.h"
 #include "py/errors.h"
@@ -43,42 +44,10 @@ azs_loop_fail_thread_of(const LoopObject *loop)
 }
 
 int
-azs_loop_hand_on(PyObject *loop, PyObject *object, PyObject *name)
-{
-    if (!PyErr_ExceptionMatches(PyExc_RuntimeError))
-        return -1;
-    PyErr_Clear();
-    Py_INCREF(loop); /* the object's, which may let go of it */
-    PyObject *handle = NULL, *method = PyObject_GenericGetAttr(object, name);
-    if (method != NULL)
-        handle = PyObject_CallMethod(loop, "call_soon_threadsafe", "O", method);
-    Py_XDECREF(method);
-    Py_DECREF(loop);
-    Py_XDECREF(handle);
-    return handle == NULL ? -1 : 0;
-}
-
-int
 azs_loop_check_foreign_thread(azs_state *st, PyObject *loop)
 {
-    if (loop == NULL)
-        return 0;
-    PyObject *mine = PyObject_CallNoArgs(st->get_running_loop);
-    if (mine == NULL)
-        return -1;
-    Py_DECREF(mine);
-    if (azs_likely(mine == loop))
-        return 0;
-    /* A test's loop may be anything. */
-    PyObject *running = PyObject_CallMethod(loop, "is_running", NULL);
-    if (running == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_AttributeError))
-            return -1;
-        PyErr_Clear();
-        return 0;
-    }
-    Py_DECREF(running);
-    return running == Py_True ? azs_loop_fail_thread() : 0;
+    int elsewhere = loop == NULL ? 0 : azs_loop_foreign_runs_elsewhere(st, loop);
+    return elsewhere > 0 ? azs_loop_fail_thread() : elsewhere;
 }
 
 bool

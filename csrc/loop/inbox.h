@@ -65,10 +65,6 @@ size_t azs_inbox_count_fds(LoopObject *loop);
 int azs_loop_fail_thread(void);
 int azs_loop_fail_thread_of(const LoopObject *loop);
 
-/* After such a check has failed: `loop`, of whatever kind, is to call object.name(), in
- * its own thread. 0, or -1 with an exception: the check's, if it was another. */
-int azs_loop_hand_on(PyObject *loop, PyObject *object, PyObject *name);
-
 /* `loop`, which may be NULL, is no loop of ours: 0 unless it runs in another thread. */
 int azs_loop_check_foreign_thread(azs_state *st, PyObject *loop);
 
@@ -77,8 +73,6 @@ int azs_loop_check_foreign_thread(azs_state *st, PyObject *loop);
 #define azs_inbox_init(inbox) 0
 #define azs_inbox_take(loop)  0
 #define azs_inbox_clear(loop) ((void)0)
-/* There no check fails. */
-#define azs_loop_hand_on(loop, object, name) ((void)(loop), (void)(object), -1)
 
 static inline bool
 azs_loop_claim(LoopObject *Py_UNUSED(loop), bool *nested)

@@ -160,6 +160,19 @@ azs_ready_push_handle(LoopObject *loop, HandleObject *handle)
     return 0;
 }
 
+/* After another thread may have left something in the ready queue: wakes the loop if it
+ * sleeps. Without a GIL the inbox sees to it. 0, or -1 with OSError. */
+static inline int
+azs_loop_wake(LoopObject *loop)
+{
+#ifdef Py_GIL_DISABLED
+    (void)loop;
+    return 0;
+#else
+    return azs_likely(!loop->wakeup.sleeping) ? 0 : azs_wakeup_signal(loop);
+#endif
+}
+
 /* ---- checks; -1 with RuntimeError ---- */
 
 int azs_loop_fail_closed(void);

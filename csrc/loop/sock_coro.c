@@ -1,5 +1,6 @@
 #include "loop/sock_coro.h"
 
+#include "loop/hand_on.h"
 #include "loop/loop_object.h"
 #include "loop/wait_ready.h"
 #include "loop/waiter.h"
@@ -196,11 +197,19 @@ sock_coro_check_thread(const CoroObject *self)
     return azs_loop_check_thread(((const SockCoroObject *)self)->loop);
 }
 
+static bool
+sock_coro_hand_on(CoroObject *self, PyMethodDef *close)
+{
+    LoopObject *loop = ((SockCoroObject *)self)->loop;
+    return azs_loop_hand_on_end(self->st, loop, NULL, (PyObject *)self, close);
+}
+
 static const azs_coro_ops sock_coro_ops = {
     .owner = "Loop",
     .name = sock_coro_name,
     .function = sock_coro_function,
     .check_thread = sock_coro_check_thread,
+    .hand_on = sock_coro_hand_on,
     .advance = sock_coro_advance,
     .finish = sock_coro_finish,
 };
@@ -228,11 +237,22 @@ sock_coro_clear(SockCoroObject *self)
     return 0;
 }
 
+/* Dropped before its end. What the loop watches for, it keeps alive; not so where the
+ * operation awaits something else. */
+static void
+sock_coro_finalize(SockCoroObject *self)
+{
+    if (self->coro.state != AZS_CORO_SUSPENDED)
+        azs_coro_finalize(&self->coro);
+    else
+        (void)azs_coro_hand_on(&self->coro);
+}
+
 static void
 sock_coro_dealloc(SockCoroObject *self)
 {
     azs_state *st = self->coro.st;
-    if (azs_unlikely(self->coro.state == AZS_CORO_CREATED) &&
+    if (azs_unlikely(self->coro.state != AZS_CORO_FINISHED) &&
         PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
         return; /* resurrected */
     assert(self->wait.fd == -1 && !self->wait.queued);
@@ -257,7 +277,7 @@ static PyType_Slot sock_coro_slots[] = {
     {Py_tp_dealloc, sock_coro_dealloc},
     {Py_tp_traverse, sock_coro_traverse},
     {Py_tp_clear, sock_coro_clear},
-    {Py_tp_finalize, azs_coro_finalize},
+    {Py_tp_finalize, sock_coro_finalize},
     AZS_CORO_SLOTS,
     {0, NULL},
 };

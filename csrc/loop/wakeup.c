@@ -77,6 +77,14 @@ azs_wakeup_wait_for(HandleObject *handle)
     return 0;
 }
 
+int
+azs_wakeup_signal(LoopObject *loop)
+{
+    loop->wakeup.sleeping = false;
+    int err = azs_sys_eventfd_signal(loop->wakeup.efd);
+    return err < 0 ? azs_set_errno(err) : 0;
+}
+
 PyDoc_STRVAR(call_soon_threadsafe_doc,
 "call_soon_threadsafe($self, callback, *args, context=None)\n--\n\n"
 "Like call_soon(), from any thread: wakes the loop if it sleeps.\n\n"
@@ -120,17 +128,8 @@ Loop_call_soon_threadsafe(LoopObject *self, PyObject *const *args, Py_ssize_t na
         Py_DECREF(handle);
         return NULL;
     }
-#ifndef Py_GIL_DISABLED /* there the inbox sees to it */
-    if (self->wakeup.sleeping) {
-        self->wakeup.sleeping = false;
-        int err = azs_sys_eventfd_signal(self->wakeup.efd);
-        if (err < 0) {
-            Py_DECREF(handle);
-            azs_set_errno(err);
-            return NULL;
-        }
-    }
-#endif
+    if (azs_loop_wake(self) < 0)
+        Py_CLEAR(handle);
     return (PyObject *)handle;
 }
 

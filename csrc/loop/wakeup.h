@@ -24,6 +24,9 @@ void azs_wakeup_close(azs_wakeup *wakeup);
 /* Frees what outlives close(). */
 void azs_wakeup_free(azs_wakeup *wakeup);
 
+/* Wakes the loop, which sleeps. 0, or -1 with OSError. */
+int azs_wakeup_signal(LoopObject *loop);
+
 /* Runs a handle of call_soon_threadsafe() by `run`; others may wait for its end. 0, or
  * -1 with an exception. */
 int azs_wakeup_run(LoopObject *loop, HandleObject *handle,

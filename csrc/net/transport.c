@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/sys.h"
+#include "loop/hand_on.h"
 #include "loop/report.h"
 #include "loop/waiter.h"
 #include "net/server_clients.h"
@@ -693,6 +694,24 @@ azs_transport_clear(TransportObject *self)
     return 0;
 }
 
+/* Nobody refers to it any more: its protocol does not hear of it. */
+static PyObject *
+transport_forget(TransportObject *self, PyObject *Py_UNUSED(ignored))
+{
+    if (!self->gone) { /* who showed the warning may have closed it, and run the loop */
+        azs_watcher_stop(self->loop, &self->io);
+        AZS_ATOMIC_STORE(&self->closing, true);
+        AZS_ATOMIC_STORE(&self->gone, true);
+        (void)AZS_ATOMIC_ADD(&self->loop->stats.transports, -1);
+        transport_close_fd(self);
+        leave_server(self);
+    }
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef forget_method = {"_forget", (PyCFunction)transport_forget,
+                                    METH_NOARGS, NULL};
+
 void
 azs_transport_finalize(TransportObject *self)
 {
@@ -701,15 +720,10 @@ azs_transport_finalize(TransportObject *self)
     PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
     if (PyErr_ResourceWarning((PyObject *)self, 1, "unclosed transport %R", self) < 0)
         PyErr_WriteUnraisable((PyObject *)self);
-    /* Who showed the warning may have closed it, and run the loop. */
-    if (!self->gone) {
-        azs_watcher_stop(self->loop, &self->io);
-        AZS_ATOMIC_STORE(&self->closing, true);
-        AZS_ATOMIC_STORE(&self->gone, true);
-        (void)AZS_ATOMIC_ADD(&self->loop->stats.transports, -1);
-        transport_close_fd(self);
-        leave_server(self);
-    }
+    /* Leaving a server may wake who waits for its end. */
+    if (!azs_loop_hand_on_end(self->st, self->loop, NULL, (PyObject *)self,
+                              &forget_method))
+        Py_DECREF(transport_forget(self, NULL));
     if (exc != NULL)
         azs_exc_restore_steal(exc);
 }
@@ -720,6 +734,13 @@ azs_transport_dealloc(TransportObject *self)
     if (self->loop != NULL) {
         assert(self->io.fd < 0 && !self->io.queued && !self->later.queued);
         AZS_LIVE(self->st, transport, -1);
+        /* The loop that was to forget it was closed before it came to it. */
+        if (azs_unlikely(!self->gone && self->fd >= 0)) {
+            (void)AZS_ATOMIC_ADD(&self->loop->stats.transports, -1);
+            azs_sys_close(self->dup_fd);
+            if (self->sock == NULL)
+                azs_sys_close(self->fd);
+        }
     }
     assert(self->clients == NULL);
     if (self->weakrefs != NULL)

@@ -1,18 +1,8 @@
 /* What Python sees of every transport: methods, attributes, repr. How transports live
  * and close is transport.c. */
+#include "loop/hand_on.h"
 #include "net/server_clients.h"
 #include "py/containers.h"
-
-/* In another thread the loop closes it: who forgot a StreamWriter has it collected in
- * any, and it calls this. 0 or -1. */
-static int
-transport_close_anywhere(TransportObject *self)
-{
-    if (azs_likely(azs_loop_check_thread(self->loop) == 0))
-        return azs_transport_close(self);
-    return azs_loop_hand_on((PyObject *)self->loop, (PyObject *)self,
-                            self->st->str_close);
-}
 
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
@@ -20,10 +10,28 @@ PyDoc_STRVAR(close_doc,
 "Twice is harmless. In another thread than the loop's, in a free-threaded build: as\n"
 "loop.call_soon_threadsafe(transport.close) (asyncio BaseTransport.close).");
 
+static PyObject *Transport_close(TransportObject *self, PyObject *ignored);
+
+static PyMethodDef close_method = {"close", (PyCFunction)Transport_close, METH_NOARGS,
+                                   close_doc};
+
+/* In another thread the loop closes it, or is woken to see the end: who forgot a
+ * StreamWriter has it collected in any, and it calls this. 0 or -1. */
+static int
+close_anywhere(TransportObject *self)
+{
+    LoopObject *loop = self->loop;
+    if (azs_unlikely(azs_loop_check_thread(loop) < 0)) {
+        PyErr_Clear();
+        return azs_loop_hand_on((PyObject *)loop, (PyObject *)self, &close_method);
+    }
+    return azs_transport_close(self) < 0 ? -1 : azs_loop_wake(loop);
+}
+
 static PyObject *
 Transport_close(TransportObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (transport_close_anywhere(self) < 0)
+    if (close_anywhere(self) < 0)
         return NULL;
     Py_RETURN_NONE;
 }

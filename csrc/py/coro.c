@@ -375,12 +375,16 @@ Coro_throw(CoroObject *self, PyObject *const *args, Py_ssize_t nargs)
 
 PyDoc_STRVAR(close_doc,
 "close($self, /)\n--\n\n"
-"End the coroutine, which does nothing more (collections.abc.Coroutine.close).");
+"End the coroutine, which does nothing more (collections.abc.Coroutine.close). In\n"
+"another thread than the loop's: as loop.call_soon_threadsafe(coro.close).");
 
 static PyObject *
 Coro_close(CoroObject *self, PyObject *Py_UNUSED(ignored))
 {
     if (self->state == AZS_CORO_FINISHED)
+        Py_RETURN_NONE;
+    /* Another thread's collector ends the coroutine that awaits this one. */
+    if (self->state != AZS_CORO_CREATED && azs_coro_hand_on(self))
         Py_RETURN_NONE;
     if (coro_enter(self, true) < 0)
         return NULL;
@@ -389,6 +393,15 @@ Coro_close(CoroObject *self, PyObject *Py_UNUSED(ignored))
                         : Py_NewRef(Py_None);
     coro_leave(self, PYGEN_RETURN);
     return res;
+}
+
+static PyMethodDef close_method = {"close", (PyCFunction)Coro_close, METH_NOARGS,
+                                   close_doc};
+
+bool
+azs_coro_hand_on(CoroObject *self)
+{
+    return self->ops->hand_on(self, &close_method);
 }
 
 /* ---- as a coroutine of Python code ---- */

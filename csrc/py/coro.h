@@ -33,6 +33,9 @@ typedef struct {
     /* Free-threaded builds: its loop runs in no other thread. 0, or -1 with
      * RuntimeError: then it is as it was. */
     int (*check_thread)(const CoroObject *self);
+    /* Its loop runs in another thread, and has been told to call `close` there: true.
+     * Keeps the current exception. */
+    bool (*hand_on)(CoroObject *self, PyMethodDef *close);
     /* Begins, or goes on after what it yielded: PYGEN_NEXT with what to yield, which is
      * kept in `awaiting`, PYGEN_RETURN with the result, or PYGEN_ERROR. */
     PySendResult (*advance)(CoroObject *self, PyObject **result);
@@ -69,6 +72,9 @@ PySendResult azs_coro_delegate(CoroObject *self, PyObject *coro, PyObject **resu
 /* The RuntimeWarning of a coroutine that is dropped before it began: tp_finalize, or
  * called by it. Runs Python code; a current exception stays set. */
 void azs_coro_finalize(CoroObject *self);
+
+/* For tp_finalize: true where its loop runs in another thread, and will close it. */
+bool azs_coro_hand_on(CoroObject *self);
 
 int azs_coro_traverse(CoroObject *self, visitproc visit, void *arg);
 

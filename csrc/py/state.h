@@ -65,7 +65,6 @@
     X(_eof)                                                                            \
     X(_exception)                                                                      \
     X(_expire_after)                                                                   \
-    X(_give_back)                                                                      \
     X(_failed)                                                                         \
     X(cancel)                                                                          \
     X(done)                                                                            \

@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "loop/hand_on.h"
 #include "streams/readbuf.h"
 #include "streams/reader.h"
 #include "py/errors.h"
@@ -386,11 +387,19 @@ read_coro_check_thread(const CoroObject *self)
     return azs_loop_check_thread(((const ReadCoroObject *)self)->stream->base.loop);
 }
 
+static bool
+read_coro_hand_on(CoroObject *self, PyMethodDef *close)
+{
+    LoopObject *loop = ((ReadCoroObject *)self)->stream->base.loop;
+    return azs_loop_hand_on_end(self->st, loop, NULL, (PyObject *)self, close);
+}
+
 static const azs_coro_ops read_coro_ops = {
     .owner = "StreamReader",
     .name = read_coro_name,
     .function = read_coro_function,
     .check_thread = read_coro_check_thread,
+    .hand_on = read_coro_hand_on,
     .advance = read_coro_advance,
     .finish = read_coro_finish,
 };
@@ -409,8 +418,10 @@ read_coro_traverse(ReadCoroObject *self, visitproc visit, void *arg)
 static int
 read_coro_clear(ReadCoroObject *self)
 {
-    /* The stream stays: methods rely on it. */
+    /* The stream stays: methods rely on it. A wait that is there still was the loop's
+     * to end, in another thread, which has not come to it: its reader is left alone. */
     self->coro.state = AZS_CORO_FINISHED;
+    Py_CLEAR(self->coro.awaiting);
     read_coro_finish(&self->coro);
     return 0;
 }
@@ -422,7 +433,9 @@ read_coro_finalize(ReadCoroObject *self)
     if (self->coro.state == AZS_CORO_FINISHED)
         return;
     azs_coro_finalize(&self->coro);
-    if (!self->coro.running) {
+    if (self->coro.running)
+        return;
+    if (self->coro.awaiting == NULL || !azs_coro_hand_on(&self->coro)) {
         self->coro.state = AZS_CORO_FINISHED;
         read_coro_finish(&self->coro);
     }

@@ -7,9 +7,7 @@ in order. With a GIL that guards them, and mostly lets them work.
 import asyncio
 import contextlib
 import functools
-import gc
 import sys
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -311,64 +309,6 @@ def test_a_close_that_was_refused_leaves_nothing_behind(loop):
         context.destroy(linger=0)
 
 
-@pytest.mark.filterwarnings("ignore:Unclosed socket:ResourceWarning")
-def test_what_another_thread_collects(loop):
-    """A message that nobody takes goes back, a socket is closed, by the loop."""
-
-    def in_a_cycle(thing):
-        cycle = [thing]
-        cycle.append(cycle)
-
-    async def main():
-        with asyncio_pair() as (a, b), ThreadPoolExecutor(1) as pool:
-            for i in range(3):
-                await b.send(b"%d" % i)
-                future = a.recv()
-                await asyncio.wait([future])
-                in_a_cycle(future)
-                del future
-                await loop.run_in_executor(pool, gc.collect)
-                assert await asyncio.wait_for(a.recv(), 100) == b"%d" % i
-            sock = a.context.socket(zmq.DEALER)
-            sock.recv().cancel()
-            collected = weakref.ref(sock)
-            in_a_cycle(sock)
-            del sock
-            await loop.run_in_executor(pool, gc.collect)
-            async with asyncio.timeout(100):
-                while collected() is not None:
-                    await asyncio.sleep(0)
-
-    loop.run_until_complete(main())
-
-
-def test_an_await_that_another_thread_collects(loop):
-    """The coroutine ends as ever, and the socket goes on."""
-    ended = []
-
-    async def receive(sock, cycle):
-        try:
-            await sock.recv()
-        except BaseException as exc:
-            ended.append(type(exc))
-            raise
-
-    def begin(sock):
-        cycle = []
-        cycle.append(receive(sock, cycle))
-        cycle[0].send(None)
-
-    async def main():
-        with asyncio_pair() as (a, b), ThreadPoolExecutor(1) as pool:
-            begin(a)
-            await loop.run_in_executor(pool, gc.collect)
-            assert ended == [GeneratorExit]
-            await b.send(b"1")
-            assert await asyncio.wait_for(a.recv(), 100) == b"1"
-
-    loop.run_until_complete(main())
-
-
 class Handler(rpc.AttrHandler):
     @rpc.method
     def add(self, a: int, b: int) -> int:
@@ -486,37 +426,5 @@ def test_coroutines_that_wait(loop, pair):
         kept.close()
         writer.close()
         await writer.wait_closed()
-
-    loop.run_until_complete(main())
-
-
-@pytest.mark.loops("speedups")
-def test_a_coroutine_that_another_thread_closes(loop, pair):
-    async def main():
-        a, b = pair
-        coro = loop.sock_recv(a, 10)
-        task = loop.create_task(asyncio.wait_for(coro, 100))
-        await asyncio.sleep(0)
-        with pytest.raises(RuntimeError, match=NOT_HERE):
-            await asyncio.to_thread(coro.close)
-        await loop.sock_sendall(b, b"data")
-        assert await task == b"data"
-        await asyncio.to_thread(loop.sock_recv(a, 10).close)  # it has not begun
-
-    loop.run_until_complete(main())
-
-
-@pytest.mark.loops("speedups")
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_a_writer_that_another_thread_collects(loop, pair):
-    """The loop closes its connection, as where its own thread collects it."""
-
-    async def main():
-        a, b = pair
-        forgotten = [await asyncio.open_connection(sock=b)]
-        forgotten.append(forgotten)
-        del forgotten
-        await asyncio.to_thread(gc.collect)
-        assert await asyncio.wait_for(loop.sock_recv(a, 1), 100) == b""
 
     loop.run_until_complete(main())

@@ -14,6 +14,7 @@
 
 #include <errno.h>
 
+#include "loop/hand_on.h"
 #include "py/errors.h"
 #include "py/type.h"
 
@@ -418,20 +419,27 @@ azs_operation_clear(PyObject *self)
     return Py_TYPE(self)->tp_base->tp_clear(self);
 }
 
-/* As the first of it runs: the message goes back, in the loop's own thread if this is
- * another, which keeps the operation until then. 0 or -1. */
-static int
-return_message(PyObject *self, azs_operation *op)
+bool
+azs_operation_hand_on(azs_operation *op, PyObject *object, PyMethodDef *method)
 {
-    if (azs_likely(azs_operation_check_thread(op) == 0))
-        return azs_operation_give_back(op);
 #ifdef Py_GIL_DISABLED
-    return azs_loop_hand_on(op->loop, self, op->st->str__give_back);
+    return azs_loop_hand_on_end(op->st, op->own_loop, op->loop, object, method);
 #else
-    (void)self;
-    return -1;
+    AsyncSocketObject *core = op->core;
+    return core != NULL && core->fork_generation == azs_fork_generation &&
+           azs_loop_hand_on_end(op->st, core->own_loop, core->loop, object, method);
 #endif
 }
+
+static PyObject *
+Operation__give_back(PyObject *self, PyObject *Py_UNUSED(ignored))
+{
+    return azs_operation_give_back(azs_operation_of(self)) < 0 ? NULL
+                                                               : Py_NewRef(Py_None);
+}
+
+static PyMethodDef give_back_method = {"_give_back", Operation__give_back, METH_NOARGS,
+                                       NULL};
 
 /* Before anything is taken apart: the message that nobody took goes back. */
 void
@@ -440,7 +448,8 @@ azs_operation_finalize(PyObject *self)
     PyObject *exc = PyErr_Occurred() ? azs_exc_take() : NULL;
     azs_operation *op = azs_operation_of(self);
     if (op->st != NULL && op->done && azs_operation_is_receive(op) &&
-        op->message != NULL && return_message(self, op) < 0)
+        op->message != NULL && !azs_operation_hand_on(op, self, &give_back_method) &&
+        azs_operation_give_back(op) < 0)
         PyErr_WriteUnraisable(self);
     destructor base = Py_TYPE(self)->tp_base->tp_finalize;
     if (base != NULL && op->real)

@@ -116,6 +116,10 @@ azs_operation_check_thread(const azs_operation *op)
 #endif
 }
 
+/* Its loop runs in another thread, and has been told to call method(object) there:
+ * true. Keeps the current exception. */
+bool azs_operation_hand_on(azs_operation *op, PyObject *object, PyMethodDef *method);
+
 /* For methods: NULL with an exception, in another thread, too. The second is for those
  * that look at it as a Future. */
 azs_operation *azs_operation_of_self(PyObject *future);

@@ -211,17 +211,6 @@ Operation__timed_out(PyObject *self, PyObject *Py_UNUSED(ignored))
     return res < 0 ? NULL : Py_NewRef(Py_None);
 }
 
-PyDoc_STRVAR(give_back_doc,
-"_give_back($self, /)\n--\n\n"
-"Nobody can have the message any more: it is the socket's again.");
-
-static PyObject *
-Operation__give_back(PyObject *self, PyObject *Py_UNUSED(ignored))
-{
-    azs_operation *op = azs_operation_of_self(self);
-    return op == NULL || azs_operation_give_back(op) < 0 ? NULL : Py_NewRef(Py_None);
-}
-
 static PyObject *
 operation_await(PyObject *self)
 {
@@ -290,7 +279,6 @@ static PyMethodDef operation_methods[] = {
      METH_FASTCALL | METH_KEYWORDS, add_done_callback_doc},
     {"_load", Operation__load, METH_O, load_doc},
     {"_timed_out", Operation__timed_out, METH_NOARGS, timed_out_doc},
-    {"_give_back", Operation__give_back, METH_NOARGS, give_back_doc},
     {NULL},
 };
 

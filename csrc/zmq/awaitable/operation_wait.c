@@ -368,20 +368,19 @@ PyDoc_STRVAR(wait_close_doc,
 "End the wait: a message that has come goes back to the socket\n"
 "(collections.abc.Generator.close).");
 
+static PyObject *OperationWait_close(OperationWait *self, PyObject *ignored);
+
+static PyMethodDef close_method = {"close", (PyCFunction)OperationWait_close,
+                                   METH_NOARGS, wait_close_doc};
+
 static PyObject *
 OperationWait_close(OperationWait *self, PyObject *Py_UNUSED(ignored))
 {
     if (self->future == NULL)
         Py_RETURN_NONE;
-#ifdef Py_GIL_DISABLED
-    /* Another thread's collector ends the coroutine that awaits: the loop does the
-     * rest. */
-    azs_operation *op = self->op;
-    if (azs_operation_check_thread(op) < 0)
-        return azs_loop_hand_on(op->loop, (PyObject *)self, self->st->str_close) < 0
-                   ? NULL
-                   : Py_NewRef(Py_None);
-#endif
+    /* Another thread's collector ends the coroutine that awaits? */
+    if (azs_operation_hand_on(self->op, (PyObject *)self, &close_method))
+        Py_RETURN_NONE;
     PyObject *future = Py_NewRef(self->future);
     int res = wait_leave(self, false);
     wait_end(self);
@@ -406,10 +405,21 @@ wait_clear(OperationWait *self)
     return 0;
 }
 
+/* Dropped before its end. */
+static void
+wait_finalize(OperationWait *self)
+{
+    if (self->future != NULL)
+        (void)azs_operation_hand_on(self->op, (PyObject *)self, &close_method);
+}
+
 static void
 wait_dealloc(OperationWait *self)
 {
     azs_state *st = self->st;
+    if (azs_unlikely(self->future != NULL) &&
+        PyObject_CallFinalizerFromDealloc((PyObject *)self) < 0)
+        return; /* the loop's, for a while */
     PyObject_GC_UnTrack(self);
     wait_clear(self);
     AZS_DEALLOC_FREE(self);
@@ -428,15 +438,11 @@ PyDoc_STRVAR(wait_doc,
 "What awaiting an operation of zmq_asyncio iterates over.");
 
 static PyType_Slot wait_slots[] = {
-    {Py_tp_doc, (void *)wait_doc},
-    {Py_tp_dealloc, wait_dealloc},
-    {Py_tp_traverse, wait_traverse},
-    {Py_tp_clear, wait_clear},
-    {Py_tp_iter, PyObject_SelfIter},
-    {Py_tp_iternext, wait_iternext},
-    {Py_am_send, wait_send},
-    {Py_tp_methods, wait_methods},
-    {0, NULL},
+    {Py_tp_doc, (void *)wait_doc},   {Py_tp_dealloc, wait_dealloc},
+    {Py_tp_finalize, wait_finalize}, {Py_tp_traverse, wait_traverse},
+    {Py_tp_clear, wait_clear},       {Py_tp_iter, PyObject_SelfIter},
+    {Py_tp_iternext, wait_iternext}, {Py_am_send, wait_send},
+    {Py_tp_methods, wait_methods},   {0, NULL},
 };
 
 static PyType_Spec wait_spec = {
