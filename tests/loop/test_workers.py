@@ -57,7 +57,7 @@ def test_one_port_for_all(run):
                     writer.close()
                 over.set()
                 return answers
-            await asyncio.to_thread(over.wait, 20)
+            await asyncio.to_thread(over.wait, 100)
 
     with placeholder:
         assert run(work, 2)[0] == {b"0", b"1"}
