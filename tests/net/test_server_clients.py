@@ -175,12 +175,12 @@ def test_an_abandoned_transport_leaves(loop):
         server = await loop.create_server(Careless, "127.0.0.1", 0)
         address = server.sockets[0].getsockname()
         with socket.create_connection(address) as client:
-            client.settimeout(100)
-            await asyncio.sleep(0.05)
-            gc.collect()
-            await asyncio.sleep(0.01)
-            gc.collect()
-            assert client.recv(1) == b""
+            client.setblocking(False)
+            closed = loop.create_task(loop.sock_recv(client, 1))
+            while not closed.done():
+                gc.collect()
+                await asyncio.sleep(0.001)
+            assert await closed == b""
         server.close()
         await asyncio.wait_for(server.wait_closed(), 100)
 
