@@ -16,7 +16,7 @@ from aiozmq_speedups import zmq_asyncio
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(400),
+    pytest.mark.timeout(900),
     pytest.mark.skipif(not zmq_asyncio.accelerated, reason="it is pyzmq's own"),
 ]
 
@@ -77,17 +77,25 @@ def test_pyzmq(pyzmq_tests, loop_kind):
     present = [name for name in modules if (pyzmq_tests / name).exists()]
     assert "test_asyncio.py" in present
     path = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "speedups_plugin"]
-        + ["--timeout", "60", "-o", "asyncio_mode=auto", *present]
-        + [f"--deselect=tests/{test}" for test in EXCLUDED],
-        cwd=pyzmq_tests,
-        env=os.environ
-        | {"PYTHONPATH": os.pathsep.join(path), "SPEEDUPS_LOOP": loop_kind},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+
+    def run_tests(*options):
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", "-p", "speedups_plugin"]
+            + ["--timeout", "60", "-o", "asyncio_mode=auto", *options, *present]
+            + [f"--deselect=tests/{test}" for test in EXCLUDED],
+            cwd=pyzmq_tests,
+            env=os.environ
+            | {"PYTHONPATH": os.pathsep.join(path), "SPEEDUPS_LOOP": loop_kind},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    ran = run_tests()
     loop = "aiozmq_speedups" if loop_kind == "speedups" else "asyncio"
     assert f"on <class '{loop}." in ran.stdout, ran.stdout + ran.stderr
+    if ran.returncode == pytest.ExitCode.TESTS_FAILED:
+        # By chance, on a busy machine? Some of them have short limits.
+        first, ran = ran, run_tests("--last-failed", "--last-failed-no-failures=none")
+        assert ran.returncode == 0, first.stdout[-8000:] + ran.stdout[-8000:]
     assert ran.returncode == 0, ran.stdout[-8000:] + ran.stderr[-2000:]
