@@ -114,9 +114,18 @@ class _Mended:
 class TLSTransport(_Mended, SSLTransport_Socket):  # type: ignore[misc]
     """TLS on a socket that it reads and writes itself."""
 
+    _resuming = False  # _read_on() is to come
+
     def __init__(self, loop: Any, *args: Any) -> None:
         self._owner = loop
         super().__init__(loop, *args)
+
+    def close(self) -> None:
+        if self._resuming and not self.is_closing():
+            # For the peer's close_notify: _read_on() finds that it does not read.
+            fd = self.get_extra_info("socket").fileno()
+            self._owner.add_reader(fd, self._read_ready)
+        super().close()
 
     def resume_reading(self) -> None:
         if self.is_closing() or self.is_reading():
@@ -125,10 +134,12 @@ class TLSTransport(_Mended, SSLTransport_Socket):  # type: ignore[misc]
         # where a BufferedProtocol has paused with data left to be decrypted.
         fd = self.get_extra_info("socket").fileno()
         self._owner.call_soon(self._read_on, fd)
+        self._resuming = True
         super().resume_reading()
         self._owner.remove_reader(fd)
 
     def _read_on(self, fd: int) -> None:
+        self._resuming = False
         self._retry_ssl_read()
         if self.is_reading():
             self._owner.add_reader(fd, self._read_ready)

@@ -136,6 +136,20 @@ def test_closed_while_reading_is_paused(run, connected):
     run(main())
 
 
+def test_closed_as_soon_as_reading_is_resumed(run, connected):
+    """As StreamReader.readexactly() does, and a caller who has then all he wants."""
+
+    async def main():
+        async with connected() as (client, server):
+            client.transport.pause_reading()
+            client.transport.resume_reading()
+            client.transport.close()
+            assert await client.lost is None
+            assert await server.lost is None
+
+    run(main())
+
+
 def test_paused_until_the_peer_has_gone(run, connected):
     async def main():
         async with connected() as (client, server):
