@@ -93,12 +93,17 @@ def run_workers(
 
     Listeners with ``reuse_port=True`` have the kernel share connections out among the
     workers: see :ref:`threads`. ``debug`` and ``loop_factory`` are those of
-    :func:`run`. RuntimeError inside a running loop, ValueError if ``n`` is below 1.
+    :func:`run`. RuntimeError inside a running loop, ValueError if ``n`` is below 1,
+    TypeError if ``factory`` is a coroutine, not a function that makes one.
     """
     if events._get_running_loop() is not None:
         raise RuntimeError("run_workers() cannot be called from a running event loop")
     if n < 1:
         raise ValueError(f"n must be at least 1, not {n}")
+    if not callable(factory):
+        raise TypeError(
+            f"factory must be a function of the worker's index, not {factory!r}"
+        )
 
     def runner() -> asyncio.Runner:
         return asyncio.Runner(debug=debug, loop_factory=loop_factory or new_event_loop)

@@ -127,6 +127,10 @@ def test_refused(run):
     asyncio.run(main())
     with pytest.raises(ValueError, match="at least 1"):
         run(main, 0)
+    coro = main()
+    with pytest.raises(TypeError, match="a function of the worker's index, not <cor"):
+        run(coro, 1)
+    coro.close()
 
 
 @pytest.mark.parametrize("factory", [new_event_loop, asyncio.SelectorEventLoop])
