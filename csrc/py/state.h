@@ -241,6 +241,7 @@
 #define AZS_PATCHES(X)                                                                 \
     X(drain)          /* streams/drain.c: client_connected_cb wrapped */               \
     X(task_wakeup)    /* loop/waiter.c: known by its name */                           \
+    X(future_init)    /* loop/tasks.c: known not to be needed */                       \
     X(stop_iteration) /* py/coro.c: a class of ours, recycled */                       \
     X(server_clients) /* net/server_clients.c: in place of Server's WeakSet */
 
@@ -260,8 +261,9 @@ typedef struct azs_state {
     int handle_depth;
     void (*cleanups[4])(struct azs_state *st); /* see azs_state_at_end */
     struct azs_zmq_state *zmq;                 /* owned: see zmq/zmq_transport.h */
-    bool context_layout_known;                 /* see py/context.h */
-    bool readbuf_shared;                       /* see streams/readbuf.h */
+    Py_ssize_t future_loop_at; /* 0: not looked for; -1: not known: loop/tasks.c */
+    bool context_layout_known; /* see py/context.h */
+    bool readbuf_shared;       /* see streams/readbuf.h */
     const struct azs_stream_sink *stream_sink; /* borrowed: see net/stream.h */
     bool server_takes_transport;               /* asyncio's Server._attach(transport) */
     struct AsyncSocketObject

@@ -12,7 +12,9 @@ if _ext.core is None:
     pytest.skip("the C code's", allow_module_level=True)
 
 
-@pytest.fixture(params=["drain", "task_wakeup", "stop_iteration", "server_clients"])
+@pytest.fixture(
+    params=["drain", "task_wakeup", "future_init", "stop_iteration", "server_clients"]
+)
 def without(request):
     _ext.core._do_without(request.param)
     yield request.param
