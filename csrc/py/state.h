@@ -265,7 +265,10 @@ typedef struct azs_state {
     bool context_layout_known; /* see py/context.h */
     bool readbuf_shared;       /* see streams/readbuf.h */
     const struct azs_stream_sink *stream_sink; /* borrowed: see net/stream.h */
-    bool server_takes_transport;               /* asyncio's Server._attach(transport) */
+    /* Where `write` is a ZmqTransport's own write(): calls it with frames that the
+     * caller keeps, without a list of them. 1; 0 where it is another's; or -1. */
+    int (*zmq_write)(PyObject *write, PyObject *const *frames, Py_ssize_t nframes);
+    bool server_takes_transport; /* asyncio's Server._attach(transport) */
     struct AsyncSocketObject
         *zmq_async_sockets[256]; /* borrowed: zmq/awaitable/siblings.c */
     azs_mutex zmq_async_mutex;   /* guards that */

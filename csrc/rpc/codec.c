@@ -104,3 +104,54 @@ azs_rpc_unpack(azs_state *st, PyObject *packer, PyObject *frame)
     Py_XDECREF(packer);
     return value;
 }
+
+PyObject *
+azs_rpc_tuple(PyObject *const *items, Py_ssize_t count)
+{
+    PyObject *tuple = PyTuple_New(count);
+    for (Py_ssize_t i = 0; tuple != NULL && i < count; i++)
+        PyTuple_SET_ITEM(tuple, i, Py_NewRef(items[i]));
+    return tuple;
+}
+
+PyObject *
+azs_rpc_list(PyObject *const *items, Py_ssize_t count)
+{
+    PyObject *list = PyList_New(count);
+    for (Py_ssize_t i = 0; list != NULL && i < count; i++)
+        PyList_SET_ITEM(list, i, Py_NewRef(items[i]));
+    return list;
+}
+
+PyObject *
+azs_rpc_pack_args(azs_state *st, PyObject *packer, PyObject *const *items,
+                  Py_ssize_t count)
+{
+    PyObject *packed = azs_msgpack_pack_array(items, count);
+    if (azs_likely(packed != NULL))
+        return packed;
+    PyObject *args = azs_rpc_tuple(items, count);
+    if (args == NULL)
+        return NULL;
+    packed = azs_rpc_pack(st, packer, args);
+    Py_DECREF(args);
+    return packed;
+}
+
+int
+azs_rpc_write(azs_state *st, PyObject *write, PyObject *const *frames,
+              Py_ssize_t nframes)
+{
+    int written = st->zmq_write(write, frames, nframes);
+    if (azs_likely(written != 0))
+        return written < 0 ? -1 : 0;
+    PyObject *list = azs_rpc_list(frames, nframes);
+    if (list == NULL)
+        return -1;
+    PyObject *res = PyObject_CallOneArg(write, list);
+    Py_DECREF(list);
+    if (res == NULL)
+        return -1;
+    Py_DECREF(res);
+    return 0;
+}

@@ -40,6 +40,19 @@ azs_rpc_is_no_kwargs(PyObject *frame)
  * where the value is not of the common types; then any Python code may run. */
 PyObject *azs_rpc_pack(azs_state *st, PyObject *packer, PyObject *value);
 
+/* The same for a tuple of `items`, which the caller keeps. */
+PyObject *azs_rpc_pack_args(azs_state *st, PyObject *packer, PyObject *const *items,
+                            Py_ssize_t count);
+
+/* Calls `write` with the list of `frames`, bytes: both are kept by the caller. 0 or -1.
+ */
+int azs_rpc_write(azs_state *st, PyObject *write, PyObject *const *frames,
+                  Py_ssize_t nframes);
+
+/* A new tuple, or list, of `items`, which the caller keeps; NULL with MemoryError. */
+PyObject *azs_rpc_tuple(PyObject *const *items, Py_ssize_t count);
+PyObject *azs_rpc_list(PyObject *const *items, Py_ssize_t count);
+
 /* The value in a bytes frame, which the caller keeps: new reference. As above. */
 PyObject *azs_rpc_unpack(azs_state *st, PyObject *packer, PyObject *frame);
 

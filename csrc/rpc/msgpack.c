@@ -57,6 +57,23 @@ int_size(PyObject *value)
     return number >= INT32_MIN ? 5 : 9;
 }
 
+static Py_ssize_t measure(PyObject *value, int depth);
+
+static Py_ssize_t
+measure_array(PyObject *const *items, Py_ssize_t count, int depth)
+{
+    if (count > UINT32_MAX)
+        return -1;
+    Py_ssize_t size = head_size(count, 16, false);
+    for (Py_ssize_t i = 0; i < count; i++) {
+        Py_ssize_t item = measure(items[i], depth);
+        if (item < 0)
+            return -1;
+        size += item;
+    }
+    return size;
+}
+
 /* The packed size, or -1 where the value is not for us. No exception is set. */
 static Py_ssize_t
 measure(PyObject *value, int depth)
@@ -86,19 +103,9 @@ measure(PyObject *value, int depth)
     if (PyList_CheckExact(value) || PyDict_CheckExact(value))
         return -1;
 #endif
-    if (PyTuple_CheckExact(value) || PyList_CheckExact(value)) {
-        length = PySequence_Fast_GET_SIZE(value);
-        if (length > UINT32_MAX)
-            return -1;
-        size = head_size(length, 16, false);
-        for (Py_ssize_t i = 0; i < length; i++) {
-            Py_ssize_t item = measure(PySequence_Fast_GET_ITEM(value, i), depth + 1);
-            if (item < 0)
-                return -1;
-            size += item;
-        }
-        return size;
-    }
+    if (PyTuple_CheckExact(value) || PyList_CheckExact(value))
+        return measure_array(PySequence_Fast_ITEMS(value),
+                             PySequence_Fast_GET_SIZE(value), depth + 1);
     if (PyDict_CheckExact(value)) {
         length = PyDict_GET_SIZE(value);
         if (length > UINT32_MAX)
@@ -174,6 +181,17 @@ put_int(char *out, PyObject *value)
     }
 }
 
+static char *put(char *out, PyObject *value);
+
+static char *
+put_array(char *out, PyObject *const *items, Py_ssize_t count)
+{
+    out = put_head(out, count, 0x90, 16, 0xdc, false);
+    for (Py_ssize_t i = 0; i < count; i++)
+        out = put(out, items[i]);
+    return out;
+}
+
 /* Writes what measure() has measured; returns the end. */
 static char *
 put(char *out, PyObject *value)
@@ -217,24 +235,40 @@ put(char *out, PyObject *value)
         }
         return out;
     }
-    length = PySequence_Fast_GET_SIZE(value);
-    out = put_head(out, length, 0x90, 16, 0xdc, false);
-    for (Py_ssize_t i = 0; i < length; i++)
-        out = put(out, PySequence_Fast_GET_ITEM(value, i));
-    return out;
+    return put_array(out, PySequence_Fast_ITEMS(value),
+                     PySequence_Fast_GET_SIZE(value));
+}
+
+/* New bytes; NULL without an exception. */
+static PyObject *
+bytes_of(Py_ssize_t size)
+{
+    PyObject *packed = size < 0 ? NULL : PyBytes_FromStringAndSize(NULL, size);
+    if (size >= 0 && packed == NULL)
+        PyErr_Clear();
+    return packed;
+}
+
+PyObject *
+azs_msgpack_pack_array(PyObject *const *items, Py_ssize_t count)
+{
+    Py_ssize_t size = measure_array(items, count, 1);
+    PyObject *packed = bytes_of(size);
+    if (packed == NULL)
+        return NULL;
+    char *end = put_array(PyBytes_AS_STRING(packed), items, count);
+    assert(end == PyBytes_AS_STRING(packed) + size);
+    (void)end;
+    return packed;
 }
 
 PyObject *
 azs_msgpack_pack(PyObject *value)
 {
     Py_ssize_t size = measure(value, 0);
-    if (size < 0)
+    PyObject *packed = bytes_of(size);
+    if (packed == NULL)
         return NULL;
-    PyObject *packed = PyBytes_FromStringAndSize(NULL, size);
-    if (packed == NULL) {
-        PyErr_Clear();
-        return NULL;
-    }
     /* No Python code has run since: allocating bytes starts no collection. */
     char *end = put(PyBytes_AS_STRING(packed), value);
     assert(end == PyBytes_AS_STRING(packed) + size);

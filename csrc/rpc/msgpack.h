@@ -13,6 +13,9 @@
  * exception for anything else, and where memory is short. */
 PyObject *azs_msgpack_pack(PyObject *value);
 
+/* The same for a tuple of `items`, which the caller keeps. */
+PyObject *azs_msgpack_pack_array(PyObject *const *items, Py_ssize_t count);
+
 /* The value in the `size` bytes of `data`, which may not change: new reference. Runs
  * no Python code but what a collection of garbage does.
  * NULL without an exception where the data has anything else, long arrays, odd

@@ -5,6 +5,7 @@
 #include <structmember.h>
 
 #include "py/type.h"
+#include "rpc/codec.h"
 
 /* All but `st` are set by the Python class, and may be anything or NULL. */
 typedef struct {
@@ -54,11 +55,6 @@ call_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf,
     PyObject *bname = name_of(self);
     if (bname == NULL)
         return NULL;
-    positional = PyTuple_New(nargs);
-    if (positional == NULL)
-        goto done;
-    for (Py_ssize_t i = 0; i < nargs; i++)
-        PyTuple_SET_ITEM(positional, i, Py_NewRef(args[i]));
     if (self->proto == NULL || self->option == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "__init__() was not called");
         goto done;
@@ -68,9 +64,11 @@ call_vectorcall(PyObject *callable, PyObject *const *args, size_t nargsf,
     if (azs_likely(kwnames == NULL &&
                    _PyType_Lookup(Py_TYPE(proto), self->st->str_send) ==
                        self->st->rpc_client_send)) {
-        result = azs_rpc_client_send(proto, bname, positional, NULL, option);
+        result = azs_rpc_client_send(proto, bname, args, nargs, option);
     } else {
-        kwargs = dict_of(kwnames, args + nargs);
+        positional = azs_rpc_tuple(args, nargs);
+        if (positional != NULL)
+            kwargs = dict_of(kwnames, args + nargs);
         PyObject *stack[] = {proto, bname, positional, kwargs, option};
         if (kwargs != NULL)
             result = PyObject_VectorcallMethod(self->st->str_send, stack, 5, NULL);

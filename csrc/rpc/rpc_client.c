@@ -54,21 +54,10 @@ write_request(RpcClientObject *self, PyObject *write, uint32_t req_id, PyObject 
     PyObject *header = azs_rpc_request_header(self->from, req_id);
     if (header == NULL)
         return -1;
-    PyObject *frames = PyList_New(4);
-    if (frames == NULL) {
-        Py_DECREF(header);
-        return -1;
-    }
-    PyList_SET_ITEM(frames, 0, header);
-    PyList_SET_ITEM(frames, 1, Py_NewRef(bname));
-    PyList_SET_ITEM(frames, 2, Py_NewRef(bargs));
-    PyList_SET_ITEM(frames, 3, Py_NewRef(bkwargs));
-    PyObject *res = PyObject_CallOneArg(write, frames);
-    Py_DECREF(frames);
-    if (res == NULL)
-        return -1;
-    Py_DECREF(res);
-    return 0;
+    PyObject *frames[] = {header, bname, bargs, bkwargs};
+    int err = azs_rpc_write(self->st, write, frames, AZS_ARRAY_LEN(frames));
+    Py_DECREF(header);
+    return err;
 }
 
 /* Forgets a call that could not be sent; keeps the exception. */
@@ -123,30 +112,33 @@ fail:
 }
 
 static PyObject *
-send_slowly(RpcClientObject *self, PyObject *bname, PyObject *args, PyObject *kwargs,
-            PyObject *option)
+send_slowly(RpcClientObject *self, PyObject *bname, PyObject *const *args,
+            Py_ssize_t nargs, PyObject *kwargs, PyObject *option)
 {
     PyObject *given = kwargs == NULL ? PyDict_New() : Py_NewRef(kwargs);
-    if (given == NULL)
-        return NULL;
-    PyObject *stack[] = {(PyObject *)self, bname, args, given, option};
-    PyObject *call = PyObject_VectorcallMethod(self->st->str__send, stack, 5, NULL);
-    Py_DECREF(given);
+    PyObject *tuple = given == NULL ? NULL : azs_rpc_tuple(args, nargs);
+    PyObject *call = NULL;
+    if (tuple != NULL) {
+        PyObject *stack[] = {(PyObject *)self, bname, tuple, given, option};
+        call = PyObject_VectorcallMethod(self->st->str__send, stack, 5, NULL);
+        Py_DECREF(tuple);
+    }
+    Py_XDECREF(given);
     return call;
 }
 
-/* The future of the answer. `args` is a tuple, `kwargs` a dict or NULL, the rest
- * anything. */
+/* The future of the answer. `kwargs` is a dict or NULL, the rest anything. All is kept
+ * by the caller. */
 static PyObject *
-client_send_call(RpcClientObject *self, PyObject *bname, PyObject *args,
-                 PyObject *kwargs, PyObject *option)
+client_send_call(RpcClientObject *self, PyObject *bname, PyObject *const *args,
+                 Py_ssize_t nargs, PyObject *kwargs, PyObject *option)
 {
     if (azs_loop_check_object_thread(self->st, self->loop) < 0)
         return NULL;
     if (azs_unlikely(self->write == NULL || self->write == Py_None ||
                      self->calls == NULL || !PyDict_CheckExact(self->calls) ||
                      self->max_pending != Py_None || !PyBytes_CheckExact(bname)))
-        return send_slowly(self, bname, args, kwargs, option);
+        return send_slowly(self, bname, args, nargs, kwargs, option);
     /* What sweeping, packing or writing runs may close the client and change every
      * field. */
     PyObject *calls = Py_NewRef(self->calls), *write = Py_NewRef(self->write);
@@ -158,7 +150,7 @@ client_send_call(RpcClientObject *self, PyObject *bname, PyObject *args,
             goto done;
         Py_DECREF(res);
     }
-    bargs = azs_rpc_pack(self->st, self->packer, args);
+    bargs = azs_rpc_pack_args(self->st, self->packer, args, nargs);
     if (bargs == NULL)
         goto done;
     if (azs_likely(kwargs == NULL || PyDict_GET_SIZE(kwargs) == 0))
@@ -177,10 +169,11 @@ done:
 }
 
 PyObject *
-azs_rpc_client_send(PyObject *client, PyObject *bname, PyObject *args, PyObject *kwargs,
-                    PyObject *option)
+azs_rpc_client_send(PyObject *client, PyObject *bname, PyObject *const *args,
+                    Py_ssize_t nargs, PyObject *option)
 {
-    return client_send_call((RpcClientObject *)client, bname, args, kwargs, option);
+    return client_send_call((RpcClientObject *)client, bname, args, nargs, NULL,
+                            option);
 }
 
 PyDoc_STRVAR(send_doc,
@@ -195,7 +188,8 @@ RpcClient_send(RpcClientObject *self, PyObject *const *args, Py_ssize_t nargs)
                                          "timeout");
         return NULL;
     }
-    return client_send_call(self, args[0], args[1], args[2], args[3]);
+    return client_send_call(self, args[0], ((PyTupleObject *)args[1])->ob_item,
+                            PyTuple_GET_SIZE(args[1]), args[2], args[3]);
 }
 
 /* ---- answers ---- */

@@ -546,6 +546,37 @@ write_to_lost(ZmqTransportObject *self)
     return 0;
 }
 
+/* As write_parts(), if there is a connection. 0, or -1 with an exception. */
+static int
+write_if_open(ZmqTransportObject *self, PyObject *const *parts, Py_ssize_t nparts,
+              PyObject *owned)
+{
+    if (azs_unlikely(self->fork_generation != azs_fork_generation)) {
+        PyErr_SetString(PyExc_RuntimeError,
+                        "the transport belongs to the parent process: "
+                        "a forked child must create its own");
+        return -1;
+    }
+    if (azs_unlikely(self->conn_lost > 0 || self->loop == NULL))
+        return write_to_lost(self);
+    /* What runs Python code is over: a list's items stay until they are sent. */
+    int result = 0;
+    int usable = azs_zmq_transport_usable(self);
+    if (azs_likely(usable > 0))
+        result = write_parts(self, parts, nparts, owned);
+    else if (usable < 0 || fail_closed(self, WRITE_ERROR) == FAILED)
+        result = -1;
+    self->socket.engine->collect(&self->socket);
+    return result;
+}
+
+int
+azs_zmq_transport_write_frames(ZmqTransportObject *self, PyObject *const *frames,
+                               Py_ssize_t nframes)
+{
+    return write_if_open(self, frames, nframes, NULL);
+}
+
 int
 azs_zmq_transport_write(ZmqTransportObject *self, PyObject *data)
 {
@@ -579,24 +610,7 @@ azs_zmq_transport_write(ZmqTransportObject *self, PyObject *data)
         parts = tuple_items(owned);
         nparts = PyTuple_GET_SIZE(owned);
     }
-    if (azs_unlikely(self->fork_generation != azs_fork_generation)) {
-        PyErr_SetString(PyExc_RuntimeError,
-                        "the transport belongs to the parent process: "
-                        "a forked child must create its own");
-        result = -1;
-        goto done;
-    }
-    if (azs_unlikely(self->conn_lost > 0 || self->loop == NULL)) {
-        result = write_to_lost(self);
-        goto done;
-    }
-    /* What runs Python code is over: a list's items stay until they are sent. */
-    int usable = azs_zmq_transport_usable(self);
-    if (azs_likely(usable > 0))
-        result = write_parts(self, parts, nparts, owned);
-    else if (usable < 0 || fail_closed(self, WRITE_ERROR) == FAILED)
-        result = -1;
-    self->socket.engine->collect(&self->socket);
+    result = write_if_open(self, parts, nparts, owned);
 done:
     Py_XDECREF(owned);
     return result;

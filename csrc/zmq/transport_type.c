@@ -22,6 +22,18 @@ ZmqTransport_write(ZmqTransportObject *self, PyObject *data)
     return NONE_OR_NULL(azs_zmq_transport_write(self, data));
 }
 
+int
+azs_zmq_write_by(PyObject *write, PyObject *const *frames, Py_ssize_t nframes)
+{
+    if (!PyCFunction_CheckExact(write) ||
+        PyCFunction_GET_FUNCTION(write) != (PyCFunction)ZmqTransport_write)
+        return 0;
+    ZmqTransportObject *self = (ZmqTransportObject *)PyCFunction_GET_SELF(write);
+    if (azs_zmq_transport_check_thread(self) < 0)
+        return -1;
+    return azs_zmq_transport_write_frames(self, frames, nframes) < 0 ? -1 : 1;
+}
+
 PyDoc_STRVAR(close_doc, "close($self, /)\n--\n\n"
                         "Close once the buffer is empty: see ZmqTransport.close.");
 

@@ -29,6 +29,7 @@ azs_zmq_init(PyObject *mod, azs_state *st)
         return -1;
     }
     azs_state_at_end(st, zmq_free);
+    st->zmq_write = azs_zmq_write_by;
     st->zmq->release = azs_zmq_release_new();
     if (st->zmq->release == NULL)
         return -1;

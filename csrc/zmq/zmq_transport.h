@@ -114,6 +114,13 @@ int azs_zmq_transport_turn(ZmqTransportObject *self);
 /* write(): 0, or -1 with an exception. */
 int azs_zmq_transport_write(ZmqTransportObject *self, PyObject *data);
 
+/* write() of at least one bytes object, which the caller keeps. */
+int azs_zmq_transport_write_frames(ZmqTransportObject *self, PyObject *const *frames,
+                                   Py_ssize_t nframes);
+
+/* For azs_state.zmq_write. */
+int azs_zmq_write_by(PyObject *write, PyObject *const *frames, Py_ssize_t nframes);
+
 /* Drops the queue; finalizers may run. */
 void azs_zmq_transport_clear_queue(ZmqTransportObject *self);
 
