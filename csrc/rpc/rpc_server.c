@@ -2,6 +2,7 @@
  * is _ServerProtocol's, in rpc/_server.py. */
 #include "rpc/rpc.h"
 
+#include <string.h>
 #include <structmember.h>
 
 #include "py/containers.h"
@@ -13,11 +14,15 @@
 /* Names known to have a function; a program has few. */
 enum { MAX_KNOWN = 1024 };
 
+/* Frames before the header: the client's id, and one of each proxy on the way. */
+enum { MAX_ROUTE = 8 };
+
 /* All but `st` and `known` are set by the Python class, and may be anything. */
 typedef struct {
     PyObject_HEAD
     azs_state *st;     /* held */
     PyObject *known;   /* owned: dict {bytes name: a tuple as below} */
+    PyObject *latest;  /* owned: what was found last in it; NULL before */
     PyObject *handler; /* owned */
     PyObject *packer;  /* owned: a _Packer */
     PyObject *write;   /* owned: the transport's, None while there is none */
@@ -33,6 +38,7 @@ typedef struct {
  * what its CallSpec says. It holds while the look-up gives a function (or a method)
  * with the same `holder`, whose __rpc__ is the same object. */
 enum {
+    KNOWN_BNAME,  /* the key */
     KNOWN_NAME,   /* str, interned */
     KNOWN_HOLDER, /* the function itself */
     KNOWN_METHOD, /* bool: the look-up gives a method of it */
@@ -44,9 +50,10 @@ enum {
     KNOWN_SIZE,
 };
 
-/* One request. All owned; NULL until they are known. */
+/* One request. Objects are owned, and NULL until they are known. */
 typedef struct {
-    PyObject *route; /* list of the frames before the header */
+    PyObject *const *route; /* borrowed from the caller: the frames before the header */
+    Py_ssize_t nroute;
     PyObject *name;
     PyObject *args;
     PyObject *kwargs; /* NULL for none */
@@ -60,7 +67,6 @@ typedef struct {
 static void
 request_clear(request *req)
 {
-    Py_CLEAR(req->route);
     Py_CLEAR(req->name);
     Py_CLEAR(req->args);
     Py_CLEAR(req->kwargs);
@@ -124,9 +130,20 @@ handler_is_known(RpcServerObject *self, PyObject *known, PyObject *func)
     if (holder != PyTuple_GET_ITEM(known, KNOWN_HOLDER) ||
         (holder != func) != (PyTuple_GET_ITEM(known, KNOWN_METHOD) == Py_True))
         return 0;
-    PyObject *cache = PyObject_GetAttr(holder, self->st->str___rpc__);
+    PyObject *cache = NULL;
+#ifdef Py_GIL_DISABLED
+    cache = PyObject_GetAttr(holder, self->st->str___rpc__);
+#else
+    /* It is a function: see remember(). Its attributes are in its dict. */
+    PyObject *dict = ((PyFunctionObject *)holder)->func_dict;
+    if (dict == NULL)
+        return 0;
+    Py_INCREF(dict); /* a key may compare in Python */
+    (void)azs_dict_get(dict, self->st->str___rpc__, &cache);
+    Py_DECREF(dict);
+#endif
     if (cache == NULL)
-        return forgive();
+        return PyErr_Occurred() ? forgive() : 0;
     int same = cache == PyTuple_GET_ITEM(known, KNOWN_CACHE);
     Py_DECREF(cache);
     return same;
@@ -146,6 +163,7 @@ remember(RpcServerObject *self, PyObject *bname, const request *req)
     int result = -1;
     PyObject *name = Py_NewRef(req->name);
     PyUnicode_InternInPlace(&name);
+    parts[KNOWN_BNAME] = Py_NewRef(bname);
     parts[KNOWN_NAME] = name;
     parts[KNOWN_HOLDER] = Py_NewRef(holder);
     parts[KNOWN_METHOD] = Py_NewRef(holder != req->func ? Py_True : Py_False);
@@ -171,6 +189,7 @@ remember(RpcServerObject *self, PyObject *bname, const request *req)
         PyTuple_SET_ITEM(known, i, parts[i]);
         parts[i] = NULL;
     }
+    Py_CLEAR(self->latest); /* it may be of the same name */
     if (PyDict_GET_SIZE(self->known) >= MAX_KNOWN)
         PyDict_Clear(self->known);
     result = PyDict_SetItem(self->known, bname, known);
@@ -272,14 +291,16 @@ static PyObject *
 hand_on(RpcServerObject *self, PyObject *method, PyObject *first, request *req)
 {
     PyObject *kwargs = req->kwargs == NULL ? PyDict_New() : Py_NewRef(req->kwargs);
+    PyObject *route = azs_rpc_list(req->route, req->nroute);
     PyObject *req_id = PyLong_FromUnsignedLong(req->req_id);
     PyObject *res = NULL;
-    if (kwargs != NULL && req_id != NULL) {
-        PyObject *args[] = {(PyObject *)self, first,      req->spec, req->args,
-                            kwargs,           req->route, req_id,    req->name};
+    if (kwargs != NULL && route != NULL && req_id != NULL) {
+        PyObject *args[] = {(PyObject *)self, first, req->spec, req->args,
+                            kwargs,           route, req_id,    req->name};
         res = PyObject_VectorcallMethod(method, args, 8, NULL);
     }
     Py_XDECREF(kwargs);
+    Py_XDECREF(route);
     Py_XDECREF(req_id);
     return res;
 }
@@ -331,13 +352,15 @@ fail(RpcServerObject *self, request *req)
         return NULL;
     PyObject *exc = azs_exc_take(), *res = NULL;
     PyObject *kwargs = req->kwargs == NULL ? PyDict_New() : Py_NewRef(req->kwargs);
+    PyObject *route = azs_rpc_list(req->route, req->nroute);
     PyObject *req_id = PyLong_FromUnsignedLong(req->req_id);
-    if (kwargs != NULL && req_id != NULL) {
-        PyObject *args[] = {(PyObject *)self, exc,        req->name, req->args,
-                            kwargs,           req->route, req_id};
+    if (kwargs != NULL && route != NULL && req_id != NULL) {
+        PyObject *args[] = {(PyObject *)self, exc,   req->name, req->args,
+                            kwargs,           route, req_id};
         res = PyObject_VectorcallMethod(self->st->str__failed, args, 7, NULL);
     }
     Py_XDECREF(kwargs);
+    Py_XDECREF(route);
     Py_XDECREF(req_id);
     Py_DECREF(exc);
     return res;
@@ -351,27 +374,27 @@ reply(RpcServerObject *self, request *req, PyObject *packed)
     PyObject *header = azs_rpc_reply_header(self->from, req->req_id, false);
     if (header == NULL)
         return NULL;
-    int err = PyList_Append(req->route, header);
-    Py_DECREF(header);
-    if (err < 0 || PyList_Append(req->route, packed) < 0)
-        return NULL;
+    PyObject *frames[MAX_ROUTE + 2];
+    Py_ssize_t n = 0;
+    for (; n < req->nroute; n++)
+        frames[n] = req->route[n];
+    frames[n++] = header;
+    frames[n++] = packed;
     PyObject *write = Py_NewRef(self->write);
-    PyObject *res = PyObject_CallOneArg(write, req->route);
+    int err = azs_rpc_write(self->st, write, frames, n);
     Py_DECREF(write);
-    return res;
+    Py_DECREF(header);
+    return err < 0 ? NULL : Py_NewRef(Py_None);
 }
 
 /* Reads the frames, which the caller keeps, into `req`: 1; 0 where they are not
  * everyday; or -1 with an exception. */
 static int
-read_request(RpcServerObject *self, PyObject *data, PyObject *const *frames,
-             PyObject *known, request *req)
+read_request(RpcServerObject *self, PyObject *const *frames, PyObject *known,
+             request *req)
 {
     PyObject *bname = frames[1], *bargs = frames[2], *bkwargs = frames[3];
     req->req_id = azs_rpc_header_id(frames[0]);
-    req->route = PyList_GetSlice(data, 0, PyList_GET_SIZE(data) - 4);
-    if (req->route == NULL)
-        return -1;
     if (azs_likely(known != NULL))
         req->name = Py_NewRef(PyTuple_GET_ITEM(known, KNOWN_NAME));
     else
@@ -390,14 +413,43 @@ read_request(RpcServerObject *self, PyObject *data, PyObject *const *frames,
     return 1;
 }
 
-static PyObject *
-server_serve(RpcServerObject *self, PyObject *data, PyObject *const *frames)
+static inline bool
+bytes_equal(PyObject *a, PyObject *b)
 {
-    request req = {NULL};
+    Py_ssize_t size = PyBytes_GET_SIZE(a);
+    return size == PyBytes_GET_SIZE(b) &&
+           memcmp(PyBytes_AS_STRING(a), PyBytes_AS_STRING(b), (size_t)size) == 0;
+}
+
+/* What is known of a name, or NULL in *known: 0, or -1 with an exception. The dict has
+ * to hash the new bytes, so what was called last is looked at first. */
+static int
+find_known(RpcServerObject *self, PyObject *bname, PyObject **known)
+{
+    *known = NULL;
+    if (azs_likely(self->latest != NULL &&
+                   bytes_equal(PyTuple_GET_ITEM(self->latest, KNOWN_BNAME), bname))) {
+        *known = Py_NewRef(self->latest);
+        return 0;
+    }
+    if (self->known == NULL || azs_dict_get(self->known, bname, known) < 0)
+        return self->known == NULL ? 0 : -1;
+    if (*known != NULL)
+        Py_XSETREF(self->latest, Py_NewRef(*known));
+    return 0;
+}
+
+/* `frames` has `nroute` and four more, which the caller keeps. */
+static PyObject *
+server_serve(RpcServerObject *self, PyObject *data, PyObject *const *frames,
+             Py_ssize_t nroute)
+{
+    request req = {.route = frames, .nroute = nroute};
     PyObject *res = NULL, *known = NULL;
-    if (self->known != NULL && azs_dict_get(self->known, frames[1], &known) < 0)
+    frames += nroute;
+    if (find_known(self, frames[1], &known) < 0)
         return NULL;
-    int everyday = read_request(self, data, frames, known, &req);
+    int everyday = read_request(self, frames, known, &req);
     if (azs_unlikely(everyday <= 0)) {
         request_clear(&req);
         Py_XDECREF(known);
@@ -428,21 +480,23 @@ RpcServer_msg_received(RpcServerObject *self, PyObject *data)
     if (azs_loop_check_object_thread(self->st, self->loop) < 0)
         return NULL;
     Py_ssize_t count = PyList_CheckExact(data) ? PyList_GET_SIZE(data) : 0;
-    if (azs_unlikely(count < 4 || self->refusing || self->unstarted > 0))
+    if (azs_unlikely(count < 4 || count > MAX_ROUTE + 4 || self->refusing ||
+                     self->unstarted > 0))
         return receive_slowly(self, data);
     /* Kept: the list is everybody's. */
-    PyObject *frames[4];
+    PyObject *frames[MAX_ROUTE + 4];
     bool everyday = true;
-    for (int i = 0; i < 4; i++) {
-        frames[i] = Py_NewRef(PyList_GET_ITEM(data, count - 4 + i));
+    for (Py_ssize_t i = 0; i < count; i++) {
+        frames[i] = Py_NewRef(PyList_GET_ITEM(data, i));
         everyday = everyday && PyBytes_CheckExact(frames[i]);
     }
     PyObject *res;
-    if (azs_likely(everyday && azs_rpc_is_header(frames[0], AZS_REQUEST_HEADER_SIZE)))
-        res = server_serve(self, data, frames);
+    if (azs_likely(everyday &&
+                   azs_rpc_is_header(frames[count - 4], AZS_REQUEST_HEADER_SIZE)))
+        res = server_serve(self, data, frames, count - 4);
     else
         res = receive_slowly(self, data);
-    for (int i = 0; i < 4; i++)
+    for (Py_ssize_t i = 0; i < count; i++)
         Py_DECREF(frames[i]);
     return res;
 }
@@ -471,6 +525,7 @@ server_traverse(RpcServerObject *self, visitproc visit, void *arg)
 {
     Py_VISIT(Py_TYPE(self));
     Py_VISIT(self->known);
+    Py_VISIT(self->latest);
     Py_VISIT(self->handler);
     Py_VISIT(self->packer);
     Py_VISIT(self->loop);
@@ -483,6 +538,7 @@ static int
 server_clear(RpcServerObject *self)
 {
     Py_CLEAR(self->known);
+    Py_CLEAR(self->latest);
     Py_CLEAR(self->handler);
     Py_CLEAR(self->packer);
     Py_CLEAR(self->loop);

@@ -356,6 +356,34 @@ def test_known_names_are_bounded(wire):
     assert serve_value(end, b"f0") == (False, 1)
 
 
+def test_names_in_turn_and_one_that_gets_another_function(wire):
+    handler = {f"f{i}": rpc.method(lambda i=i: i) for i in range(2)}
+    end = wire(handler)
+    for i in (0, 1, 0, 1, 1):
+        assert serve_value(end, b"f%d" % i) == (False, i)
+    handler["f1"] = rpc.method(lambda: "new")
+    for value in ("new", "new"):
+        assert serve_value(end, b"f1") == (False, value)
+    assert serve_value(end, b"f0") == (False, 0)
+    del handler["f0"].__rpc__
+    assert serve_value(end, b"f0")[0]
+    del handler["f1"]
+    assert serve_value(end, b"f1")[0]
+
+
+@pytest.mark.parametrize("length", [0, 1, 8, 9, 30])
+def test_routes_of_any_length(wire, length):
+    @rpc.method
+    def fail():
+        raise ValueError
+
+    end = wire({"func": rpc.method(lambda: 1), "fail": fail})
+    route = [b"hop%d" % i for i in range(length)]
+    for name, is_error in ((b"func", False), (b"fail", True), (b"func", False)):
+        *hops, header, _ = end.serve(name, b"\x90", route=route)
+        assert hops == route and REPLY.unpack(header)[4] is is_error
+
+
 # -- Odd messages --
 
 
@@ -366,6 +394,7 @@ def test_frames_of_another_type(wire, rpc_log):
         (b"id", header, b"func", b"\x90", b"\x80"),
         [b"id", bytearray(header), b"func", b"\x90", b"\x80"],
         [b"id", header, memoryview(b"func"), bytearray(b"\x90"), bytearray(b"\x80")],
+        [bytearray(b"id"), header, b"func", b"\x90", b"\x80"],
     ):
         end.server.msg_received(data)
         frames = end.replied.written.pop()
