@@ -30,7 +30,7 @@ WARM_UP = 20
 """Round trips before a row's first measured run in a process: imports, caches
 and lazily opened descriptors then count neither as time nor as leaks."""
 
-GRACE_SECONDS = 2.0
+GRACE_SECONDS = 20.0
 """How long a thread may take to end after it was joined by its owner."""
 
 
