@@ -31,4 +31,17 @@ azs_list_get(PyObject *list, Py_ssize_t i)
 #endif
 }
 
+/* May another thread change the list at any moment? Then what it has is not to be
+ * borrowed: PyList_AsTuple() holds it. */
+static inline bool
+azs_list_may_change(PyObject *list)
+{
+#ifdef Py_GIL_DISABLED
+    return !azs_has_one_reference(list);
+#else
+    (void)list;
+    return false;
+#endif
+}
+
 #endif

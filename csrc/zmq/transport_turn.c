@@ -2,6 +2,7 @@
  * protocol. */
 #include "zmq/zmq_transport.h"
 
+#include "py/containers.h"
 #include "py/errors.h"
 #include "zmq/monitor.h"
 
@@ -583,7 +584,7 @@ azs_zmq_transport_write(ZmqTransportObject *self, PyObject *data)
     PyObject *owned = NULL;
     PyObject *const *parts;
     Py_ssize_t nparts;
-    if (azs_likely(PyList_CheckExact(data))) {
+    if (azs_likely(PyList_CheckExact(data) && !azs_list_may_change(data))) {
         parts = ((PyListObject *)data)->ob_item;
         nparts = PyList_GET_SIZE(data);
     } else if (PyTuple_CheckExact(data)) {

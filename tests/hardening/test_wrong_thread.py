@@ -190,6 +190,37 @@ def test_zmq_transports_that_end_meanwhile(loop):
         loop.run_until_complete(main(engine))
 
 
+def test_lists_that_other_threads_change(loop):
+    """A message has the frames of one moment, all of them."""
+    frames = [b"1"]
+
+    def change():
+        for count in range(1, 100, 3):
+            frames[:] = [b"%d" % count for _ in range(count)]
+
+    async def talk(send, receive):
+        for _ in range(20):
+            send(frames)
+        for _ in range(20):
+            message = await receive()
+            assert message == message[:1] * int(message[0])
+
+    async def main(engine):
+        a, b = await stream_pair(engine)
+        await misused(functools.partial(talk, b.write, a.read), [], [change] * 2)
+        a.close()
+        b.close()
+
+    async def main_of_asyncio():
+        with asyncio_pair() as (a, b):
+            calls = b.send_multipart, a.recv_multipart
+            await misused(functools.partial(talk, *calls), [], [change] * 2)
+
+    for engine in engines(loop):
+        loop.run_until_complete(main(engine))
+    loop.run_until_complete(main_of_asyncio())
+
+
 @contextlib.contextmanager
 def asyncio_pair():
     """Two DEALERs of zmq_asyncio, the address of the first, and their context."""

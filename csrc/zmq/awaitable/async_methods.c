@@ -3,6 +3,7 @@
 #include "zmq/awaitable/operation.h"
 
 #include "py/args.h"
+#include "py/containers.h"
 #include "py/errors.h"
 #include "py/type.h"
 
@@ -332,7 +333,7 @@ send(PyObject *self, PyTypeObject *cls, const char *name, PyObject *const *args,
 {
     const char *const names[] = {multipart ? "msg_parts" : "data", "flags", "copy",
                                  "track"};
-    PyObject *given[4] = {NULL}, *more = NULL, *res = NULL;
+    PyObject *given[4] = {NULL}, *more = NULL, *held = NULL, *res = NULL;
     if (azs_likely(nargs == 1 && kwnames == NULL))
         given[0] = args[0];
     else if (parse_send(name, args, nargs, kwnames, names, given, &more) < 0)
@@ -344,6 +345,13 @@ send(PyObject *self, PyTypeObject *cls, const char *name, PyObject *const *args,
     int plain = more != NULL ? 0 : is_plain(&opts);
     if (plain < 0)
         goto done;
+    if (azs_unlikely(multipart && PyList_CheckExact(given[0]) &&
+                     azs_list_may_change(given[0]))) {
+        held = PyList_AsTuple(given[0]);
+        if (held == NULL)
+            goto done;
+        given[0] = held;
+    }
     PyObject *const *parts;
     Py_ssize_t nparts = plain ? frames_of(&given[0], multipart, &parts) : 0;
     if (azs_likely(nparts > 0))
@@ -351,6 +359,7 @@ send(PyObject *self, PyTypeObject *cls, const char *name, PyObject *const *args,
     else
         res = send_call(self, io, name, given[0], &opts, more);
 done:
+    Py_XDECREF(held);
     Py_XDECREF(more);
     Py_XDECREF(io);
     return res;
