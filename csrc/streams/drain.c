@@ -32,6 +32,8 @@ static PyObject *
 Protocol__drain_helper(StreamObject *self, PyObject *Py_UNUSED(ignored))
 {
     azs_state *st = self->base.st;
+    if (azs_loop_check_thread(self->base.loop) < 0)
+        return NULL;
     if (self->sink == NULL || self->base.protocol == NULL) {
         PyErr_SetString(PyExc_ConnectionResetError, "Connection lost");
         return NULL;
@@ -79,6 +81,8 @@ static PyObject *
 Writer_drain(StreamObject *self, PyObject *Py_UNUSED(ignored))
 {
     azs_state *st = self->base.st;
+    if (azs_loop_check_thread(self->base.loop) < 0)
+        return NULL;
     int drained = is_drained(self);
     if (azs_likely(drained > 0))
         return Py_NewRef(st->ready_awaitable);

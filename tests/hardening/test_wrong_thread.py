@@ -459,3 +459,41 @@ def test_coroutines_that_wait(loop, pair):
         await writer.wait_closed()
 
     loop.run_until_complete(main())
+
+
+@pytest.mark.loops("speedups")
+def test_drain(loop):
+    """Of a server's writer and of a client's, which end in between."""
+
+    async def main():
+        accepted = []
+
+        async def serve(reader, writer):
+            accepted.append(writer)
+            writer.write(await reader.read(1))
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        current = []
+
+        async def come_and_go():
+            reader, writer = await asyncio.open_connection(
+                *server.sockets[0].getsockname()
+            )
+            writer.write(b"x")
+            assert await reader.read() == b"x"
+            current[:] = [accepted.pop(), writer]
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+
+        def ask():  # one that is closing yields before it looks
+            with contextlib.suppress(RuntimeError, ConnectionError):
+                step(current[1].drain)()
+
+        await come_and_go()
+        await misused(come_and_go, [lambda: current[0].drain()] * 20, [ask] * 20)
+        server.close()
+        await server.wait_closed()
+
+    loop.run_until_complete(main())
