@@ -67,10 +67,10 @@ class _Worker(Generic[_T]):
                 self._task = None
 
     def stop(self) -> None:
-        """Cancel its coroutine, from any thread; harmless where it has ended."""
+        """Cancel its coroutine, once, from any thread; harmless where it has ended."""
         with self._lock:
-            self._stopped = True
-            if self._task is not None:
+            was_stopped, self._stopped = self._stopped, True
+            if self._task is not None and not was_stopped:
                 loop = self._task.get_loop()
                 loop.call_soon_threadsafe(self._task.cancel)
 
@@ -89,7 +89,8 @@ def run_workers(
     signal's handler in the calling thread (Ctrl-C), the others are cancelled one after
     the other, the first first, each when the one before has ended and its loop is
     closed. Then :exc:`BaseExceptionGroup` of what workers raised is raised, or what the
-    handler did.
+    handler did. What a handler raises meanwhile (Ctrl-C again) has the rest cancelled
+    at once, and is raised without a wait for their ends.
 
     Listeners with ``reuse_port=True`` have the kernel share connections out among the
     workers: see :ref:`threads`. ``debug`` and ``loop_factory`` are those of
@@ -117,11 +118,16 @@ def run_workers(
             if ended.get().error is not None:
                 break
     finally:
-        for worker in workers:
-            worker.stop()
-            # Ctrl-C may have come while it was started: then it ends by itself.
-            with contextlib.suppress(RuntimeError):
-                worker.thread.join()
+        try:
+            for worker in workers:
+                worker.stop()
+                # Ctrl-C may have come while it was started: then it ends by itself.
+                with contextlib.suppress(RuntimeError):
+                    worker.thread.join()
+        except BaseException:  # Ctrl-C again, where one takes its time
+            for worker in workers:
+                worker.stop()
+            raise
     errors = [worker.error for worker in workers if worker.error is not None]
     if errors:
         raise BaseExceptionGroup("workers have failed", errors)

@@ -110,6 +110,32 @@ def test_interrupted(run):
     assert ended == [0, 1]
 
 
+def test_interrupted_while_they_stop(run):
+    """Those behind one that takes its time are stopped at once."""
+    started = threading.Barrier(3, timeout=20)
+    stopped = threading.Event()
+
+    async def work(i):
+        try:
+            await asyncio.to_thread(started.wait)
+            if i == 2:
+                raise ZeroDivisionError
+            await asyncio.sleep(60)
+        finally:
+            if i == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+                assert await asyncio.to_thread(stopped.wait, 20)
+            elif i == 1:
+                stopped.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        run(work, 3)
+    for thread in threading.enumerate():
+        if thread.name.startswith("aiozmq-worker-"):
+            thread.join(20)
+            assert not thread.is_alive()
+
+
 def test_a_factory_that_fails(run):
     def factory(i):
         raise LookupError(i)
