@@ -262,6 +262,24 @@ def test_an_iterator_of_an_await(loop):
     loop.run_until_complete(main())
 
 
+def test_an_iterator_whose_message_has_come(loop):
+    """The operation has it still."""
+
+    async def main():
+        with asyncio_pair() as (a, b):
+            future = a.recv()
+            waits = [future.__await__()]
+            next(waits[0])
+            await b.send(b"1")
+            while not future.done():
+                await asyncio.sleep(0)
+            await asyncio.to_thread(waits.clear)
+            await asyncio.sleep(0)
+            assert await asyncio.wait_for(future, 60) == b"1"
+
+    loop.run_until_complete(main())
+
+
 def test_a_message_that_nobody_took(loop):
     """It goes back, and who waits for one gets it."""
 

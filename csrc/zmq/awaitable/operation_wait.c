@@ -405,12 +405,23 @@ wait_clear(OperationWait *self)
     return 0;
 }
 
-/* Dropped before its end. */
+static PyObject *
+wait_forget(OperationWait *self, PyObject *Py_UNUSED(ignored))
+{
+    (void)wait_clear(self);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef forget_method = {"_forget", (PyCFunction)wait_forget, METH_NOARGS,
+                                    NULL};
+
+/* Dropped before its end. That is no close(): a message that has come is the
+ * operation's still. */
 static void
 wait_finalize(OperationWait *self)
 {
     if (self->future != NULL)
-        (void)azs_operation_hand_on(self->op, (PyObject *)self, &close_method);
+        (void)azs_operation_hand_on(self->op, (PyObject *)self, &forget_method);
 }
 
 static void
