@@ -223,7 +223,8 @@ UNWATCH_METHOD(_remove_writer, false, true)
 
 PyDoc_STRVAR(_watched_doc,
 "_watched($self, fd, /)\n--\n\n"
-"(fd, reader Handle or None, writer Handle or None) of a watched fd, else None.");
+"(fd, reader Handle or None, writer Handle or None) of a watched fd, else None. In\n"
+"another thread than the loop's, in a free-threaded build, nothing is watched.");
 
 static PyObject *
 Loop__watched(LoopObject *self, PyObject *fd_obj)
@@ -231,6 +232,10 @@ Loop__watched(LoopObject *self, PyObject *fd_obj)
     int fd = fd_arg(self, fd_obj);
     if (fd < 0)
         return NULL;
+    if (azs_loop_check_thread(self) < 0) {
+        PyErr_Clear(); /* the repr of a transport asks */
+        Py_RETURN_NONE;
+    }
     azs_poller *poller = &self->poller;
     if (fd >= poller->nfds)
         Py_RETURN_NONE;

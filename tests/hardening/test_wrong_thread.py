@@ -462,6 +462,27 @@ def test_coroutines_that_wait(loop, pair):
 
 
 @pytest.mark.loops("speedups")
+def test_what_is_watched(loop, pair):
+    """The reprs of asyncio's transports ask: there nothing is, for them."""
+    sock = pair[0]
+
+    def ask():
+        with pytest.raises(KeyError, match="not registered"):
+            loop._selector.get_key(sock)
+
+    async def watch():
+        for _ in range(20):
+            loop.add_reader(sock, print)
+            assert loop._selector.get_key(sock).fd == sock.fileno()
+            loop.remove_reader(sock)
+        loop.add_reader(sock, print)
+        await asyncio.sleep(0)
+        loop.remove_reader(sock)
+
+    loop.run_until_complete(misused(watch, [], [ask] * 20))
+
+
+@pytest.mark.loops("speedups")
 def test_drain(loop):
     """Of a server's writer and of a client's, which end in between."""
 
