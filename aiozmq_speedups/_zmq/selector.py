@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from selectors import EVENT_READ, EVENT_WRITE, BaseSelector, SelectorKey
@@ -15,6 +16,7 @@ from typing import Any, Union
 from aiozmq_speedups._ext import EpollSelector
 from aiozmq_speedups._zmq import engine_libzmq
 from aiozmq_speedups._zmq.pyzmq import zmq
+from aiozmq_speedups.util import NO_GIL
 
 __all__ = ["EVENT_READ", "EVENT_WRITE", "EpollSelector", "SelectorKey", "ZmqSelector"]
 
@@ -161,6 +163,28 @@ class _ZmqPoller:
             del self._uses[fd]
 
 
+class _LockedZmqPoller(_ZmqPoller):
+    """Where there is no GIL: libzmq ends the process if two threads are in one socket.
+
+    The rest of what two threads do to a selector ends in exceptions.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = threading.RLock()
+
+    def register(self, target: _Target, events: int) -> None:
+        with self._lock:
+            super().register(target, events)
+
+    def _check(self, sock: zmq.Socket[Any], ready: dict[_Target, int]) -> None:
+        with self._lock:
+            super()._check(sock, ready)
+
+
+_Poller = _LockedZmqPoller if NO_GIL else _ZmqPoller
+
+
 class _SelectorMapping(Mapping[Any, SelectorKey]):
     """Live mapping of file objects to keys."""
 
@@ -197,7 +221,7 @@ class ZmqSelector(BaseSelector):
     def __init__(self) -> None:
         self._fd_to_key: dict[Any, SelectorKey] = {}
         self._map = _SelectorMapping(self)
-        self._poller = _ZmqPoller()
+        self._poller = _Poller()
 
     def _target(self, fileobj: Any) -> _Target:
         """The socket itself or the descriptor; ValueError if it is neither.

@@ -106,7 +106,7 @@ selector_dealloc(SelectorObject *self)
 static int
 selector_check_open(SelectorObject *self)
 {
-    if (self->epfd >= 0)
+    if (AZS_LOOK(&self->epfd) >= 0)
         return 0;
     PyErr_SetString(PyExc_ValueError, "I/O operation on closed epoll object");
     return -1;
@@ -244,7 +244,9 @@ Selector_register(SelectorObject *self, PyObject *const *args, Py_ssize_t nargs,
     int err = azs_sys_epoll_ctl(self->epfd, EPOLL_CTL_ADD, (int)fd,
                                 selector_epoll_events(bits));
     if (err < 0) {
-        Py_DECREF(azs_selector_map_pop(self->map, (int)fd));
+        /* Another thread may have closed the selector as it was added. */
+        if (azs_selector_map_slot(self->map, fd) != NULL)
+            Py_DECREF(azs_selector_map_pop(self->map, (int)fd));
         azs_set_errno(err);
         goto fail;
     }
@@ -515,7 +517,7 @@ Selector_close(SelectorObject *self, PyObject *Py_UNUSED(ignored))
 {
     AZS_LOCKED(self->map);
     int epfd = self->epfd;
-    self->epfd = -1;
+    AZS_SET(&self->epfd, -1);
     azs_sys_close(epfd);
     azs_selector_map_clear(self->map);
     AZS_UNLOCKED(self->map);
@@ -556,7 +558,7 @@ PyDoc_STRVAR(selector_get_map_doc,
 static PyObject *
 Selector_get_map(SelectorObject *self, PyObject *Py_UNUSED(ignored))
 {
-    if (self->epfd < 0)
+    if (AZS_LOOK(&self->epfd) < 0)
         Py_RETURN_NONE;
     return Py_NewRef(self->map);
 }
@@ -570,7 +572,7 @@ Selector_fileno(SelectorObject *self, PyObject *Py_UNUSED(ignored))
 {
     if (selector_check_open(self) < 0)
         return NULL;
-    return PyLong_FromLong(self->epfd);
+    return PyLong_FromLong(AZS_LOOK(&self->epfd));
 }
 
 static PyObject *

@@ -184,13 +184,17 @@ azs_selector_map_add(SelectorMapObject *self, int fd, PyObject *key, int events)
     PyObject *number = PyLong_FromLong(fd);
     if (number == NULL)
         return -1;
-    if (PyDict_SetItem(self->keys, number, key) < 0) {
-        Py_DECREF(number);
-        return -1;
-    }
+    /* The slot first: in a free-threaded build another thread, which iterates, may have
+     * the lock of the dict, and a third one come in while this one waits for it. */
     self->slots[fd] =
         (azs_selector_slot){.key = Py_NewRef(key), .number = number, .events = events};
-    return 0;
+    int err = PyDict_SetItem(self->keys, number, key);
+    if (err < 0 && (size_t)fd < self->nslots && self->slots[fd].key == key) {
+        self->slots[fd] = (azs_selector_slot){0};
+        Py_DECREF(number);
+        Py_DECREF(key);
+    }
+    return err;
 }
 
 PyObject *
@@ -199,13 +203,12 @@ azs_selector_map_replace(SelectorMapObject *self, int fd, PyObject *key, int eve
     azs_selector_slot *slot = &self->slots[fd];
     PyObject *old = slot->key, *ready = slot->ready;
     assert(old != NULL);
-    /* Replacing a value needs no memory. */
-    int err = PyDict_SetItem(self->keys, slot->number, key);
-    assert(err == 0);
-    (void)err;
     slot->key = Py_NewRef(key);
     slot->ready = NULL;
     slot->events = events;
+    /* Replacing a value needs no memory. */
+    if (PyDict_SetItem(self->keys, slot->number, key) < 0)
+        PyErr_Clear();
     /* `old` outlives the tuple, whose end therefore runs nothing. */
     Py_XDECREF(ready);
     return old;
@@ -217,9 +220,9 @@ azs_selector_map_pop(SelectorMapObject *self, int fd)
     azs_selector_slot slot = self->slots[fd];
     assert(slot.key != NULL && !PyErr_Occurred());
     self->slots[fd] = (azs_selector_slot){0};
-    int err = PyDict_DelItem(self->keys, slot.number);
-    assert(err == 0);
-    (void)err;
+    /* It is there, unless another thread is about to add it. */
+    if (PyDict_DelItem(self->keys, slot.number) < 0)
+        PyErr_Clear();
     Py_DECREF(slot.number);
     Py_XDECREF(slot.ready);
     return slot.key;
