@@ -27,7 +27,7 @@ handle_alloc(LoopObject *loop, bool is_timer)
 {
     azs_state *st = loop->st;
     azs_freelist *list = free_list(loop, is_timer);
-    HandleObject *self = azs_likely(list != NULL) ? azs_freelist_take(list) : NULL;
+    HandleObject *self = azs_freelist_take(list);
 #ifdef Py_GIL_DISABLED
     if (azs_unlikely(list == NULL))
         self = azs_inbox_take_dead(loop, is_timer);
@@ -289,7 +289,7 @@ handle_free(HandleObject *self)
     LoopObject *loop = self->loop;
     self->loop = NULL;
     azs_freelist *list = free_list(loop, self->is_timer);
-    if (azs_unlikely(list == NULL || !azs_freelist_keep(list, (PyObject *)self)))
+    if (azs_unlikely(!azs_freelist_keep(list, (PyObject *)self)))
         AZS_DEALLOC_FREE(self);
     /* Last: it may be what keeps the module and the list alive. */
     Py_DECREF(loop);

@@ -610,6 +610,9 @@ loop_new(PyTypeObject *type, PyObject *Py_UNUSED(args), PyObject *Py_UNUSED(kwar
     self->fork_generation = azs_fork_generation;
     azs_heap_init(&self->timers);
     self->free_handles.room = self->free_timers.room = AZS_FREE_HANDLES_MAX;
+#ifdef Py_GIL_DISABLED
+    azs_freelists_begin(&self->free);
+#endif
     AZS_LIVE(st, loop, 1);
     int err = azs_wakeup_init(&self->wakeup);
     int err2 = azs_poller_init(&self->poller);
@@ -688,6 +691,9 @@ loop_clear(LoopObject *self)
     azs_loop_drop_snapshot(self);
     azs_freelist_end(&self->free_handles);
     azs_freelist_end(&self->free_timers);
+#ifdef Py_GIL_DISABLED
+    azs_freelists_end(&self->free);
+#endif
     return 0;
 }
 

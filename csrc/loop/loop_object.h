@@ -50,6 +50,9 @@ struct LoopObject {
     azs_ticker *ticker;  /* owned: NULL before the first run with slow_ns */
 
     azs_freelist free_handles, free_timers;
+#ifdef Py_GIL_DISABLED
+    azs_freelists free; /* of what the module has lists of elsewhere */
+#endif
 
     /* What spares most handles a Context of their own; kept no longer than a
      * handle needs them, for the sake of the values in them. */
@@ -86,6 +89,16 @@ azs_loop_is_mine(const LoopObject *loop)
     return true;
 #endif
 }
+
+/* The list of `name` for what belongs to `loop`, which is NULL where that is not ours;
+ * or NULL, which keeps nothing: in a free-threaded build a thread that is not in the
+ * loop's turn may not use its lists. That does not change within a call. */
+#ifdef Py_GIL_DISABLED
+#define azs_loop_freelist(st, loop, name)                                              \
+    ((loop) != NULL && azs_loop_is_mine(loop) ? &(loop)->free.name : NULL)
+#else
+#define azs_loop_freelist(st, loop, name) ((void)(loop), &(st)->free.name)
+#endif
 
 /* Free-threaded builds: no other thread is in the loop's turn. 0, or -1 with
  * RuntimeError. */

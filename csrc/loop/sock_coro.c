@@ -17,7 +17,7 @@ azs_sock_new(LoopObject *loop, const azs_sock_kind *kind, PyObject *sock,
              PyObject *const *args, Py_ssize_t nargs)
 {
     azs_state *st = loop->st;
-    SockCoroObject *self = azs_freelist_take(&st->free_sock_coros);
+    SockCoroObject *self = azs_freelist_take(azs_loop_freelist(st, loop, sock_coros));
     if (azs_unlikely(self == NULL)) {
         self = (SockCoroObject *)azs_type_alloc(st->sock_coro_type);
         if (self == NULL)
@@ -262,7 +262,7 @@ sock_coro_dealloc(SockCoroObject *self)
     LoopObject *loop = self->loop;
     /* A finalizer runs once in an object's life: this one may have had it. */
     if (PyObject_GC_IsFinalized((PyObject *)self) ||
-        !azs_freelist_keep(&st->free_sock_coros, (PyObject *)self))
+        !azs_freelist_keep(azs_loop_freelist(st, loop, sock_coros), (PyObject *)self))
         AZS_DEALLOC_FREE(self);
     /* Last: it may be what keeps the module and the list alive. */
     Py_DECREF(loop);

@@ -17,7 +17,7 @@ WaiterObject *
 azs_waiter_new(LoopObject *loop)
 {
     azs_state *st = loop->st;
-    WaiterObject *self = azs_freelist_take(&st->free_waiters);
+    WaiterObject *self = azs_freelist_take(azs_loop_freelist(st, loop, waiters));
     if (azs_unlikely(self == NULL)) {
         self = (WaiterObject *)azs_type_alloc(st->waiter_type);
         if (self == NULL)
@@ -432,7 +432,7 @@ waiter_dealloc(WaiterObject *self)
     waiter_clear(self);
     AZS_LIVE(st, waiter, -1);
     LoopObject *loop = self->loop;
-    if (!azs_freelist_keep(&st->free_waiters, (PyObject *)self))
+    if (!azs_freelist_keep(azs_loop_freelist(st, loop, waiters), (PyObject *)self))
         AZS_DEALLOC_FREE(self);
     /* Last: it may be what keeps the module and the list alive. */
     Py_DECREF(loop);

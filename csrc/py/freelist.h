@@ -5,8 +5,8 @@
  * not even its type; the list is linked through its dead reference count.
  *
  * The GIL guards a list. In a free-threaded build a loop's lists are used by the thread
- * that is in its turn alone, and those of the module are not used. There a kept object
- * does keep its type: all threads would count that reference.
+ * that is in its turn alone, and the module has none. There a kept object does keep its
+ * type: all threads would count that reference.
  */
 #ifndef AZS_PY_FREELIST_H
 #define AZS_PY_FREELIST_H
@@ -22,10 +22,15 @@ typedef struct {
 } azs_freelist;
 
 /* An object as it was kept, but for its one reference: new reference. NULL, without an
- * exception, where there is none. It is not tracked yet. */
+ * exception, where there is none. It is not tracked yet. In a free-threaded build
+ * `list` may be NULL. */
 static inline void *
 azs_freelist_take(azs_freelist *list)
 {
+#ifdef Py_GIL_DISABLED
+    if (azs_unlikely(list == NULL))
+        return NULL;
+#endif
     PyObject *obj = list->head;
     if (obj == NULL)
         return NULL;
@@ -39,11 +44,16 @@ azs_freelist_take(azs_freelist *list)
 }
 
 /* The end of a dealloc: keeps an object that is untracked and cleared, and drops its
- * reference to the type. False where it must be freed: there is no room. An object
- * whose finalizer has run is not to be kept: it runs once in an object's life. */
+ * reference to the type. False where it must be freed: there is no room, or no list. An
+ * object whose finalizer has run is not to be kept: it runs once in an object's life.
+ */
 static inline bool
 azs_freelist_keep(azs_freelist *list, PyObject *obj)
 {
+#ifdef Py_GIL_DISABLED
+    if (azs_unlikely(list == NULL))
+        return false;
+#endif
     if (azs_unlikely(list->room <= 0))
         return false;
     *(void **)obj = list->head;

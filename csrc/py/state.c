@@ -10,15 +10,27 @@ azs_state_new(void)
         PyErr_NoMemory();
         return NULL;
     }
-    /* Of several loops, and so of several threads: see py/freelist.h. */
-#ifdef Py_GIL_DISABLED
-#define X(name, max) st->free_##name.room = 0;
-#else
-#define X(name, max) st->free_##name.room = max;
+#ifndef Py_GIL_DISABLED
+    azs_freelists_begin(&st->free);
+    st->free_returns.room = 1;
 #endif
-    AZS_STATE_FREELISTS(X)
-#undef X
     return azs_state_hold(st);
+}
+
+void
+azs_freelists_begin(azs_freelists *lists)
+{
+#define X(name, max) lists->name.room = max;
+    AZS_FREELISTS(X)
+#undef X
+}
+
+void
+azs_freelists_end(azs_freelists *lists)
+{
+#define X(name, max) azs_freelist_end(&lists->name);
+    AZS_FREELISTS(X)
+#undef X
 }
 
 int
@@ -47,9 +59,10 @@ void
 azs_state_clear(azs_state *st)
 {
     /* Before the types they need. */
-#define X(name, max) azs_freelist_end(&st->free_##name);
-    AZS_STATE_FREELISTS(X)
-#undef X
+#ifndef Py_GIL_DISABLED
+    azs_freelists_end(&st->free);
+#endif
+    azs_freelist_end(&st->free_returns);
 #define X(field) Py_CLEAR(st->field);
     AZS_STATE_TYPES(X)
     AZS_STATE_OBJECTS(X)

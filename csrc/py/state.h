@@ -225,14 +225,19 @@
     X(transport)
 #endif
 
-/* X(name, max): dead objects of one type that are kept, st->free_<name>. As many
- * handles as another thread can queue within one switch interval; see loop/handle.c. */
-#define AZS_STATE_FREELISTS(X)                                                         \
+/* X(name, max): dead objects of one type that are kept. The module has these lists; in
+ * a free-threaded build each loop has: see azs_loop_freelist(). */
+#define AZS_FREELISTS(X)                                                               \
     X(waiters, 256)                                                                    \
     X(sock_coros, 256)                                                                 \
     X(read_coros, 256)                                                                 \
-    X(operations, 256)                                                                 \
-    X(returns, 1)
+    X(operations, 256)
+
+typedef struct {
+#define X(name, max) azs_freelist name;
+    AZS_FREELISTS(X)
+#undef X
+} azs_freelists;
 
 /* X(name): where asyncio's own objects are changed or known by their names to be
  * faster. Tests do without, one by one: _core._do_without(). What each gains stands
@@ -249,9 +254,10 @@ typedef struct azs_state {
     /* The module and each object that may outlive it: the collector can free the
      * module before the objects of the same garbage. See azs_state_hold. */
     Py_ssize_t holders;
-#define X(name, max) azs_freelist free_##name;
-    AZS_STATE_FREELISTS(X)
-#undef X
+#ifndef Py_GIL_DISABLED
+    azs_freelists free;
+#endif
+    azs_freelist free_returns; /* see py/coro.c */
     struct {
 #define X(name) bool name;
         AZS_PATCHES(X)
@@ -313,6 +319,12 @@ azs_state_hold(azs_state *st)
     (void)AZS_ATOMIC_ADD(&st->holders, 1);
     return st;
 }
+
+/* Lists that are all zero, and keep nothing, take up objects from now on. */
+void azs_freelists_begin(azs_freelists *lists);
+
+/* Frees all that is on the lists, which keep no more. */
+void azs_freelists_end(azs_freelists *lists);
 
 /* The last thing a holder's dealloc does. */
 void azs_state_release(azs_state *st);

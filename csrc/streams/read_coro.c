@@ -18,7 +18,8 @@ azs_read_coro_new(StreamObject *stream, PyObject *reader, azs_read_kind kind,
                   Py_ssize_t n, PyObject *separator)
 {
     azs_state *st = stream->base.st;
-    ReadCoroObject *self = azs_freelist_take(&st->free_read_coros);
+    LoopObject *loop = stream->base.loop;
+    ReadCoroObject *self = azs_freelist_take(azs_loop_freelist(st, loop, read_coros));
     if (azs_unlikely(self == NULL)) {
         self = (ReadCoroObject *)azs_type_alloc(st->read_coro_type);
         if (self == NULL)
@@ -452,9 +453,10 @@ read_coro_dealloc(ReadCoroObject *self)
     read_coro_clear(self);
     AZS_LIVE(st, read_coro, -1);
     StreamObject *stream = self->stream;
+    LoopObject *loop = stream->base.loop;
     /* A finalizer runs once in an object's life: this one had it. */
     if (PyObject_GC_IsFinalized((PyObject *)self) ||
-        !azs_freelist_keep(&st->free_read_coros, (PyObject *)self))
+        !azs_freelist_keep(azs_loop_freelist(st, loop, read_coros), (PyObject *)self))
         AZS_DEALLOC_FREE(self);
     /* Last: it may be what keeps the module and the list alive. */
     Py_DECREF(stream);

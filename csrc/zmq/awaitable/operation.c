@@ -22,7 +22,8 @@ azs_operation *
 azs_operation_new(AsyncSocketObject *core, azs_operation_kind kind)
 {
     azs_state *st = core->st;
-    PyObject *future = azs_freelist_take(&st->free_operations);
+    PyObject *future =
+        azs_freelist_take(azs_loop_freelist(st, core->own_loop, operations));
     azs_operation *op;
     if (azs_likely(future != NULL)) {
         op = azs_operation_of(future);
@@ -463,13 +464,22 @@ static void
 dealloc_unreal(PyObject *self, azs_operation *op)
 {
     azs_state *st = op->st;
+    PyObject *loop = NULL; /* has the list */
+    LoopObject *own_loop = NULL;
+#ifdef Py_GIL_DISABLED
+    loop = op->loop;
+    own_loop = op->own_loop;
+    op->loop = NULL;
+#endif
     PyObject_ClearWeakRefs(self);
     operation_drop(op);
     AZS_LIVE(st, zmq_operation, -1);
     *op = (azs_operation){.future = self};
     /* One that was finalized would not be again in its next life. */
-    if (PyObject_GC_IsFinalized(self) || !azs_freelist_keep(&st->free_operations, self))
+    if (PyObject_GC_IsFinalized(self) ||
+        !azs_freelist_keep(azs_loop_freelist(st, own_loop, operations), self))
         AZS_DEALLOC_FREE(self);
+    Py_XDECREF(loop);
     azs_state_release(st);
 }
 
