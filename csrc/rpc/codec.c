@@ -124,6 +124,17 @@ azs_rpc_list(PyObject *const *items, Py_ssize_t count)
 }
 
 PyObject *
+azs_rpc_call_with_copy(PyCFunction method, PyObject *self, PyObject *list)
+{
+    PyObject *copy = PyList_GetSlice(list, 0, PY_SSIZE_T_MAX);
+    if (copy == NULL)
+        return NULL;
+    PyObject *res = method(self, copy);
+    Py_DECREF(copy);
+    return res;
+}
+
+PyObject *
 azs_rpc_pack_args(azs_state *st, PyObject *packer, PyObject *const *items,
                   Py_ssize_t count)
 {

@@ -53,6 +53,9 @@ int azs_rpc_write(azs_state *st, PyObject *write, PyObject *const *frames,
 PyObject *azs_rpc_tuple(PyObject *const *items, Py_ssize_t count);
 PyObject *azs_rpc_list(PyObject *const *items, Py_ssize_t count);
 
+/* method(self, copy), of a list that another thread may change: new reference. */
+PyObject *azs_rpc_call_with_copy(PyCFunction method, PyObject *self, PyObject *list);
+
 /* The value in a bytes frame, which the caller keeps: new reference. As above. */
 PyObject *azs_rpc_unpack(azs_state *st, PyObject *packer, PyObject *frame);
 

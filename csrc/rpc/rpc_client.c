@@ -261,9 +261,11 @@ RpcClient_msg_received(RpcClientObject *self, PyObject *data)
 {
     if (azs_loop_check_object_thread(self->st, self->loop) < 0)
         return NULL;
-    if (azs_likely(PyList_CheckExact(data) && !azs_list_may_change(data) &&
-                   PyList_GET_SIZE(data) == 2 && self->calls != NULL &&
-                   PyDict_CheckExact(self->calls))) {
+    if (azs_unlikely(PyList_CheckExact(data) && azs_list_may_change(data)))
+        return azs_rpc_call_with_copy((PyCFunction)RpcClient_msg_received,
+                                      (PyObject *)self, data);
+    if (azs_likely(PyList_CheckExact(data) && PyList_GET_SIZE(data) == 2 &&
+                   self->calls != NULL && PyDict_CheckExact(self->calls))) {
         PyObject *header = PyList_GET_ITEM(data, 0);
         PyObject *banswer = PyList_GET_ITEM(data, 1);
         if (azs_likely(azs_rpc_is_header(header, AZS_REPLY_HEADER_SIZE) &&

@@ -479,9 +479,10 @@ RpcServer_msg_received(RpcServerObject *self, PyObject *data)
 {
     if (azs_loop_check_object_thread(self->st, self->loop) < 0)
         return NULL;
-    Py_ssize_t count = 0;
-    if (azs_likely(PyList_CheckExact(data) && !azs_list_may_change(data)))
-        count = PyList_GET_SIZE(data);
+    if (azs_unlikely(PyList_CheckExact(data) && azs_list_may_change(data)))
+        return azs_rpc_call_with_copy((PyCFunction)RpcServer_msg_received,
+                                      (PyObject *)self, data);
+    Py_ssize_t count = PyList_CheckExact(data) ? PyList_GET_SIZE(data) : 0;
     if (azs_unlikely(count < 4 || count > MAX_ROUTE + 4 || self->refusing ||
                      self->unstarted > 0))
         return receive_slowly(self, data);
